@@ -1,0 +1,223 @@
+"""The injector: match layers by name, adapt them in place, freeze the rest."""
+
+import difflib
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from torch import nn
+
+from mmflora.registry import ADAPTERS
+
+from .base import Adapter
+from .layers import AdaptedLayer, adapt_layer, adapted_class
+
+Targets = str | Iterable[str] | Mapping[str, Mapping[str, Any]]
+
+
+@dataclass
+class InjectionReport:
+    """What :func:`inject` did.
+
+    Attributes:
+        adapted: Names of the adapted layers.
+        left_out: Layers with a weight that were matched but not adapted, and
+            why.
+    """
+
+    adapted: list[str] = field(default_factory=list)
+    left_out: dict[str, str] = field(default_factory=dict)
+
+
+def inject(
+    model: nn.Module,
+    adapter: Mapping[str, Any],
+    targets: Targets = '.*',
+    exclude: str | Iterable[str] = (),
+) -> InjectionReport:
+    """Give the matching layers of a model an adapter, and freeze the rest.
+
+    Layers change in place, so that no key of the model is renamed; every
+    parameter that is not an adapter's stops requiring a gradient.
+
+    Args:
+        model: The model, for instance a backbone.
+        adapter: The adapter's configuration, ``dict(type='FLoRA', rank=16)``.
+        targets: Regular expressions that must match the whole name of a
+            layer (``re.fullmatch``): one, several, or a mapping from each to
+            options that replace those of ``adapter`` for the layers that it
+            matches; the first match counts.
+        exclude: Regular expressions for layers to leave alone.
+
+    Returns:
+        Which layers were adapted, and which were left out and why.
+
+    Raises:
+        ValueError: If a pattern matches no layer or is no regular
+            expression, if a layer already has an adapter, or if the adapter
+            refuses its options.
+        TypeError: If ``adapter`` names no type.
+
+    Example:
+        >>> inject(
+        ...     backbone,
+        ...     dict(type='FLoRA', rank=16),
+        ...     targets={r'stages\\.3\\..*': dict(rank=32), '.*': {}},
+        ...     exclude=r'stem\\..*',
+        ... )
+    """
+    _check_adapter(adapter)
+    layers = _weighted_layers(model)
+    patterns = _compile(targets, 'targets')
+    options = dict(targets) if isinstance(targets, Mapping) else {}
+    excluded = _compile(exclude, 'exclude')
+    _check_patterns(patterns, layers, 'targets')
+    _check_patterns(excluded, layers, 'exclude')
+
+    report = InjectionReport()
+    chosen: list[tuple[str, nn.Module, str]] = []
+    for name, (layer, reason) in layers.items():
+        pattern = _first_match(patterns, name)
+        if pattern is None or _first_match(excluded, name) is not None:
+            continue
+        if reason:
+            report.left_out[name] = reason
+        else:
+            chosen.append((name, layer, pattern))
+    _check_chosen(chosen, patterns, report, layers)
+
+    for parameter in model.parameters():
+        parameter.requires_grad_(False)
+    for name, layer, pattern in chosen:
+        config = {**adapter, **options.get(pattern, {})}
+        adapt_layer(layer, _build(config, name, layer))
+        report.adapted.append(name)
+    return report
+
+
+def adapted_layers(model: nn.Module) -> dict[str, AdaptedLayer]:
+    """Return the adapted layers of a model by name."""
+    return {
+        name: module
+        for name, module in model.named_modules()
+        if isinstance(module, AdaptedLayer)
+    }
+
+
+def _build(config: dict[str, Any], name: str, layer: nn.Module) -> Adapter:
+    try:
+        return ADAPTERS.build(dict(config, weight=layer.weight))
+    except (TypeError, ValueError) as error:
+        raise type(error)(
+            f"Layer '{name}' ({type(layer).__name__}, weight "
+            f'{tuple(layer.weight.shape)}): {error}'  # type: ignore[operator]
+        ) from error
+
+
+def _weighted_layers(
+    model: nn.Module,
+) -> dict[str, tuple[nn.Module, str]]:
+    """Map each layer with a matrix or kernel to why it cannot be adapted."""
+    layers: dict[str, tuple[nn.Module, str]] = {}
+    bypassed: dict[str, str] = {}
+    for name, module in model.named_modules():
+        if isinstance(module, nn.MultiheadAttention):
+            bypassed[f'{name}.out_proj'] = (
+                'MultiheadAttention reads its weight without calling it'
+            )
+        weight = getattr(module, 'weight', None)
+        if not isinstance(weight, nn.Parameter) or weight.dim() < 2:
+            continue
+        reason = bypassed.get(name, '')
+        if isinstance(module, AdaptedLayer):
+            reason = 'it already has an adapter'
+        elif not reason and adapted_class(module) is None:
+            reason = f'{type(module).__name__} has no adapted class'
+        layers[name] = (module, reason)
+    return layers
+
+
+def _check_adapter(adapter: Mapping[str, Any]) -> None:
+    if not isinstance(adapter, Mapping) or 'type' not in adapter:
+        raise TypeError(
+            "`adapter` is a dict with a type, such as dict(type='FLoRA', "
+            f'rank=16), got {adapter!r}.'
+        )
+    kind = adapter['type']
+    if isinstance(kind, str) and ADAPTERS.get(kind) is None:
+        known = ', '.join(sorted(ADAPTERS.module_dict))
+        raise ValueError(
+            f"Unknown adapter type '{kind}'. Registered adapters: {known}."
+        )
+
+
+def _compile(
+    patterns: Targets, argument: str
+) -> dict[str, re.Pattern[str]]:
+    names = [patterns] if isinstance(patterns, str) else list(patterns)
+    compiled = {}
+    for name in names:
+        try:
+            compiled[name] = re.compile(name)
+        except re.error as error:
+            raise ValueError(
+                f'`{argument}`: {name!r} is no regular expression ({error}).'
+            ) from error
+    return compiled
+
+
+def _first_match(
+    patterns: Mapping[str, re.Pattern[str]], name: str
+) -> str | None:
+    for text, pattern in patterns.items():
+        if pattern.fullmatch(name):
+            return text
+    return None
+
+
+def _check_patterns(
+    patterns: Mapping[str, re.Pattern[str]],
+    layers: Mapping[str, Any],
+    argument: str,
+) -> None:
+    for text, pattern in patterns.items():
+        if any(pattern.fullmatch(name) for name in layers):
+            continue
+        near = difflib.get_close_matches(
+            text.replace('\\', ''), layers, n=5, cutoff=0.0
+        )
+        raise ValueError(
+            f'`{argument}`: {text!r} matches none of the '
+            f"{len(layers)} layers. A pattern must match a layer's whole name "
+            f'(re.fullmatch); the nearest names are {", ".join(near)}.'
+        )
+
+
+def _check_chosen(
+    chosen: list[tuple[str, nn.Module, str]],
+    patterns: Mapping[str, re.Pattern[str]],
+    report: InjectionReport,
+    layers: Mapping[str, tuple[nn.Module, str]],
+) -> None:
+    for name in report.left_out:
+        if 'already' in report.left_out[name]:
+            raise ValueError(
+                f"Layer '{name}' already has an adapter: inject once, or "
+                'remove the first adapter.'
+            )
+    for text in patterns:
+        matched = [name for name in layers if patterns[text].fullmatch(name)]
+        if matched and all(name in report.left_out for name in matched):
+            reasons = '; '.join(
+                f"'{name}': {report.left_out[name]}" for name in matched[:5]
+            )
+            raise ValueError(
+                f'`targets`: nothing that {text!r} matches can be adapted '
+                f'({reasons}). Choose other layers.'
+            )
+    if not chosen:
+        raise ValueError(
+            '`targets` and `exclude` together leave no layer to adapt: '
+            'every layer that `targets` matches is excluded.'
+        )

@@ -1,0 +1,172 @@
+"""What a backbone knows of its frozen base, and how that travels.
+
+An adapter checkpoint is of use over its own base alone, and MMEngine's ways of
+building a model for a test (``Runner.test``, ``init_detector``, the
+inferencers) never run ``init_weights`` and never fail on missing keys.  So
+each backbone with a frozen base carries a :class:`BaseRecord`, whose one
+buffer travels in the state dict and names the base.
+"""
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+RECORD_NAME = 'base_record'
+
+
+def content_hash(tensors: Mapping[str, Tensor]) -> str:
+    """Return the SHA-256 of named tensors: names, types, shapes, values.
+
+    It does not depend on the order of the names, the device or the memory
+    format, nor on the layout of the file that the tensors came from.
+    """
+    digest = hashlib.sha256()
+    for name in sorted(tensors):
+        tensor = tensors[name].detach().cpu().contiguous()
+        header = f'{name}|{tensor.dtype}|{tuple(tensor.shape)}|'
+        digest.update(header.encode())
+        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()
+
+
+class BaseRecord(nn.Module):
+    """The base of one backbone: which parameters, and where they come from.
+
+    What may change while a model lives stands in the buffer ``info``, JSON
+    padded to a fixed size, so that copies of the model (an averaged one,
+    other ranks') follow it like any buffer.
+
+    Args:
+        base_keys: Names of the frozen parameters in the backbone.
+        new_keys: Names of the backbone's own parameters that train.
+        method: The adapter's configuration, for the checkpoint's reader.
+        allow_random: Whether training over a base without a source is meant.
+        stock_shapes: Shapes of the backbone's weights and buffers by key,
+            without adapters.
+        optional: Patterns of those keys that a base may lack.
+        unused: Patterns of a base's keys that the backbone may lack.
+    """
+
+    SIZE = 8192
+    info: Tensor
+
+    def __init__(
+        self,
+        base_keys: Iterable[str],
+        new_keys: Iterable[str],
+        method: Mapping[str, Any],
+        allow_random: bool = False,
+        stock_shapes: Mapping[str, tuple[int, ...]] | None = None,
+        optional: Iterable[str] = (),
+        unused: Iterable[str] = (),
+    ) -> None:
+        super().__init__()
+        self.base_keys = tuple(base_keys)
+        self.new_keys = tuple(new_keys)
+        self.method = dict(method)
+        self.allow_random = allow_random
+        self.stock_shapes = dict(stock_shapes or {})
+        self.optional = tuple(optional)
+        self.unused = tuple(unused)
+        # State of one load: its prefix, the keys that it may lack, and
+        # whether it is the base itself that is being loaded.
+        self.loaded_prefix = ''
+        self.forgivable: tuple[str, ...] = ()
+        self.loading = False
+        blank = torch.zeros(self.SIZE, dtype=torch.uint8, device='cpu')
+        self.register_buffer('info', blank)
+        self.set_base(None, None, None)
+
+    def set_base(
+        self,
+        source: Mapping[str, Any] | None,
+        sha256: str | None,
+        origin: str | None,
+    ) -> None:
+        """Note where the base comes from and what it contains.
+
+        Args:
+            source: The ``init_cfg`` of the base, or ``None`` where it has no
+                source and so must be saved along.
+            sha256: :func:`content_hash` of the base, or ``None``.
+            origin: ``'init_cfg'``; ``'load_from'`` where a whole checkpoint
+                replaced the base after the model was built; or ``None``.
+
+        Raises:
+            ValueError: If the description outgrows its buffer.
+        """
+        text = json.dumps(
+            {
+                'source': dict(source) if source else None,
+                'sha256': sha256,
+                'origin': origin,
+                'method': self.method,
+            },
+            sort_keys=True,
+            default=str,
+        ).encode()
+        if len(text) > self.SIZE:
+            raise ValueError(
+                f'The description of base and adapter takes {len(text)} '
+                f'bytes; {self.SIZE} are allowed. Name layers by fewer or '
+                'shorter patterns.'
+            )
+        padded = text.ljust(self.SIZE, b'\0')
+        if not self.info.is_meta:
+            self.info.copy_(torch.frombuffer(bytearray(padded), dtype=torch.uint8))
+
+    @property
+    def source(self) -> dict[str, Any] | None:
+        """The ``init_cfg`` of the base, ``None`` where it has no source."""
+        return self.decode(self.info)['source']
+
+    @property
+    def sha256(self) -> str | None:
+        """The content hash of the base, ``None`` where it is not known."""
+        return self.decode(self.info)['sha256']
+
+    @property
+    def origin(self) -> str | None:
+        """``'init_cfg'``, ``'load_from'`` or ``None``."""
+        return self.decode(self.info)['origin']
+
+    @staticmethod
+    def decode(info: Tensor) -> dict[str, Any]:
+        """Read the record that travels in a checkpoint.
+
+        Raises:
+            ValueError: If it is damaged.
+        """
+        keys = ('source', 'sha256', 'origin', 'method')
+        if info.is_meta:
+            return dict.fromkeys(keys)
+        try:
+            text = info.detach().cpu().numpy().tobytes().rstrip(b'\0')
+            record = json.loads(text.decode())
+            return {key: record[key] for key in keys}
+        except (ValueError, KeyError, TypeError) as error:
+            raise ValueError(
+                f"The checkpoint's record of its base ('{RECORD_NAME}.info') "
+                f'is damaged: {error}. Take another copy of the file.'
+            ) from error
+
+    def _load_from_state_dict(self, *args: Any, **kwargs: Any) -> None:
+        """Leave the record to the backbone's own check of a checkpoint."""
+
+    def extra_repr(self) -> str:
+        """Return the base's source, as it stands in a printed model."""
+        return f'source={self.source}, sha256={self.sha256}'
+
+
+def base_records(model: nn.Module) -> dict[str, tuple[nn.Module, BaseRecord]]:
+    """Return the backbones of a model that carry a record, by name."""
+    found = {}
+    for name, module in model.named_modules():
+        record = module._modules.get(RECORD_NAME)
+        if isinstance(record, BaseRecord):
+            found[name] = (module, record)
+    return found

@@ -1,0 +1,163 @@
+"""Where base weights come from: local files, URLs and hubs.
+
+MMEngine's ``CheckpointLoader`` reads local ``.pth`` files and its own
+schemes.  Importing this module adds two: ``timm://<tag>`` and local
+``.safetensors`` files, so that both work in any ``init_cfg``.
+"""
+
+import difflib
+import os
+import re
+import zipfile
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from mmengine.runner.checkpoint import CheckpointLoader
+from torch import Tensor
+
+TIMM_SCHEME = 'timm://'
+# The keys under which frameworks keep a model's weights, in this order.
+_WRAPPERS = ('state_dict', 'model', 'state_dict_ema', 'model_ema', 'module')
+
+
+@CheckpointLoader.register_scheme(prefixes=TIMM_SCHEME, force=True)
+def load_from_timm(
+    filename: str, map_location: str | torch.device | None = None
+) -> dict[str, Tensor]:
+    """Load the weights that timm publishes under a tag.
+
+    Args:
+        filename: ``timm://`` and a tag, ``timm://convnextv2_atto.fcmae``.
+        map_location: Where the tensors go.
+
+    Raises:
+        ValueError: If timm knows no weights under that tag.
+    """
+    import timm
+    from timm.models import load_state_dict_from_hf
+
+    tag = filename.removeprefix(TIMM_SCHEME)
+    known = timm.list_pretrained()
+    if tag not in known:
+        near = difflib.get_close_matches(tag, known, n=5, cutoff=0.0)
+        raise ValueError(
+            f"'{filename}': timm has no weights under '{tag}'. "
+            f'The nearest tags are {", ".join(near)}.'
+        )
+    config = timm.get_pretrained_cfg(tag)
+    if config.hf_hub_id:
+        # The registered identifier already is timm's own spelling of it.
+        state = load_state_dict_from_hf(
+            config.hf_hub_id,
+            config.hf_hub_filename or 'model.safetensors',
+            weights_only=True,
+        )
+    else:
+        state = torch.hub.load_state_dict_from_url(
+            config.url, map_location='cpu', weights_only=True
+        )
+    location = map_location or 'cpu'
+    return {key: value.to(location) for key, value in state.items()}
+
+
+@CheckpointLoader.register_scheme(prefixes=r'.*\.safetensors$', force=True)
+def load_from_safetensors(
+    filename: str, map_location: str | torch.device | None = None
+) -> dict[str, Tensor]:
+    """Load a local ``.safetensors`` file.
+
+    Args:
+        filename: The file's path.
+        map_location: Where the tensors go.
+    """
+    from safetensors.torch import load_file
+
+    return load_file(
+        os.path.expanduser(filename), device=str(map_location or 'cpu')
+    )
+
+
+def is_local(source: str) -> bool:
+    """Say whether a source is a path rather than a URL or a scheme."""
+    return re.match(r'[\w.-]+:(//)?', source) is None
+
+
+def check_source(source: str) -> None:
+    """Check that a local base or checkpoint exists and is complete.
+
+    Args:
+        source: What ``init_cfg.checkpoint`` or ``load_from`` names.
+
+    Raises:
+        FileNotFoundError: If a local file is missing.
+        ValueError: If it is truncated or no checkpoint at all.
+    """
+    if not is_local(source):
+        return
+    path = os.path.expanduser(source)
+    if not os.path.isfile(path):
+        raise FileNotFoundError(
+            f"Weights not found: '{source}' (looked in "
+            f"'{os.path.abspath(path)}'). Give a local file, a URL, or "
+            f"'{TIMM_SCHEME}<tag>' for weights that timm publishes; a "
+            'relative path counts from the working directory.'
+        )
+    if path.endswith('.safetensors'):
+        return
+    with open(path, 'rb') as file:
+        head = file.read(4)
+    if head[:2] == b'PK' and not zipfile.is_zipfile(path):
+        raise ValueError(
+            f"'{source}' is truncated: its archive has no end. Copy or "
+            f'download it again (it has {os.path.getsize(path)} bytes).'
+        )
+    if head[:2] != b'PK' and head[:1] != b'\x80':
+        raise ValueError(
+            f"'{source}' is no PyTorch checkpoint (it starts with {head!r}). "
+            'Allowed are files written by torch.save and .safetensors files.'
+        )
+
+
+def read_state_dict(
+    source: str, prefix: str | None = None
+) -> dict[str, Tensor]:
+    """Read a model's weights from any source, without the wrapping.
+
+    Args:
+        source: A local path, URL, or ``timm://<tag>``.
+        prefix: Keep only keys that start with it, and cut it off:
+            ``'backbone.'`` for a detector's backbone.
+
+    Returns:
+        Key to tensor, on the CPU.
+
+    Raises:
+        FileNotFoundError: If a local file is missing.
+        ValueError: If the file is damaged, or holds nothing under ``prefix``.
+    """
+    check_source(source)
+    checkpoint: Any = CheckpointLoader.load_checkpoint(
+        source, map_location='cpu', logger='current'
+    )
+    for wrapper in _WRAPPERS:
+        if isinstance(checkpoint, Mapping) and isinstance(
+            checkpoint.get(wrapper), Mapping
+        ):
+            checkpoint = checkpoint[wrapper]
+    state = {
+        re.sub(r'^module\.', '', key): value
+        for key, value in checkpoint.items()
+        if isinstance(value, Tensor)
+    }
+    if prefix:
+        start = prefix if prefix.endswith('.') else f'{prefix}.'
+        state = {
+            key.removeprefix(start): value
+            for key, value in state.items()
+            if key.startswith(start)
+        }
+    if not state:
+        where = f" under the prefix '{prefix}'" if prefix else ''
+        raise ValueError(f"'{source}' holds no weights{where}.")
+    return state

@@ -1,0 +1,19 @@
+"""What the runner needs: optimizer construction, checkpoints, checks."""
+
+from .adapter_checkpoint_hook import AdapterCheckpointHook
+from .adapter_gradient_hook import AdapterGradientHook
+from .atomic_backend import AtomicLocalBackend
+from .optim_constructor import PEFTOptimWrapperConstructor
+from .parameter_table import count_parameters, parameter_table
+from .roles import Role, parameter_roles
+
+__all__ = [
+    'AdapterCheckpointHook',
+    'AdapterGradientHook',
+    'AtomicLocalBackend',
+    'PEFTOptimWrapperConstructor',
+    'Role',
+    'count_parameters',
+    'parameter_roles',
+    'parameter_table',
+]

@@ -1,0 +1,65 @@
+"""ConvNeXt and ConvNeXt-V2 with FLoRA adapters."""
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from mmflora.adapters.inject import Targets
+from mmflora.registry import MODELS
+
+from .convnext import ConvNeXt
+from .peft_backbone import adapt_backbone
+
+
+@MODELS.register_module()
+class FLoRAConvNeXt(ConvNeXt):
+    """A frozen ConvNeXt that learns through its adapters and output norms.
+
+    Args:
+        *args: As for :class:`ConvNeXt`, also ``**kwargs``; ``init_cfg`` names
+            the frozen base, which is loaded here.
+        adapter: The adapters; another method of mmflora may take FLoRA's
+            place.
+        targets: Which layers to adapt; by default every convolution and
+            linear layer, as in the paper.
+        exclude: Which layers to leave alone.
+        autocast: ``'bfloat16'``, ``'float16'`` or ``None``.
+        allow_random_base: See
+            :func:`mmflora.models.peft_backbone.adapt_backbone`.
+
+    Raises:
+        FileNotFoundError: If the base's file is missing.
+        ValueError: If the base does not fit in full, or a pattern matches
+            nothing.
+
+    Example:
+        >>> backbone = dict(
+        ...     type='mmflora.FLoRAConvNeXt',
+        ...     arch='convnextv2_large',
+        ...     adapter=dict(
+        ...         type='FLoRA', rank=16, kernel_rank=2, scale=4.0
+        ...     ),
+        ...     targets={r'stages\\.3\\..*': dict(rank=32), '.*': {}},
+        ...     autocast='bfloat16',
+        ...     init_cfg=dict(type='Pretrained', checkpoint='v2_large.pt'),
+        ... )
+    """
+
+    def __init__(
+        self,
+        *args: Any,
+        adapter: Mapping[str, Any] | None = None,
+        targets: Targets = '.*',
+        exclude: str | Iterable[str] = (),
+        autocast: str | None = None,
+        allow_random_base: bool = False,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(*args, **kwargs)
+        adapt_backbone(
+            self,
+            dict(type='FLoRA') if adapter is None else adapter,
+            targets=targets,
+            exclude=exclude,
+            autocast=autocast,
+            allow_random_base=allow_random_base,
+        )

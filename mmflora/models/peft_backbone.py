@@ -1,0 +1,205 @@
+"""Any registered backbone with a frozen base and adapters."""
+
+import logging
+import re
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from mmengine.logging import print_log
+from mmengine.registry import MODELS as MMENGINE_MODELS
+from torch import nn
+
+from mmflora.adapters import InjectionReport, inject
+from mmflora.adapters.inject import Targets
+from mmflora.checkpoint.adapter_state import (
+    attach_record,
+    base_tensors,
+    load_base,
+)
+from mmflora.checkpoint.base_record import BaseRecord, content_hash
+from mmflora.checkpoint.base_weights import CLASSIFIER_KEYS, pretrained_cfg
+from mmflora.checkpoint.keys import matches_any, state_shapes
+from mmflora.registry import MODELS
+
+from .autocast import run_in_autocast
+
+
+@MODELS.register_module(name='PEFTBackbone')
+def build_peft_backbone(
+    backbone: Mapping[str, Any],
+    adapter: Mapping[str, Any] | None,
+    targets: Targets = '.*',
+    exclude: str | Iterable[str] = (),
+    new_params: Iterable[str] = (),
+    unused_keys: Iterable[str] = CLASSIFIER_KEYS,
+    autocast: str | None = None,
+    allow_random_base: bool = False,
+) -> nn.Module:
+    """Build a registered backbone and adapt it in place.
+
+    Args:
+        backbone: Configuration of a backbone of mmdet, mmseg, mmrotate or
+            mmflora, with ``init_cfg`` for its base weights.
+        adapter: See :func:`adapt_backbone`, as for all further arguments.
+
+    Returns:
+        The very backbone that its class built.
+
+    Example:
+        >>> backbone = dict(
+        ...     type='mmflora.PEFTBackbone',
+        ...     backbone=dict(
+        ...         type='mmdet.ResNet',
+        ...         depth=50,
+        ...         norm_eval=True,
+        ...         init_cfg=dict(
+        ...             type='Pretrained', checkpoint='torchvision://resnet50'
+        ...         ),
+        ...     ),
+        ...     adapter=dict(type='FLoRA', rank=16),
+        ... )
+    """
+    built = MMENGINE_MODELS.build(backbone)
+    return adapt_backbone(
+        built,
+        adapter,
+        targets=targets,
+        exclude=exclude,
+        new_params=new_params,
+        unused_keys=unused_keys,
+        autocast=autocast,
+        allow_random_base=allow_random_base,
+    )
+
+
+def adapt_backbone(
+    backbone: nn.Module,
+    adapter: Mapping[str, Any] | None,
+    *,
+    targets: Targets = '.*',
+    exclude: str | Iterable[str] = (),
+    new_params: Iterable[str] = (),
+    unused_keys: Iterable[str] = CLASSIFIER_KEYS,
+    autocast: str | None = None,
+    allow_random_base: bool = False,
+) -> nn.Module:
+    """Load a backbone's base, adapt its layers in place and freeze the rest.
+
+    The base is loaded here, not by ``init_weights``, which the runner skips
+    when it tests.
+
+    Args:
+        backbone: The backbone; its ``init_cfg`` names the base.
+        adapter: Configuration of the adapter, ``dict(type='FLoRA', ...)``;
+            ``None`` freezes the base without any adapter.
+        targets: Which layers to adapt, see :func:`mmflora.adapters.inject`.
+        exclude: Which layers to leave alone.
+        new_params: Patterns of the backbone's parameters that no base holds
+            (norms of the outputs, say); they train and are saved.  Added to
+            the ``new_params`` that the backbone's class declares.
+        unused_keys: Patterns of keys of the base's file without use here.
+            Added to those that the backbone declares.
+        autocast: ``'bfloat16'`` or ``'float16'``: compute the backbone under
+            autocast, with float32 features out.
+        allow_random_base: Allow training over a base without a source; it is
+            then saved along in every checkpoint.
+
+    Returns:
+        The same backbone.
+
+    Raises:
+        FileNotFoundError: If the base's file is missing.
+        ValueError: If the base does not fit in full, or a pattern matches
+            nothing.
+    """
+    new = (*getattr(backbone, 'new_params', ()), *_tuple(new_params))
+    unused = (*getattr(backbone, 'unused_keys', ()), *_tuple(unused_keys))
+    shapes = state_shapes(backbone)
+    source = pretrained_cfg(getattr(backbone, 'init_cfg', None))
+    if source is not None:
+        load_base(backbone, source, shapes, new, unused)
+    report = InjectionReport()
+    if adapter is None:
+        backbone.requires_grad_(False)
+    else:
+        report = inject(backbone, adapter, targets, exclude)
+        _say_left_out(backbone, report)
+    base, new_names = _split_base(backbone, shapes, new)
+    record = BaseRecord(
+        base,
+        new_names,
+        method=_plain(
+            dict(adapter=adapter, targets=targets, exclude=exclude)
+        ),
+        allow_random=allow_random_base,
+        stock_shapes=shapes,
+        optional=new,
+        unused=unused,
+    )
+    attach_record(backbone, record)
+    if source is not None:
+        sha256 = content_hash(base_tensors(backbone, record))
+        record.set_base(source, sha256, 'init_cfg')
+        backbone.init_weights = _keep_base  # type: ignore[method-assign]
+    if autocast is not None:
+        run_in_autocast(backbone, autocast)
+    return backbone
+
+
+def _keep_base() -> None:
+    """Stand in for ``init_weights`` once the base is in place.
+
+    The runner calls it again when training starts; it would read the file a
+    second time or, in some classes, draw weights at random.
+    """
+
+
+def _split_base(
+    backbone: nn.Module,
+    shapes: Mapping[str, Any],
+    new_params: tuple[str, ...],
+) -> tuple[list[str], list[str]]:
+    """Unfreeze the new parameters; return names of base and new ones."""
+    base, new = [], []
+    for name, parameter in backbone.named_parameters():
+        if name not in shapes:
+            continue  # an adapter's
+        if matches_any(new_params, name):
+            parameter.requires_grad_(True)
+            new.append(name)
+        else:
+            base.append(name)
+    for pattern in new_params:
+        if not any(re.fullmatch(pattern, name) for name in new):
+            raise ValueError(
+                f'`new_params`: {pattern!r} matches no parameter of '
+                f'{type(backbone).__name__}. A pattern must match the whole '
+                "name of a parameter, such as r'norm0\\.weight'."
+            )
+    return base, new
+
+
+def _say_left_out(backbone: nn.Module, report: InjectionReport) -> None:
+    if not report.left_out:
+        return
+    lines = [f'  {name}: {why}' for name, why in report.left_out.items()]
+    print_log(
+        f'{type(backbone).__name__}: {len(report.adapted)} layers adapted, '
+        f'{len(lines)} matched by `targets` left frozen:\n'
+        + '\n'.join(lines),
+        logger='current',
+        level=logging.WARNING,
+    )
+
+
+def _tuple(patterns: str | Iterable[str]) -> tuple[str, ...]:
+    return (patterns,) if isinstance(patterns, str) else tuple(patterns)
+
+
+def _plain(value: Any) -> Any:
+    """Turn configuration objects into plain dicts and lists."""
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple, set)):
+        return [_plain(item) for item in value]
+    return value
