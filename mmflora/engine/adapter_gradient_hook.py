@@ -6,6 +6,7 @@ from mmengine.hooks import Hook
 from mmengine.model import is_model_wrapper
 from torch.utils.hooks import RemovableHandle
 
+from mmflora.checkpoint.base_record import base_records
 from mmflora.registry import HOOKS
 
 from .roles import Role, parameter_roles
@@ -33,6 +34,8 @@ class AdapterGradientHook(Hook):
         """Watch every parameter of every adapter."""
         model = runner.model
         inner = model.module if is_model_wrapper(model) else model
+        if not base_records(inner):
+            return  # nothing is frozen, nothing is adapted
         for item in parameter_roles(inner):
             if item.role in (Role.CORE, Role.ADAPTER):
                 self._watch(item.name, item.parameter)

@@ -1,4 +1,4 @@
-"""ConvNeXt and ConvNeXt-V2 with FLoRA adapters."""
+"""ConvNeXt and ConvNeXt-V2 with a frozen base and adapters."""
 
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -11,14 +11,13 @@ from .peft_backbone import adapt_backbone
 
 
 @MODELS.register_module()
-class FLoRAConvNeXt(ConvNeXt):
+class PEFTConvNeXt(ConvNeXt):
     """A frozen ConvNeXt that learns through its adapters and output norms.
 
     Args:
         *args: As for :class:`ConvNeXt`, also ``**kwargs``; ``init_cfg`` names
             the frozen base, which is loaded here.
-        adapter: The adapters; another method of mmflora may take FLoRA's
-            place.
+        adapter: The adapters' configuration; ``None`` for none at all.
         targets: Which layers to adapt; by default every convolution and
             linear layer, as in the paper.
         exclude: Which layers to leave alone.
@@ -30,6 +29,45 @@ class FLoRAConvNeXt(ConvNeXt):
         FileNotFoundError: If the base's file is missing.
         ValueError: If the base does not fit in full, or a pattern matches
             nothing.
+
+    Example:
+        >>> frozen = dict(
+        ...     type='mmflora.PEFTConvNeXt',
+        ...     arch='convnextv2_large',
+        ...     adapter=None,
+        ...     init_cfg=dict(type='Pretrained', checkpoint='v2_large.pt'),
+        ... )
+    """
+
+    def __init__(
+        self,
+        *args: Any,
+        adapter: Mapping[str, Any] | None,
+        targets: Targets = '.*',
+        exclude: str | Iterable[str] = (),
+        autocast: str | None = None,
+        allow_random_base: bool = False,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(*args, **kwargs)
+        adapt_backbone(
+            self,
+            adapter,
+            targets=targets,
+            exclude=exclude,
+            autocast=autocast,
+            allow_random_base=allow_random_base,
+        )
+
+
+@MODELS.register_module()
+class FLoRAConvNeXt(PEFTConvNeXt):
+    """A frozen ConvNeXt that learns through FLoRA's Tucker updates.
+
+    Args:
+        *args: As for :class:`PEFTConvNeXt`, also ``**kwargs``.
+        adapter: FLoRA's configuration; its defaults are the paper's for
+            ConvNeXt-V2-L at rank 16.
 
     Example:
         >>> backbone = dict(
@@ -48,18 +86,8 @@ class FLoRAConvNeXt(ConvNeXt):
         self,
         *args: Any,
         adapter: Mapping[str, Any] | None = None,
-        targets: Targets = '.*',
-        exclude: str | Iterable[str] = (),
-        autocast: str | None = None,
-        allow_random_base: bool = False,
         **kwargs: Any,
     ) -> None:
-        super().__init__(*args, **kwargs)
-        adapt_backbone(
-            self,
-            dict(type='FLoRA') if adapter is None else adapter,
-            targets=targets,
-            exclude=exclude,
-            autocast=autocast,
-            allow_random_base=allow_random_base,
-        )
+        if adapter is None:
+            adapter = dict(type='FLoRA')
+        super().__init__(*args, adapter=adapter, **kwargs)
