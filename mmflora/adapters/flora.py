@@ -11,6 +11,7 @@ the size of their mode.
 
 import math
 from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 
 import torch
 from torch import Tensor, nn
@@ -36,7 +37,7 @@ def tucker_ranks(
         ValueError: If a rank is not an integer of at least 1, or the ranks
             are not one per mode.
     """
-    if isinstance(rank, Sequence):
+    if isinstance(rank, Sequence) and not isinstance(rank, str):
         ranks = tuple(rank)
         if len(ranks) != len(shape):
             raise ValueError(
@@ -58,6 +59,13 @@ def tucker_ranks(
     return tuple(
         min(value, size) for value, size in zip(ranks, shape, strict=True)
     )
+
+
+def _full_precision(device_type: str) -> AbstractContextManager[object]:
+    """Leave autocast aside, on devices (other than meta) that know it."""
+    if torch.amp.is_autocast_available(device_type):
+        return torch.autocast(device_type, enabled=False)
+    return nullcontext()
 
 
 @ADAPTERS.register_module()
@@ -116,7 +124,7 @@ class FLoRA(Adapter):
         Autocast is left aside: the update is added to the weight in full
         precision and rounded once, together with it.
         """
-        with torch.autocast(self.core.device.type, enabled=False):
+        with _full_precision(self.core.device.type):
             return self.scale * tucker_to_weight(
                 self.core, tuple(self.factors)
             )

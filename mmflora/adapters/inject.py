@@ -13,6 +13,12 @@ from mmflora.registry import ADAPTERS
 from .base import Adapter
 from .layers import AdaptedLayer, adapt_layer, adapted_class
 
+# Layers whose weights their parent hands to a fused kernel.
+_BYPASSED: dict[type[nn.Module], tuple[str, ...]] = {
+    nn.MultiheadAttention: ('out_proj',),
+    nn.TransformerEncoderLayer: ('linear1', 'linear2'),
+}
+
 Targets = str | Iterable[str] | Mapping[str, Mapping[str, Any]]
 
 
@@ -68,9 +74,10 @@ def inject(
         ... )
     """
     _check_adapter(adapter)
+    options = dict(targets) if isinstance(targets, Mapping) else {}
+    _check_options(adapter, options)
     layers = _weighted_layers(model)
     patterns = _compile(targets, 'targets')
-    options = dict(targets) if isinstance(targets, Mapping) else {}
     excluded = _compile(exclude, 'exclude')
     _check_patterns(patterns, layers, 'targets')
     _check_patterns(excluded, layers, 'exclude')
@@ -87,11 +94,14 @@ def inject(
             chosen.append((name, layer, pattern))
     _check_chosen(chosen, patterns, report, layers)
 
+    built = [
+        _build({**adapter, **options.get(pattern, {})}, name, layer)
+        for name, layer, pattern in chosen
+    ]
     for parameter in model.parameters():
         parameter.requires_grad_(False)
-    for name, layer, pattern in chosen:
-        config = {**adapter, **options.get(pattern, {})}
-        adapt_layer(layer, _build(config, name, layer))
+    for (name, layer, _), update in zip(chosen, built, strict=True):
+        adapt_layer(layer, update)
         report.adapted.append(name)
     return report
 
@@ -106,8 +116,12 @@ def adapted_layers(model: nn.Module) -> dict[str, AdaptedLayer]:
 
 
 def _build(config: dict[str, Any], name: str, layer: nn.Module) -> Adapter:
+    options = dict(config)
+    kind = options.pop('type')
+    # ADAPTERS.build() would look for the toolkit's scope, and warn.
+    method = ADAPTERS.get(kind) if isinstance(kind, str) else kind
     try:
-        return ADAPTERS.build(dict(config, weight=layer.weight))
+        return method(layer.weight, **options)
     except (TypeError, ValueError) as error:
         raise type(error)(
             f"Layer '{name}' ({type(layer).__name__}, weight "
@@ -122,10 +136,11 @@ def _weighted_layers(
     layers: dict[str, tuple[nn.Module, str]] = {}
     bypassed: dict[str, str] = {}
     for name, module in model.named_modules():
-        if isinstance(module, nn.MultiheadAttention):
-            bypassed[f'{name}.out_proj'] = (
-                'MultiheadAttention reads its weight without calling it'
-            )
+        for kind, children in _BYPASSED.items():
+            if isinstance(module, kind):
+                reason = f'{kind.__name__} reads its weight without calling it'
+                prefix = f'{name}.' if name else ''
+                bypassed.update({prefix + child: reason for child in children})
         weight = getattr(module, 'weight', None)
         if not isinstance(weight, nn.Parameter) or weight.dim() < 2:
             continue
@@ -150,6 +165,19 @@ def _check_adapter(adapter: Mapping[str, Any]) -> None:
         raise ValueError(
             f"Unknown adapter type '{kind}'. Registered adapters: {known}."
         )
+
+
+def _check_options(
+    adapter: Mapping[str, Any], options: Mapping[str, Any]
+) -> None:
+    for pattern, own in options.items():
+        if not isinstance(own, Mapping):
+            raise TypeError(
+                f'`targets`: {pattern!r} maps to {own!r}, but only a dict of '
+                "the adapter's options can follow, such as dict(rank=32) "
+                'or {} for none.'
+            )
+        _check_adapter({**adapter, **own})
 
 
 def _compile(

@@ -117,7 +117,9 @@ class BaseRecord(nn.Module):
             )
         padded = text.ljust(self.SIZE, b'\0')
         if not self.info.is_meta:
-            self.info.copy_(torch.frombuffer(bytearray(padded), dtype=torch.uint8))
+            self.info.copy_(
+                torch.frombuffer(bytearray(padded), dtype=torch.uint8)
+            )
 
     @property
     def source(self) -> dict[str, Any] | None:
@@ -128,6 +130,11 @@ class BaseRecord(nn.Module):
     def sha256(self) -> str | None:
         """The content hash of the base, ``None`` where it is not known."""
         return self.decode(self.info)['sha256']
+
+    @property
+    def in_place(self) -> bool:
+        """Whether the backbone holds a base that is known by its content."""
+        return self.sha256 is not None
 
     @property
     def origin(self) -> str | None:

@@ -6,11 +6,13 @@ from .atomic_backend import AtomicLocalBackend
 from .optim_constructor import PEFTOptimWrapperConstructor
 from .parameter_table import count_parameters, parameter_table
 from .roles import Role, parameter_roles
+from .seed_hook import IterationSeedHook
 
 __all__ = [
     'AdapterCheckpointHook',
     'AdapterGradientHook',
     'AtomicLocalBackend',
+    'IterationSeedHook',
     'PEFTOptimWrapperConstructor',
     'Role',
     'count_parameters',

@@ -70,7 +70,7 @@ class AdapterCheckpointHook(CheckpointHook):
         """Describe method and base in the checkpoint's meta."""
         checkpoint['meta']['mmflora'] = dict(
             version=__version__,
-            torch_version=torch.__version__,
+            torch_version=str(torch.__version__),
             mmengine_version=mmengine.__version__,
             backbones={
                 name: dict(

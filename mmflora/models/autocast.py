@@ -5,6 +5,7 @@ autocast over a whole detector fails.  Forward hooks do it, as they leave the
 backbone's class, its forward pass and its keys alone.
 """
 
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
@@ -22,12 +23,14 @@ class AutocastScope:
 
     def __init__(self, dtype: torch.dtype) -> None:
         self.dtype = dtype
-        self._open: list[torch.autocast] = []
+        self._open: list[AbstractContextManager[Any]] = []
 
-    def enter(self, _module: nn.Module, inputs: tuple[Any, ...]) -> None:
-        """Open autocast for the device of the first input."""
-        device = inputs[0].device.type
-        scope = torch.autocast(device, dtype=self.dtype)
+    def enter(self, module: nn.Module, _inputs: Any) -> None:
+        """Open autocast for the device of the module's parameters."""
+        device = next(module.parameters()).device.type
+        scope: AbstractContextManager[Any] = nullcontext()
+        if torch.amp.is_autocast_available(device):  # not on meta
+            scope = torch.autocast(device, dtype=self.dtype)
         scope.__enter__()
         self._open.append(scope)
 
@@ -46,7 +49,7 @@ def run_in_autocast(backbone: nn.Module, dtype: str) -> None:
     """Make a backbone compute under autocast and return float32.
 
     Args:
-        backbone: The backbone; its forward pass takes a tensor first.
+        backbone: The backbone.
         dtype: ``'bfloat16'`` or ``'float16'``.
 
     Raises:

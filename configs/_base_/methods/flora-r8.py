@@ -1,0 +1,3 @@
+_base_ = './flora-r16.py'
+
+method = dict(adapter=dict(rank=8))

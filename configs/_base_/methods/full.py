@@ -1,0 +1,2 @@
+# Full fine-tuning: the plain backbone, every parameter of which trains.
+method = dict(type='mmflora.ConvNeXt')

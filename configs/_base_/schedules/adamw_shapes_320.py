@@ -1,0 +1,29 @@
+# A short run on the generated data, counted in iterations as MMSegmentation
+# does.
+train_cfg = dict(type='IterBasedTrainLoop', max_iters=320, val_interval=160)
+val_cfg = dict(type='ValLoop')
+test_cfg = dict(type='TestLoop')
+
+param_scheduler = [
+    dict(type='LinearLR', start_factor=0.1, by_epoch=False, begin=0, end=20),
+    dict(
+        type='CosineAnnealingLR',
+        begin=0,
+        end=320,
+        eta_min=1e-5,
+        by_epoch=False,
+    ),
+]
+
+optim_wrapper = dict(
+    type='OptimWrapper',
+    constructor='mmflora.PEFTOptimWrapperConstructor',
+    paramwise_cfg=dict(norm_decay_mult=0.0, bias_decay_mult=0.0),
+    optimizer=dict(
+        type='AdamW', lr=2e-3, betas=(0.9, 0.999), weight_decay=0.05
+    ),
+    clip_grad=dict(max_norm=35, norm_type=2),
+)
+
+auto_scale_lr = dict(enable=False, base_batch_size=8)
+randomness = dict(seed=0)

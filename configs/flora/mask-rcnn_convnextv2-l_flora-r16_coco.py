@@ -1,0 +1,11 @@
+_base_ = [
+    '../_base_/models/mask-rcnn_convnextv2-l.py',
+    '../_base_/datasets/coco_instance.py',
+    '../_base_/schedules/adamw_12e.py',
+    '../_base_/methods/flora-r16.py',
+    '../_base_/default_runtime_mmdet.py',
+]
+
+# bfloat16 inside the backbone, float32 features out of it, which the operators
+# of the heads need. On a GPU without bfloat16: autocast=None.
+model = dict(backbone=dict(_base_.method, autocast='bfloat16'))

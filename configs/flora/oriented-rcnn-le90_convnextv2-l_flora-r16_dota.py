@@ -1,0 +1,11 @@
+_base_ = [
+    '../_base_/models/oriented-rcnn-le90_convnextv2-l.py',
+    '../_base_/datasets/dota.py',
+    '../_base_/schedules/sgd_12e.py',
+    '../_base_/methods/flora-r16.py',
+    '../_base_/default_runtime_mmrotate.py',
+]
+
+# bfloat16 inside the backbone, float32 features out of it, which the operators
+# of the heads need. On a GPU without bfloat16: autocast=None.
+model = dict(backbone=dict(_base_.method, autocast='bfloat16'))

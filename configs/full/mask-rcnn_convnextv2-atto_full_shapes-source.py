@@ -1,0 +1,33 @@
+# The base of the small configs: every parameter trains, from nothing, on the
+# source domain of the generated data. The result is what their `base_weights`
+# names: work_dirs/shapes_base/base.pth, a plain checkpoint.
+_base_ = [
+    '../_base_/models/mask-rcnn_convnextv2-atto.py',
+    '../_base_/datasets/shapes_coco.py',
+    '../_base_/schedules/adamw_shapes.py',
+    '../_base_/methods/full.py',
+    '../_base_/default_runtime_mmdet.py',
+]
+
+data_root = 'data/shapes/source/coco/'
+work_dir = 'work_dirs/shapes_base'
+
+model = dict(backbone=dict(_base_.method, init_cfg=None))
+
+train_dataloader = dict(dataset=dict(data_root=data_root))
+val_dataloader = dict(dataset=dict(data_root=data_root))
+test_dataloader = val_dataloader
+val_evaluator = dict(ann_file=data_root + 'annotations/instances_val2017.json')
+test_evaluator = val_evaluator
+
+optim_wrapper = dict(constructor='DefaultOptimWrapperConstructor')
+default_hooks = dict(
+    checkpoint=dict(
+        _delete_=True,
+        type='CheckpointHook',
+        interval=8,
+        filename_tmpl='base.pth',
+        save_optimizer=False,
+        save_param_scheduler=False,
+    )
+)

@@ -1,0 +1,30 @@
+"""Makes ``_base_ = 'mmflora::…'`` and ``_base_ = 'mmseg::…'`` resolvable.
+
+MMEngine looks a scope up in a table of its own, in which mmflora is unknown,
+and in which mmseg stands for a distribution named ``mmsegmentation`` that its
+maintained build, ``onedl-mmsegmentation``, does not provide.
+"""
+
+from importlib.util import find_spec
+
+from mmengine.config.utils import MODULE2PACKAGE
+
+# The names to install where a module is missing; they differ from the module.
+DISTRIBUTIONS = {'mmseg': 'onedl-mmsegmentation'}
+
+
+def register_config_scopes() -> None:
+    """Enter mmflora and mmseg into MMEngine's table of config scopes.
+
+    A module that is there stands for itself: MMEngine then finds it however
+    it was installed. One that is missing stands for the distribution to
+    install, which MMEngine names in its error.
+
+    Call it before ``Config.fromfile``: base files are resolved before a
+    config's ``custom_imports`` run.
+    """
+    for module in ('mmflora', 'mmseg'):
+        found = find_spec(module) is not None
+        MODULE2PACKAGE[module] = (
+            module if found else DISTRIBUTIONS.get(module, module)
+        )

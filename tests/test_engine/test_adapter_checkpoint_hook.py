@@ -1,0 +1,427 @@
+import copy
+import errno
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from mmengine.registry import MODELS
+from mmengine.runner import find_latest_checkpoint
+
+from mmflora.checkpoint import BaseRecord, content_hash
+from mmflora.engine import AtomicLocalBackend
+
+from .toy import Logits, ToyModel, backbone_cfg, runner, write_base
+
+
+@pytest.fixture
+def base(tmp_path):
+    return write_base(tmp_path / 'base.pth')
+
+
+def trained(tmp_path, base, name='run', **kwargs):
+    """Train two epochs and return the runner."""
+    work_dir = tmp_path / name
+    built = runner(work_dir, backbone_cfg(base), **kwargs)
+    built.train()
+    return built
+
+
+def test_logits(built, checkpoint=None):
+    """Return what Runner.test() predicts."""
+    if checkpoint is not None:
+        built._load_from = str(checkpoint)
+    built.test()
+    return Logits.last
+
+
+test_logits.__test__ = False
+
+
+def read(path):
+    return torch.load(path, weights_only=False)
+
+
+def test_checkpoint_holds_what_trains_and_every_buffer(tmp_path, base):
+    built = trained(tmp_path, base)
+    checkpoint = read(tmp_path / 'run/epoch_2.pth')
+    model = built.model
+    record = model.backbone.base_record
+    frozen = {f'backbone.{key}' for key in record.base_keys}
+    expected = set(model.state_dict()) - frozen
+    assert set(checkpoint['state_dict']) == expected
+    buffers = {name for name, _ in model.named_buffers()}
+    assert {'neck.1.running_mean', 'neck.1.num_batches_tracked'} < buffers
+    assert buffers <= set(checkpoint['state_dict'])
+    trainable = {
+        name for name, p in model.named_parameters() if p.requires_grad
+    }
+    assert trainable == expected - buffers
+    assert {'optimizer', 'param_schedulers', 'message_hub'} < set(checkpoint)
+
+
+def test_meta_names_method_base_and_versions(tmp_path, base):
+    built = trained(tmp_path, base)
+    meta = read(tmp_path / 'run/epoch_2.pth')['meta']['mmflora']
+    described = meta['backbones']['backbone']
+    assert described['base']['checkpoint'] == str(base)
+    assert described['base_saved_along'] is False
+    assert described['method']['adapter'] == dict(type='FLoRA', rank=4)
+    plain = MODELS.build(
+        dict(
+            type='mmflora.ConvNeXt',
+            arch=backbone_cfg()['arch'],
+            init_cfg=backbone_cfg(base)['init_cfg'],
+        )
+    )
+    plain.init_weights()
+    own = dict(plain.named_parameters())
+    keys = built.model.backbone.base_record.base_keys
+    expected = content_hash({key: own[key] for key in keys})
+    assert described['base_sha256'] == expected
+    assert {'version', 'torch_version', 'mmengine_version'} < set(meta)
+
+
+def test_training_changes_adapters_and_leaves_the_base(tmp_path, base):
+    built = trained(tmp_path, base)
+    state = read(base)['state_dict']
+    record = built.model.backbone.base_record
+    own = dict(built.model.backbone.named_parameters())
+    for key in record.base_keys:
+        assert torch.equal(own[key], state[key]), key
+    cores = [
+        value for key, value in own.items() if key.endswith('adapter.core')
+    ]
+    assert cores
+    assert all(core.abs().max() > 0 for core in cores)
+
+
+def test_runner_test_is_bit_identical(tmp_path, base):
+    built = trained(tmp_path, base)
+    built.model.eval()
+    images = torch.stack(
+        [built.train_dataloader.dataset[i]['inputs'] for i in range(12)]
+    )
+    with torch.no_grad():
+        expected = built.model(images[:4])
+    fresh = runner(tmp_path / 'test', backbone_cfg(base), test=True)
+    got = test_logits(fresh, tmp_path / 'run/epoch_2.pth')
+    assert torch.equal(got[:4], expected)
+
+
+def test_runner_test_brings_the_base_without_init_cfg(tmp_path, base):
+    trained(tmp_path, base)
+    checkpoint = tmp_path / 'run/epoch_2.pth'
+    known = test_logits(
+        runner(tmp_path / 'a', backbone_cfg(base), test=True), checkpoint
+    )
+    # As init_detector builds it: without init_cfg.
+    bare = test_logits(
+        runner(tmp_path / 'b', backbone_cfg(), test=True), checkpoint
+    )
+    assert torch.equal(bare, known)
+
+
+@pytest.mark.parametrize('change', ['other', 'gone', 'changed'])
+def test_wrong_base_is_refused(tmp_path, base, change):
+    trained(tmp_path, base)
+    checkpoint = tmp_path / 'run/epoch_2.pth'
+    config, error, message = backbone_cfg(), ValueError, 'holds other weights'
+    if change == 'other':
+        other = write_base(tmp_path / 'other.pth', seed=1)
+        config, message = backbone_cfg(other), 'trained over the base'
+    elif change == 'gone':
+        base.unlink()
+        error, message = FileNotFoundError, 'cfg-options'
+    else:
+        write_base(base, seed=1)
+    fresh = runner(tmp_path / 'test', config, test=True)
+    with pytest.raises(error, match=message):
+        test_logits(fresh, checkpoint)
+
+
+def test_wrong_rank_lists_the_keys(tmp_path, base):
+    trained(tmp_path, base)
+    config = backbone_cfg(base)
+    config['adapter'] = dict(type='FLoRA', rank=3)
+    fresh = runner(tmp_path / 'test', config, test=True)
+    with pytest.raises(ValueError, match=r'of another shape: .*core'):
+        test_logits(fresh, tmp_path / 'run/epoch_2.pth')
+
+
+@pytest.mark.parametrize('key', ['head.weight', 'neck.1.running_mean'])
+def test_incomplete_checkpoint_is_not_tested(tmp_path, base, key):
+    trained(tmp_path, base)
+    path = tmp_path / 'run/epoch_2.pth'
+    checkpoint = read(path)
+    del checkpoint['state_dict'][key]
+    torch.save(checkpoint, path)
+    fresh = runner(tmp_path / 'test', backbone_cfg(base), test=True)
+    with pytest.raises(ValueError, match=f'missing in the file: {key}'):
+        test_logits(fresh, path)
+
+
+def test_base_checkpoint_is_not_tested_as_adapters(tmp_path, base):
+    whole = tmp_path / 'whole.pth'
+    state = {
+        f'backbone.{key}': value
+        for key, value in read(base)['state_dict'].items()
+    }
+    torch.save(dict(state_dict=state), whole)
+    fresh = runner(tmp_path / 'test', backbone_cfg(base), test=True)
+    with pytest.raises(ValueError, match='cannot be tested'):
+        test_logits(fresh, whole)
+
+
+def assert_same_training(first, second):
+    """Compare models, optimizers and schedulers bit for bit."""
+    ours, theirs = first.model.state_dict(), second.model.state_dict()
+    assert ours.keys() == theirs.keys()
+    for name, value in ours.items():
+        assert torch.equal(value, theirs[name]), name
+    first_state = first.optim_wrapper.state_dict()
+    second_state = second.optim_wrapper.state_dict()
+    assert first_state['param_groups'] == second_state['param_groups']
+    for key, slots in first_state['state'].items():
+        for slot, value in slots.items():
+            assert torch.equal(value, second_state['state'][key][slot])
+
+
+def test_resume_equals_an_uninterrupted_run(tmp_path, base):
+    whole = trained(tmp_path, base, 'whole', epochs=3)
+    trained(tmp_path, base, 'parts', epochs=1)
+    rest = runner(
+        tmp_path / 'parts', backbone_cfg(base), epochs=3, resume=True
+    )
+    rest.train()
+    assert rest.iter == 9
+    assert_same_training(rest, whole)
+
+
+def test_resume_in_mid_epoch_equals_an_uninterrupted_run(tmp_path, base):
+    options = dict(
+        hook=dict(by_epoch=False, interval=2),
+        train_cfg=dict(by_epoch=False, max_iters=7),
+        param_scheduler=dict(
+            type='LinearLR', start_factor=0.1, end=6, by_epoch=False
+        ),
+    )
+    whole = trained(tmp_path, base, 'whole', **options)
+    middle = tmp_path / 'whole/iter_4.pth'  # an epoch has 3 iterations
+    rest = trained(
+        tmp_path, base, 'rest', **options, load_from=str(middle), resume=True
+    )
+    assert rest.iter == 7
+    assert_same_training(rest, whole)
+
+
+def test_random_base_is_refused(tmp_path):
+    built = runner(tmp_path / 'run', backbone_cfg())
+    with pytest.raises(ValueError, match='has no base weights'):
+        built.train()
+    assert not list((tmp_path / 'run').glob('*.pth'))
+
+
+def test_random_base_on_purpose_is_saved_along(tmp_path):
+    config = backbone_cfg(allow_random_base=True)
+    built = runner(tmp_path / 'run', config)
+    built.train()
+    checkpoint = read(tmp_path / 'run/epoch_2.pth')
+    assert set(checkpoint['state_dict']) == set(built.model.state_dict())
+    again = runner(tmp_path / 'test', config, test=True)
+    got = test_logits(again, tmp_path / 'run/epoch_2.pth')
+    built.model.eval()
+    images = torch.stack(
+        [built.train_dataloader.dataset[i]['inputs'] for i in range(4)]
+    )
+    with torch.no_grad():
+        assert torch.equal(got[:4], built.model(images))
+    resumed = runner(tmp_path / 'run', config, epochs=3, resume=True)
+    resumed.train()
+    last = read(tmp_path / 'run/epoch_3.pth')
+    assert set(last['state_dict']) == set(built.model.state_dict())
+
+
+def test_load_from_a_whole_model_becomes_the_base(tmp_path, base):
+    plain = dict(type='mmflora.ConvNeXt', arch=backbone_cfg()['arch'])
+    torch.manual_seed(5)
+    whole = tmp_path / 'whole.pth'
+    torch.save(dict(state_dict=ToyModel(plain).state_dict()), whole)
+    built = trained(tmp_path, base, load_from=str(whole))
+    state = read(whole)['state_dict']
+    record = built.model.backbone.base_record
+    assert record.origin == 'load_from'
+    own = dict(built.model.backbone.named_parameters())
+    for key in record.base_keys:
+        assert torch.equal(own[key], state[f'backbone.{key}'])
+    checkpoint = tmp_path / 'run/epoch_2.pth'
+    assert f'backbone.{record.base_keys[0]}' not in read(checkpoint)[
+        'state_dict'
+    ]
+    # The same configuration tests it, though its init_cfg names another base.
+    fresh = runner(tmp_path / 'test', backbone_cfg(base), test=True)
+    got = test_logits(fresh, checkpoint)
+    built.model.eval()
+    images = torch.stack(
+        [built.train_dataloader.dataset[i]['inputs'] for i in range(4)]
+    )
+    with torch.no_grad():
+        assert torch.equal(got[:4], built.model(images))
+
+
+def test_adapters_start_a_training_with_another_head(tmp_path, base):
+    trained(tmp_path, base)
+    path = tmp_path / 'run/epoch_2.pth'
+    other = ToyModel(backbone_cfg(base), num_classes=3)
+    other.head = torch.nn.Linear(8, 5)
+    built = runner(
+        tmp_path / 'next',
+        backbone_cfg(base),
+        model=other,
+        load_from=str(path),
+        epochs=1,
+    )
+    seen = {}
+
+    def keep(*_, **__):
+        seen.update(copy.deepcopy(built.model.state_dict()))
+
+    built.hooks[0].before_train = keep
+    built.train()
+    state = read(path)['state_dict']
+    for key in state:
+        if key.startswith('backbone.'):
+            assert torch.equal(seen[key], state[key]), key
+    assert seen['head.weight'].shape == (5, 8)
+
+
+def test_averaged_weights_save_and_resume(tmp_path, base):
+    ema = [dict(type='EMAHook', momentum=0.5)]
+    built = trained(tmp_path, base, custom_hooks=ema)
+    checkpoint = read(tmp_path / 'run/epoch_2.pth')
+    frozen = built.model.backbone.base_record.base_keys
+    assert f'backbone.{frozen[0]}' not in checkpoint['state_dict']
+    assert f'module.backbone.{frozen[0]}' not in checkpoint['ema_state_dict']
+    resumed = runner(
+        tmp_path / 'run',
+        backbone_cfg(base),
+        epochs=3,
+        resume=True,
+        custom_hooks=ema,
+    )
+    resumed.train()
+    assert (tmp_path / 'run/epoch_3.pth').exists()
+
+
+def test_full_disk_keeps_the_last_good_file(tmp_path, base, monkeypatch):
+    built = runner(
+        tmp_path / 'run', backbone_cfg(base), hook=dict(max_keep_ckpts=1)
+    )
+    real = os.fsync
+    calls = []
+
+    def full(descriptor):
+        calls.append(descriptor)
+        if len(calls) == 2:
+            raise OSError(errno.ENOSPC, 'No space left on device')
+        real(descriptor)
+
+    monkeypatch.setattr(os, 'fsync', full)
+    with pytest.raises(OSError, match='No space left'):
+        built.train()
+    files = sorted(p.name for p in (tmp_path / 'run').glob('.*'))
+    assert files == []
+    assert find_latest_checkpoint(str(tmp_path / 'run')).endswith(
+        'epoch_1.pth'
+    )
+    monkeypatch.undo()
+    resumed = runner(
+        tmp_path / 'run',
+        backbone_cfg(base),
+        hook=dict(max_keep_ckpts=1),
+        resume=True,
+    )
+    resumed.train()
+    assert (tmp_path / 'run/epoch_2.pth').exists()
+    assert not (tmp_path / 'run/epoch_1.pth').exists()
+
+
+KILLED = """
+import os, sys, pathlib
+sys.path.insert(0, {root!r})
+from mmflora.engine import AtomicLocalBackend
+real = os.fsync
+def slow(descriptor):
+    print('half', flush=True)
+    import time; time.sleep(60)
+os.fsync = slow
+AtomicLocalBackend().put(b'new' * 1000, {path!r})
+"""
+
+
+def test_kill_while_writing_keeps_the_last_good_file(tmp_path):
+    path = tmp_path / 'last.pth'
+    AtomicLocalBackend().put(b'old', path)
+    root = str(Path(__file__).parents[2])
+    process = subprocess.Popen(
+        [sys.executable, '-c', KILLED.format(root=root, path=str(path))],
+        stdout=subprocess.PIPE,
+    )
+    assert process.stdout.readline() == b'half\n'
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    process.stdout.close()
+    assert path.read_bytes() == b'old'
+    AtomicLocalBackend().put(b'newer', path)
+    assert path.read_bytes() == b'newer'
+    assert [p.name for p in tmp_path.iterdir()] == ['last.pth']
+
+
+def test_removals_wait_for_success(tmp_path):
+    backend = AtomicLocalBackend()
+    old = tmp_path / 'old.pth'
+    old.write_bytes(b'old')
+    with pytest.raises(RuntimeError), backend.removals_after_success():
+        backend.remove(old)
+        raise RuntimeError
+    assert old.exists()
+    with backend.removals_after_success():
+        backend.remove(old)
+        assert old.exists()
+    assert not old.exists()
+
+
+def test_best_checkpoint_is_replaced_after_its_successor(tmp_path, base):
+    built = runner(
+        tmp_path / 'run',
+        backbone_cfg(base),
+        hook=dict(save_best='score', rule='greater'),
+    )
+    hook = next(
+        h for h in built.hooks if type(h).__name__ == 'AdapterCheckpointHook'
+    )
+    built._train_loop = built.build_train_loop(built._train_loop)
+    built.optim_wrapper = built.build_optim_wrapper(built.optim_wrapper)
+    built.param_schedulers = None
+    hook.before_train(built)
+    hook._save_best_checkpoint(built, dict(score=0.1))
+    first = Path(hook.best_ckpt_path)
+    assert first.exists()
+    built.train_loop._epoch += 1
+    hook._save_best_checkpoint(built, dict(score=0.2))
+    second = Path(hook.best_ckpt_path)
+    assert second.exists()
+    assert second != first
+    assert not first.exists()
+    assert json.dumps(read(second)['meta']['mmflora'], default=str)
+
+
+def test_record_follows_the_model_to_a_copy(tmp_path, base):
+    built = runner(tmp_path / 'run', backbone_cfg(base))
+    record = copy.deepcopy(built.model).backbone.base_record
+    assert isinstance(record, BaseRecord)
+    assert record.source == built.model.backbone.base_record.source
