@@ -132,15 +132,14 @@ def start_processes(cfg: Config) -> None:
     if get_device() != 'cpu':
         return
     _start_gloo(cfg, variables)
-    wrapper = cfg.setdefault(
-        'model_wrapper_cfg',
-        dict(
-            type='MMDistributedDataParallel',
-            broadcast_buffers=False,
-            find_unused_parameters=cfg.get('find_unused_parameters', False),
-        ),
+    unused = cfg.get('find_unused_parameters', False)
+    wrapper = dict(
+        type='MMDistributedDataParallel',
+        broadcast_buffers=False,
+        find_unused_parameters=unused,
     )
-    wrapper.device_ids = None
+    wrapper.update(cfg.get('model_wrapper_cfg') or {}, device_ids=None)
+    cfg.model_wrapper_cfg = wrapper
     for _, module in find_dicts(cfg.model, 'model'):
         if module.get('type') == 'SyncBN':
             module['type'] = 'BN'
@@ -162,4 +161,5 @@ def _start_gloo(cfg: Config, variables: tuple[str, str, str]) -> None:
     os.environ.setdefault('MASTER_ADDR', '127.0.0.1')
     os.environ.setdefault('MASTER_PORT', '29500')
     cfg.merge_from_dict({'env_cfg.dist_cfg.backend': 'gloo'})
-    dist.init_process_group('gloo')
+    if not dist.is_initialized():
+        dist.init_process_group('gloo')

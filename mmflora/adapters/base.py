@@ -64,6 +64,15 @@ class Adapter(nn.Module):
         """
         return (weight + self.delta_weight()).to(weight.dtype)
 
+    def signature(self) -> str:
+        """Return what gives the parameters their meaning: method, settings.
+
+        Adapters of equal signature, parameters and weight compute the same.
+        It is made of ``extra_repr()``, which so names every setting (but for
+        ``dropout``, which ends with training).
+        """
+        return f'{type(self).__name__}({self.extra_repr()})'
+
     def core_parameters(self) -> Iterator[nn.Parameter]:
         """Yield the parameters that hold the update's core.
 

@@ -135,4 +135,4 @@ class FLoRA(Adapter):
 
     def extra_repr(self) -> str:
         """Return ranks and scale, as they stand in a printed model."""
-        return f'ranks={self.ranks}, scale={self.scale:g}'
+        return f'ranks={self.ranks}, scale={self.scale}'

@@ -142,9 +142,23 @@ def _check_adapter_checkpoint(
             f'adapter={record.method}. Build the model with the '
             'configuration that the checkpoint was trained with.'
         )
+    if theirs['method'].get('signature') != record.method.get('signature'):
+        raise ValueError(
+            'The adapters of the checkpoint have the shapes of this '
+            f"model's ({type(module).__name__}) but another meaning, such as "
+            f'another scale: they were trained with {theirs["method"]}; this '
+            f'model has {record.method}. Build the model with the '
+            'configuration that the checkpoint was trained with.'
+        )
     if with_base:
         record.set_base(theirs['source'], theirs['sha256'], theirs['origin'])
         return
+    if theirs['source'] is None:
+        raise ValueError(
+            'The adapter checkpoint was trained over a random base, which it '
+            'should hold but does not. Without that base its adapters are of '
+            'no use: take the file as the training wrote it.'
+        )
     record.forgivable = record.base_keys
     if theirs['sha256'] == record.sha256:
         return

@@ -2,8 +2,10 @@
 
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from pickle import UnpicklingError
 from typing import Any
 
+from mmengine.config import ConfigDict
 from mmengine.runner.checkpoint import load_state_dict
 from torch import Tensor, nn
 
@@ -13,6 +15,19 @@ from .sources import check_source, read_state_dict
 
 # Classifiers of published weights, for which a dense backbone has no use.
 CLASSIFIER_KEYS = (r'(head|fc|classifier)\..*',)
+
+# What a backbone's own loading raises where a file is not as it expects.
+_LOADING_ERRORS = (
+    AssertionError,
+    AttributeError,
+    EOFError,
+    IndexError,
+    KeyError,
+    RuntimeError,
+    TypeError,
+    UnpicklingError,
+    ValueError,
+)
 
 
 def pretrained_cfg(init_cfg: Any) -> dict[str, Any] | None:
@@ -102,10 +117,21 @@ def load_base(
     """
     source = init_cfg['checkpoint']
     check_source(source)
-    backbone.init_cfg = dict(init_cfg)  # type: ignore[assignment]
+    # Some classes read it by attribute, as a configuration allows.
+    backbone.init_cfg = ConfigDict(init_cfg)  # type: ignore[assignment]
     backbone._is_init = False  # type: ignore[assignment]
     with _offered_keys(backbone) as offered:
-        type(backbone).init_weights(backbone)  # type: ignore[attr-defined]
+        try:
+            type(backbone).init_weights(backbone)  # type: ignore[attr-defined]
+        except _LOADING_ERRORS as error:
+            if isinstance(error, ValueError) and source in str(error):
+                raise
+            raise ValueError(
+                f"{type(backbone).__name__} cannot load '{source}' "
+                f'({type(error).__name__}: {error}). Check that the file is '
+                'whole and in the layout that this class reads, and '
+                '`init_cfg.prefix`.'
+            ) from error
     if not offered:
         raise ValueError(
             f"{type(backbone).__name__} loaded nothing from '{source}': its "

@@ -58,10 +58,14 @@ def convnext_to_timm(
             key.removeprefix('backbone.'): value
             for key, value in state.items()
         }
-    if not any(key.startswith('downsample_layers.') for key in state):
-        renamed = dict(state)
-    else:
+    renamed = dict(state)
+    if any(key.startswith('downsample_layers.') for key in state):
         renamed = {_rename(key): value for key, value in state.items()}
+        if 'norm0.weight' not in renamed:
+            # A classifier of mmpretrain; a dense backbone norms every output.
+            for name in ('weight', 'bias'):
+                if f'norm3.{name}' in renamed:
+                    renamed[f'head.norm.{name}'] = renamed.pop(f'norm3.{name}')
     return {
         key: _fit(value, shapes.get(key)) for key, value in renamed.items()
     }

@@ -10,6 +10,7 @@ import os
 import re
 import zipfile
 from collections.abc import Mapping
+from pickle import UnpicklingError
 from typing import Any
 
 import torch
@@ -104,6 +105,7 @@ def check_source(source: str) -> None:
             'relative path counts from the working directory.'
         )
     if path.endswith('.safetensors'):
+        _check_safetensors(source, path)
         return
     with open(path, 'rb') as file:
         head = file.read(4)
@@ -117,6 +119,20 @@ def check_source(source: str) -> None:
             f"'{source}' is no PyTorch checkpoint (it starts with {head!r}). "
             'Allowed are files written by torch.save and .safetensors files.'
         )
+
+
+def _check_safetensors(source: str, path: str) -> None:
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        # The head says how long the file must be; no tensor is read.
+        with safe_open(path, framework='pt'):
+            pass
+    except SafetensorError as error:
+        raise ValueError(
+            f"'{source}' is truncated or no .safetensors file ({error}; it "
+            f'has {os.path.getsize(path)} bytes). Copy or download it again.'
+        ) from error
 
 
 def read_state_dict(
@@ -137,27 +153,49 @@ def read_state_dict(
         ValueError: If the file is damaged, or holds nothing under ``prefix``.
     """
     check_source(source)
-    checkpoint: Any = CheckpointLoader.load_checkpoint(
-        source, map_location='cpu', logger='current'
-    )
-    for wrapper in _WRAPPERS:
-        if isinstance(checkpoint, Mapping) and isinstance(
-            checkpoint.get(wrapper), Mapping
-        ):
-            checkpoint = checkpoint[wrapper]
     state = {
         re.sub(r'^module\.', '', key): value
-        for key, value in checkpoint.items()
-        if isinstance(value, Tensor)
+        for key, value in _unwrap(_load(source)).items()
+        if isinstance(key, str) and isinstance(value, Tensor)
     }
+    if not state:
+        raise ValueError(f"'{source}' holds no named weights.")
     if prefix:
         start = prefix if prefix.endswith('.') else f'{prefix}.'
-        state = {
+        kept = {
             key.removeprefix(start): value
             for key, value in state.items()
             if key.startswith(start)
         }
-    if not state:
-        where = f" under the prefix '{prefix}'" if prefix else ''
-        raise ValueError(f"'{source}' holds no weights{where}.")
+        if not kept:
+            parts = sorted({key.split('.')[0] for key in state})
+            raise ValueError(
+                f"'{source}' holds no weights under the prefix '{prefix}'; "
+                f'its keys start with {", ".join(parts[:12])}.'
+            )
+        return kept
     return state
+
+
+def _load(source: str) -> Any:
+    try:
+        return CheckpointLoader.load_checkpoint(
+            source, map_location='cpu', logger='current'
+        )
+    except (EOFError, RuntimeError, UnpicklingError) as error:
+        if not is_local(source):
+            raise
+        raise ValueError(
+            f"'{source}' is truncated or no PyTorch checkpoint ({error}). "
+            'Copy or download it again.'
+        ) from error
+
+
+def _unwrap(checkpoint: Any) -> Mapping[Any, Any]:
+    """Return what stands under the keys that frameworks put around weights."""
+    if not isinstance(checkpoint, Mapping):
+        return {}
+    for wrapper in _WRAPPERS:
+        if isinstance(checkpoint.get(wrapper), Mapping):
+            checkpoint = checkpoint[wrapper]
+    return checkpoint

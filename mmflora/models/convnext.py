@@ -125,7 +125,7 @@ class ConvNeXt(BaseModule):
             inputs: Images, shape ``(N, 3, H, W)``.
 
         Returns:
-            Per index ``i`` of ``out_indices`` a tensor of shape
+            Per index ``i`` of ``out_indices`` a contiguous tensor of shape
             ``(N, C_i, H / (4 · 2^i), W / (4 · 2^i))``.
         """
         if self.channels_last:
@@ -137,7 +137,10 @@ class ConvNeXt(BaseModule):
             for block in stage.blocks:
                 x = self._run_block(block, x)
             if index in self.out_indices:
-                outputs.append(self.get_submodule(f'norm{index}')(x))
+                # mmcv's RoIAlign reads memory as if it were contiguous: on
+                # timm's channels-last views it is silently wrong.
+                norm = self.get_submodule(f'norm{index}')
+                outputs.append(norm(x).contiguous())
         return tuple(outputs)
 
     def _run_block(self, block: nn.Module, x: Tensor) -> Tensor:

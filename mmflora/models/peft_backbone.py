@@ -1,5 +1,6 @@
 """Any registered backbone with a frozen base and adapters."""
 
+import hashlib
 import logging
 import re
 from collections.abc import Iterable, Mapping
@@ -9,7 +10,7 @@ from mmengine.logging import print_log
 from mmengine.registry import MODELS as MMENGINE_MODELS
 from torch import nn
 
-from mmflora.adapters import InjectionReport, inject
+from mmflora.adapters import InjectionReport, adapted_layers, inject
 from mmflora.adapters.inject import Targets
 from mmflora.checkpoint.adapter_state import (
     attach_record,
@@ -125,11 +126,17 @@ def adapt_backbone(
         report = inject(backbone, adapter, targets, exclude)
         _say_left_out(backbone, report)
     base, new_names = _split_base(backbone, shapes, new)
+    _check_train_mode(backbone)
     record = BaseRecord(
         base,
         new_names,
         method=_plain(
-            dict(adapter=adapter, targets=targets, exclude=exclude)
+            dict(
+                adapter=adapter,
+                targets=targets,
+                exclude=exclude,
+                signature=_signature(backbone),
+            )
         ),
         allow_random=allow_random_base,
         stock_shapes=shapes,
@@ -152,6 +159,15 @@ def _keep_base() -> None:
     The runner calls it again when training starts; it would read the file a
     second time or, in some classes, draw weights at random.
     """
+
+
+def _signature(backbone: nn.Module) -> str:
+    """Condense what the adapters' parameters mean, however it was spelt."""
+    lines = [
+        f'{name}: {layer.adapter.signature()}'
+        for name, layer in adapted_layers(backbone).items()
+    ]
+    return hashlib.sha256('\n'.join(lines).encode()).hexdigest()[:16]
 
 
 def _split_base(
@@ -177,6 +193,29 @@ def _split_base(
                 "name of a parameter, such as r'norm0\\.weight'."
             )
     return base, new
+
+
+def _check_train_mode(backbone: nn.Module) -> None:
+    """Refuse a backbone whose ``train()`` freezes what is to train.
+
+    Classes of OpenMMLab freeze their ``frozen_stages`` there, long after the
+    optimizer has been given the parameters.
+
+    Raises:
+        ValueError: If it does; the parameters are named.
+    """
+    trains = [n for n, p in backbone.named_parameters() if p.requires_grad]
+    backbone.train(backbone.training)
+    frozen = [
+        name for name in trains if not backbone.get_parameter(name).requires_grad
+    ]
+    if frozen:
+        raise ValueError(
+            f'{type(backbone).__name__}.train() freezes {len(frozen)} '
+            f'parameters that are to train: {", ".join(frozen[:4])}, … Set '
+            '`frozen_stages=-1` of the backbone, as its base is frozen in '
+            'any case, or leave these layers out with `exclude`.'
+        )
 
 
 def _say_left_out(backbone: nn.Module, report: InjectionReport) -> None:

@@ -36,7 +36,8 @@ class TimmFeatures:
         features = self.forward_intermediates(  # type: ignore[attr-defined]
             inputs, indices=list(self.out_indices), intermediates_only=True
         )
-        return tuple(features)
+        # mmcv's RoIAlign needs contiguous memory, see ConvNeXt.
+        return tuple(feature.contiguous() for feature in features)
 
     def init_weights(self, *_: Any, **__: Any) -> None:
         """Load the weights that ``init_cfg`` names; else keep timm's start.
