@@ -6,4 +6,5 @@ _base_ = [
     '../_base_/default_runtime_mmrotate.py',
 ]
 
+custom_imports = dict(imports=['mmflora', 'mmflora.evaluation'])
 model = dict(backbone=_base_.method)

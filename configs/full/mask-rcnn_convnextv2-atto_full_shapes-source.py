@@ -20,12 +20,15 @@ test_dataloader = val_dataloader
 val_evaluator = dict(ann_file=data_root + 'annotations/instances_val2017.json')
 test_evaluator = val_evaluator
 
+train_cfg = dict(val_interval=6)
 optim_wrapper = dict(constructor='DefaultOptimWrapperConstructor')
 default_hooks = dict(
     checkpoint=dict(
         _delete_=True,
         type='CheckpointHook',
-        interval=8,
+        # At the end alone.
+        interval=-1,
+        save_last=True,
         filename_tmpl='base.pth',
         save_optimizer=False,
         save_param_scheduler=False,

@@ -42,7 +42,7 @@ def inject(
     targets: Targets = '.*',
     exclude: str | Iterable[str] = (),
 ) -> InjectionReport:
-    """Give the matching layers of a model an adapter, and freeze the rest.
+    r"""Give the matching layers of a model an adapter, and freeze the rest.
 
     Layers change in place, so that no key of the model is renamed; every
     parameter that is not an adapter's stops requiring a gradient.
@@ -69,8 +69,8 @@ def inject(
         >>> inject(
         ...     backbone,
         ...     dict(type='FLoRA', rank=16),
-        ...     targets={r'stages\\.3\\..*': dict(rank=32), '.*': {}},
-        ...     exclude=r'stem\\..*',
+        ...     targets={r'stages\.3\..*': dict(rank=32), '.*': {}},
+        ...     exclude=r'stem\..*',
         ... )
     """
     _check_adapter(adapter)
@@ -116,16 +116,17 @@ def adapted_layers(model: nn.Module) -> dict[str, AdaptedLayer]:
 
 
 def _build(config: dict[str, Any], name: str, layer: nn.Module) -> Adapter:
+    weight: Any = layer.weight
     options = dict(config)
     kind = options.pop('type')
     # ADAPTERS.build() would look for the toolkit's scope, and warn.
     method = ADAPTERS.get(kind) if isinstance(kind, str) else kind
     try:
-        return method(layer.weight, **options)
+        return method(weight, **options)
     except (TypeError, ValueError) as error:
         raise type(error)(
             f"Layer '{name}' ({type(layer).__name__}, weight "
-            f'{tuple(layer.weight.shape)}): {error}'  # type: ignore[operator]
+            f'{tuple(weight.shape)}): {error}'
         ) from error
 
 
@@ -180,9 +181,7 @@ def _check_options(
         _check_adapter({**adapter, **own})
 
 
-def _compile(
-    patterns: Targets, argument: str
-) -> dict[str, re.Pattern[str]]:
+def _compile(patterns: Targets, argument: str) -> dict[str, re.Pattern[str]]:
     names = [patterns] if isinstance(patterns, str) else list(patterns)
     compiled = {}
     for name in names:

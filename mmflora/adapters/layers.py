@@ -54,7 +54,7 @@ class AdaptedLayer(nn.Module):
         return self.compute(inputs, weight, self.bias)
 
 
-class AdaptedLinear(AdaptedLayer, nn.Linear):
+class AdaptedLinear(AdaptedLayer, nn.Linear):  # type: ignore[misc]
     """``nn.Linear`` with an adapter."""
 
     def compute(
@@ -142,5 +142,5 @@ def restore_layer(layer: AdaptedLayer) -> nn.Module:
     stock = layer.stock_class
     del layer.adapter
     del layer.stock_class
-    layer.__class__ = stock
+    layer.__class__ = stock  # type: ignore[assignment]
     return layer

@@ -44,6 +44,19 @@ def attach_record(backbone: nn.Module, record: BaseRecord) -> None:
     backbone.register_load_state_dict_post_hook(_forget_base_keys)
 
 
+def keep_base(backbone: nn.Module) -> None:
+    """Let a backbone's ``init_weights`` do nothing: its base is in place.
+
+    The runner calls it again when training starts; it would read the file a
+    second time or, in some classes, draw weights at random.
+    """
+    backbone.init_weights = _do_nothing  # type: ignore[assignment]
+
+
+def _do_nothing() -> None:
+    """Stand in for ``init_weights``; a function, so that copies keep it."""
+
+
 def base_tensors(backbone: nn.Module, record: BaseRecord) -> dict[str, Tensor]:
     """Return the frozen parameters of a backbone by name."""
     parameters = dict(backbone.named_parameters())
@@ -76,6 +89,7 @@ def load_recorded_base(
         record.loaded_prefix, record.forgivable = outer
     sha256 = content_hash(base_tensors(backbone, record))
     record.set_base(source, sha256, origin)
+    keep_base(backbone)
 
 
 def _omit_base(
@@ -179,16 +193,15 @@ def _bring_base(
             'adapters belong to.'
         )
     try:
-        load_recorded_base(
-            module, record, theirs['source'], theirs['origin']
-        )
+        load_recorded_base(module, record, theirs['source'], theirs['origin'])
     except FileNotFoundError as error:
         raise FileNotFoundError(
             f'The adapter checkpoint needs its base {wanted}, which is not '
             'there. Put the file in its place, or name it: '
             '`--cfg-options model.backbone.init_cfg.checkpoint=FILE`, in '
             'Python `cfg_options={"model.backbone.init_cfg.checkpoint": '
-            'FILE}`.'
+            'FILE}`; with PEFTBackbone it is `model.backbone.backbone.'
+            'init_cfg.checkpoint`.'
         ) from error
     if theirs['sha256'] != record.sha256:
         raise ValueError(

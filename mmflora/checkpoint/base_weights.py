@@ -118,11 +118,12 @@ def load_base(
     source = init_cfg['checkpoint']
     check_source(source)
     # Some classes read it by attribute, as a configuration allows.
-    backbone.init_cfg = ConfigDict(init_cfg)  # type: ignore[assignment]
+    backbone.init_cfg = ConfigDict(init_cfg)
     backbone._is_init = False  # type: ignore[assignment]
+    kind: Any = type(backbone)
     with _offered_keys(backbone) as offered:
         try:
-            type(backbone).init_weights(backbone)  # type: ignore[attr-defined]
+            kind.init_weights(backbone)
         except _LOADING_ERRORS as error:
             if isinstance(error, ValueError) and source in str(error):
                 raise

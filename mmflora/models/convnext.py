@@ -59,10 +59,13 @@ class ConvNeXt(BaseModule):
     """
 
     # The norms of the outputs stand in no published checkpoint.
-    new_params = (r'norm[0-3]\.(weight|bias)',)
+    new_params: tuple[str, ...] = (r'norm[0-3]\.(weight|bias)',)
     # timm's last norm and classifier; FAIR's and mmpretrain's become these.
     # mmpretrain and mmflora itself keep norms of outputs beside the stages.
-    unused_keys = (r'head\..*', r'norm[0-3]\.(weight|bias)')
+    unused_keys: tuple[str, ...] = (
+        r'head\..*',
+        r'norm[0-3]\.(weight|bias)',
+    )
 
     def __init__(
         self,

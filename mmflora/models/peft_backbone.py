@@ -15,6 +15,7 @@ from mmflora.adapters.inject import Targets
 from mmflora.checkpoint.adapter_state import (
     attach_record,
     base_tensors,
+    keep_base,
     load_base,
 )
 from mmflora.checkpoint.base_record import BaseRecord, content_hash
@@ -41,7 +42,14 @@ def build_peft_backbone(
     Args:
         backbone: Configuration of a backbone of mmdet, mmseg, mmrotate or
             mmflora, with ``init_cfg`` for its base weights.
-        adapter: See :func:`adapt_backbone`, as for all further arguments.
+        adapter: See :func:`adapt_backbone`, as for all that follow.
+        targets: Which layers to adapt.
+        exclude: Which layers to leave alone.
+        new_params: Patterns of the backbone's parameters that no base holds.
+        unused_keys: Patterns of keys of the base's file without use here;
+            what is given takes the place of the default, classifiers.
+        autocast: ``'bfloat16'``, ``'float16'`` or ``None``.
+        allow_random_base: Allow training over a base without a source.
 
     Returns:
         The very backbone that its class built.
@@ -147,18 +155,10 @@ def adapt_backbone(
     if source is not None:
         sha256 = content_hash(base_tensors(backbone, record))
         record.set_base(source, sha256, 'init_cfg')
-        backbone.init_weights = _keep_base  # type: ignore[method-assign]
+        keep_base(backbone)
     if autocast is not None:
         run_in_autocast(backbone, autocast)
     return backbone
-
-
-def _keep_base() -> None:
-    """Stand in for ``init_weights`` once the base is in place.
-
-    The runner calls it again when training starts; it would read the file a
-    second time or, in some classes, draw weights at random.
-    """
 
 
 def _signature(backbone: nn.Module) -> str:
@@ -207,7 +207,9 @@ def _check_train_mode(backbone: nn.Module) -> None:
     trains = [n for n, p in backbone.named_parameters() if p.requires_grad]
     backbone.train(backbone.training)
     frozen = [
-        name for name in trains if not backbone.get_parameter(name).requires_grad
+        name
+        for name in trains
+        if not backbone.get_parameter(name).requires_grad
     ]
     if frozen:
         raise ValueError(
@@ -224,8 +226,7 @@ def _say_left_out(backbone: nn.Module, report: InjectionReport) -> None:
     lines = [f'  {name}: {why}' for name, why in report.left_out.items()]
     print_log(
         f'{type(backbone).__name__}: {len(report.adapted)} layers adapted, '
-        f'{len(lines)} matched by `targets` left frozen:\n'
-        + '\n'.join(lines),
+        f'{len(lines)} matched by `targets` left frozen:\n' + '\n'.join(lines),
         logger='current',
         level=logging.WARNING,
     )

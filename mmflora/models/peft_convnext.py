@@ -62,7 +62,7 @@ class PEFTConvNeXt(ConvNeXt):
 
 @MODELS.register_module()
 class FLoRAConvNeXt(PEFTConvNeXt):
-    """A frozen ConvNeXt that learns through FLoRA's Tucker updates.
+    r"""A frozen ConvNeXt that learns through FLoRA's Tucker updates.
 
     Args:
         *args: As for :class:`PEFTConvNeXt`, also ``**kwargs``.
@@ -76,7 +76,7 @@ class FLoRAConvNeXt(PEFTConvNeXt):
         ...     adapter=dict(
         ...         type='FLoRA', rank=16, kernel_rank=2, scale=4.0
         ...     ),
-        ...     targets={r'stages\\.3\\..*': dict(rank=32), '.*': {}},
+        ...     targets={r'stages\.3\..*': dict(rank=32), '.*': {}},
         ...     autocast='bfloat16',
         ...     init_cfg=dict(type='Pretrained', checkpoint='v2_large.pt'),
         ... )

@@ -10,6 +10,7 @@ from mmengine.runner.checkpoint import load_state_dict
 from torch import Tensor, nn
 
 from mmflora.checkpoint.base_weights import pretrained_cfg
+from mmflora.checkpoint.keys import matches_any
 from mmflora.checkpoint.sources import read_state_dict
 from mmflora.registry import MODELS
 
@@ -42,6 +43,9 @@ class TimmFeatures:
     def init_weights(self, *_: Any, **__: Any) -> None:
         """Load the weights that ``init_cfg`` names; else keep timm's start.
 
+        Keys that do not fit are logged, as by any backbone of OpenMMLab;
+        with adapters they are an error.
+
         Raises:
             FileNotFoundError: If the file is missing.
         """
@@ -49,7 +53,12 @@ class TimmFeatures:
         if source is None:
             return
         state = read_state_dict(source['checkpoint'], source.get('prefix'))
-        load_state_dict(self, state, strict=False, logger='silent')
+        used = {
+            key: value
+            for key, value in state.items()
+            if not matches_any(self.unused_keys, key)
+        }
+        load_state_dict(self, used, strict=False, logger='current')
 
     def __reduce_ex__(self, protocol: Any) -> Any:
         """Rebuild the mixed class where the object is unpickled."""

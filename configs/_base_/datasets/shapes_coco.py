@@ -7,12 +7,12 @@ data_help = 'Write the generated data with `python tools/make_shapes.py`.'
 metainfo = dict(
     classes=('circle', 'triangle', 'square', 'bar', 'star', 'cross'),
     palette=[
-        (76, 201, 240),
-        (255, 93, 143),
-        (128, 237, 153),
-        (255, 183, 3),
-        (199, 125, 255),
-        (255, 123, 0),
+        (42, 157, 244),
+        (240, 56, 107),
+        (52, 199, 123),
+        (255, 183, 0),
+        (167, 101, 247),
+        (232, 86, 12),
     ],
 )
 

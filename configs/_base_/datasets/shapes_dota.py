@@ -8,12 +8,12 @@ data_help = 'Write the generated data with `python tools/make_shapes.py`.'
 metainfo = dict(
     classes=('circle', 'triangle', 'square', 'bar', 'star', 'cross'),
     palette=[
-        (76, 201, 240),
-        (255, 93, 143),
-        (128, 237, 153),
-        (255, 183, 3),
-        (199, 125, 255),
-        (255, 123, 0),
+        (42, 157, 244),
+        (240, 56, 107),
+        (52, 199, 123),
+        (255, 183, 0),
+        (167, 101, 247),
+        (232, 86, 12),
     ],
 )
 
@@ -66,3 +66,7 @@ val_dataloader = dict(
     ),
 )
 test_dataloader = val_dataloader
+
+# The metric of dota.py; its processes would take longer than the training.
+val_evaluator = dict(type='mmflora.ThreadedDOTAMetric')
+test_evaluator = val_evaluator

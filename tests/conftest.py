@@ -1,0 +1,25 @@
+import os
+
+# Read by OpenMP when torch is loaded, hence before anything imports torch:
+# idle threads sleep instead of spinning, and tiny models need one thread.
+for name, value in {
+    'OMP_WAIT_POLICY': 'PASSIVE',
+    'GOMP_SPINCOUNT': '0',
+    'OMP_NUM_THREADS': '1',
+    'MKL_NUM_THREADS': '1',
+    'MPLBACKEND': 'Agg',
+}.items():
+    os.environ.setdefault(name, value)
+
+import pytest  # noqa: E402
+
+
+def pytest_collection_modifyitems(items):
+    marked = [item for item in items if item.get_closest_marker('gpu')]
+    if not marked:
+        return
+    import torch
+
+    if not torch.cuda.is_available():
+        for item in marked:
+            item.add_marker(pytest.mark.skip(reason='no CUDA device'))

@@ -1,0 +1,19 @@
+import pytest
+import torch
+
+
+@pytest.fixture(autouse=True)
+def _seed():
+    torch.manual_seed(0)
+
+
+@pytest.fixture
+def randomise():
+    """Draw parameters anew: zero cores and unit norms would hide mistakes."""
+
+    def draw(parameters, spread=0.3):
+        with torch.no_grad():
+            for parameter in parameters:
+                parameter.normal_(std=spread)
+
+    return draw

@@ -1,0 +1,86 @@
+import importlib.util
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+ROOT = Path(__file__).resolve().parents[2]
+CONFIGS = ROOT / 'configs'
+
+
+class Workspace:
+    """A working directory with small data and a base, and how to run there."""
+
+    def __init__(self, folder):
+        self.folder = folder
+
+    def run(self, *command, code=0, **environment):
+        """Run a command; return what it printed."""
+        import os
+
+        done = subprocess.run(
+            [str(word) for word in command],
+            cwd=self.folder,
+            env={**os.environ, **environment},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            timeout=600,
+        )
+        assert done.returncode == code, done.stdout[-6000:]
+        return done.stdout
+
+    def run_tools(self, *commands):
+        """Run tools in one process; return what each printed."""
+        words = [
+            [str(ROOT / 'tools' / tool), *map(str, rest)]
+            for tool, *rest in commands
+        ]
+        session = ROOT / 'tests/test_tools/session.py'
+        output = self.run(sys.executable, session, json.dumps(words))
+        return output.split('>>> ')[1:]
+
+
+@pytest.fixture(scope='session')
+def workspace(tmp_path_factory):
+    """Small data of the target domain, and a base that nobody trained."""
+    from mmflora.data import write_shapes
+    from mmflora.models import ConvNeXt
+
+    folder = tmp_path_factory.mktemp('workspace')
+    write_shapes(folder / 'data/shapes', 'target', num_train=8, num_val=4)
+    torch.manual_seed(0)
+    base = ConvNeXt('convnextv2_atto').state_dict()
+    (folder / 'work_dirs/shapes_base').mkdir(parents=True)
+    torch.save(
+        dict(state_dict={f'backbone.{key}': base[key] for key in base}),
+        folder / 'work_dirs/shapes_base/base.pth',
+    )
+    return Workspace(folder)
+
+
+@pytest.fixture(scope='session', params=['train', 'test'])
+def any_tool(request):
+    return load_tool(request.param)
+
+
+@pytest.fixture(scope='session')
+def train_tool():
+    return load_tool('train')
+
+
+@pytest.fixture(scope='session')
+def test_tool():
+    return load_tool('test')
+
+
+def load_tool(name):
+    spec = importlib.util.spec_from_file_location(
+        f'{name}_tool', ROOT / 'tools' / f'{name}.py'
+    )
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module

@@ -1,0 +1,122 @@
+"""The small configs train, resume and test through the tools.
+
+Default: MMDetection and MMSegmentation.  Slow: MMRotate, all other small
+configs, test-time augmentation, and mixed precision.
+"""
+
+import pickle
+import re
+
+import pytest
+import torch
+
+from .conftest import CONFIGS
+
+FLORA = CONFIGS / 'flora'
+MASK_RCNN = FLORA / 'mask-rcnn_convnextv2-atto_flora-r8_shapes.py'
+ORIENTED = FLORA / 'oriented-rcnn-le90_convnextv2-atto_flora-r8_shapes.py'
+UPERNET = FLORA / 'upernet_convnextv2-atto_flora-r8_shapes-128x128.py'
+EPOCHS = 'train_cfg.max_epochs={0} train_cfg.val_interval=2'
+ITERS = (
+    'train_cfg.max_iters={0} train_cfg.val_interval=4 '
+    'default_hooks.checkpoint.interval=2 train_dataloader.batch_size=4'
+)
+EVERY = 'default_hooks.logger.interval=1'
+# Two steps, two more after a resume: options, checkpoints, word in the log.
+BY_EPOCH = (EPOCHS, (1, 2), 'epoch_{}.pth', 'resumed epoch: 1, iter: 2')
+BY_ITER = (ITERS, (2, 4), 'iter_{}.pth', 'resumed epoch: 0, iter: 2')
+SLOW = pytest.mark.slow
+
+
+@pytest.mark.parametrize(
+    ('config', 'schedule', 'metric'),
+    [
+        pytest.param(MASK_RCNN, BY_EPOCH, 'coco/segm_mAP', id='mmdet'),
+        pytest.param(
+            ORIENTED, BY_EPOCH, 'dota/mAP', id='mmrotate', marks=SLOW
+        ),
+        pytest.param(UPERNET, BY_ITER, 'mIoU', id='mmseg'),
+    ],
+)
+def test_train_resume_and_test(workspace, config, schedule, metric):
+    options, (first, last), file, resumed = schedule
+    work = workspace.folder / config.stem
+    half, whole = work / file.format(first), work / file.format(last)
+    trained, continued, tested = workspace.run_tools(
+        ('train.py', config, '--work-dir', work, '--cfg-options', EVERY)
+        + tuple(options.format(first).split()),
+        ('train.py', config, '--work-dir', work, '--resume')
+        + ('--cfg-options', EVERY, *options.format(last).split()),
+        ('test.py', config, whole, '--work-dir', work)
+        + ('--out', work / 'out.pkl'),
+    )
+
+    assert half.is_file()
+    assert len(losses(trained)) == len(losses(continued)) == 2
+    assert resumed in continued
+    assert read_metric(continued, 'val', metric) == read_metric(
+        tested, 'test', metric
+    )
+    with open(work / 'out.pkl', 'rb') as predictions:
+        assert len(pickle.load(predictions)) == 4
+
+    weights = torch.load(whole, map_location='cpu', weights_only=False)
+    names = weights['state_dict'].keys()
+    assert any('.adapter' in name for name in names)
+    assert 'backbone.stem.0.weight' not in names, 'the base stays out'
+
+
+@SLOW
+@pytest.mark.parametrize(
+    ('config', 'options'),
+    [
+        pytest.param(path, options, id=path.stem)
+        for path, options in [
+            (next((CONFIGS / 'full').glob('mask*')), EPOCHS),
+            (next((CONFIGS / 'frozen').glob('mask*')), EPOCHS),
+            (next((CONFIGS / 'frozen').glob('oriented*')), EPOCHS),
+            (next((CONFIGS / 'frozen').glob('upernet*')), ITERS),
+        ]
+    ],
+)
+def test_other_small_configs_train(workspace, config, options):
+    from mmflora.data import write_shapes
+
+    write_shapes(
+        workspace.folder / 'data/shapes', 'source', num_train=8, num_val=4
+    )
+    (text,) = workspace.run_tools(
+        ('train.py', config, '--work-dir', config.stem, '--no-validate')
+        + ('--amp',) * ('frozen' in str(config))
+        + ('--cfg-options', EVERY, *options.format(2).split())
+    )
+    assert all(loss > 0 for loss in losses(text))
+    assert losses(text)
+
+
+@SLOW
+@pytest.mark.parametrize('config', [MASK_RCNN, UPERNET], ids=str)
+def test_test_time_augmentation(workspace, config):
+    """A checkpoint of no training: the loading and merging is what counts."""
+    by_epoch = config is MASK_RCNN
+    options = (EPOCHS if by_epoch else ITERS).format(1 if by_epoch else 2)
+    work = workspace.folder / 'tta' / config.stem
+    file = 'epoch_1.pth' if by_epoch else 'iter_2.pth'
+    _, text = workspace.run_tools(
+        ('train.py', config, '--work-dir', work, '--no-validate', '--amp')
+        + ('--cfg-options', *options.split()),
+        ('test.py', config, work / file, '--work-dir', work, '--tta'),
+    )
+    assert read_metric(text, 'test', 'coco/bbox_mAP' if by_epoch else 'mIoU')
+
+
+def losses(text):
+    return [
+        float(value)
+        for value in re.findall(r'\(train\) .*? loss: ([\d.]+)', text)
+    ]
+
+
+def read_metric(text, stage, name):
+    (value,) = re.findall(rf'\({stage}\) .* {name}: (-?[\d.]+)', text)
+    return value

@@ -1,0 +1,137 @@
+"""Train a model of MMDetection, MMRotate or MMSegmentation."""
+
+import argparse
+import os
+import sys
+from pathlib import Path
+
+# Read when torch is loaded, hence before any import of it: threads that wait
+# sleep instead of spinning, which on busy cores costs a factor of 40.
+if not {'OMP_WAIT_POLICY', 'GOMP_SPINCOUNT'} & os.environ.keys():
+    os.environ.update(OMP_WAIT_POLICY='PASSIVE', GOMP_SPINCOUNT='0')
+# A clone works without being installed; what is installed comes first.
+sys.path.append(str(Path(__file__).resolve().parents[1]))
+
+
+def parse_args(argv=None):
+    """Read the command line."""
+    from mmflora.launch import add_arguments
+
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument('config', help='path of the config file')
+    add_arguments(parser)
+    parser.add_argument(
+        '--resume',
+        nargs='?',
+        const='auto',
+        metavar='CHECKPOINT',
+        help='go on from this checkpoint, or, without a value, from the last '
+        'one in the work directory',
+    )
+    parser.add_argument(
+        '--amp',
+        action='store_true',
+        help="train in mixed precision: bfloat16 inside mmflora's backbones, "
+        'with float32 heads; for any other backbone AmpOptimWrapper',
+    )
+    parser.add_argument(
+        '--auto-scale-lr',
+        action='store_true',
+        help='scale the learning rate to the real number of images per step',
+    )
+    parser.add_argument(
+        '--no-validate',
+        action='store_true',
+        help='train without validation',
+    )
+    return parser.parse_args(argv)
+
+
+def enable_amp(cfg):
+    """Turn mixed precision on, where the model can stand it."""
+    from mmengine.device import get_device
+
+    from mmflora.preflight import adapted_backbones
+
+    backbones = dict(adapted_backbones(cfg))
+    for backbone in backbones.values():
+        backbone['autocast'] = backbone.get('autocast') or 'bfloat16'
+    if backbones or cfg.optim_wrapper.type == 'AmpOptimWrapper':
+        return
+    if cfg.optim_wrapper.type != 'OptimWrapper' or get_device() == 'cpu':
+        raise ValueError(
+            "--amp: no backbone of the model has an 'autocast', so it would "
+            'be AmpOptimWrapper, which needs a GPU and an optim_wrapper of '
+            f"type 'OptimWrapper' (it is '{cfg.optim_wrapper.type}', on "
+            f"'{get_device()}'). Leave --amp out, or use a backbone such as "
+            'mmflora.FLoRAConvNeXt.'
+        )
+    cfg.optim_wrapper.type = 'AmpOptimWrapper'
+    cfg.optim_wrapper.loss_scale = 'dynamic'
+
+
+def enable_auto_scale_lr(cfg):
+    """Turn the scaling of the learning rate on."""
+    if 'base_batch_size' not in cfg.get('auto_scale_lr', {}):
+        raise ValueError(
+            '--auto-scale-lr: the config does not say for how many images '
+            'its learning rate is meant. Add '
+            'auto_scale_lr=dict(enable=False, base_batch_size=16).'
+        )
+    cfg.auto_scale_lr.enable = True
+
+
+def set_resume(cfg, resume):
+    """Say which checkpoint to go on from."""
+    from mmflora.preflight import check_weights_file
+
+    if resume is None:
+        return
+    cfg.resume = True
+    if resume == 'auto':
+        cfg.load_from = None
+    else:
+        check_weights_file('--resume', resume)
+        cfg.load_from = resume
+
+
+def prepare(args):
+    """Turn the command line into a checked config."""
+    from mmflora.launch import load_config, start_processes
+    from mmflora.preflight import check_paths
+
+    cfg = load_config(args)
+    if args.no_validate:
+        cfg.val_cfg = cfg.val_dataloader = cfg.val_evaluator = None
+    if args.auto_scale_lr:
+        enable_auto_scale_lr(cfg)
+    set_resume(cfg, args.resume)
+    check_paths(cfg, 'train')
+    if args.amp:
+        enable_amp(cfg)
+    start_processes(cfg)
+    return cfg
+
+
+def main():
+    """Train as the command line says."""
+    args = parse_args()
+    try:
+        cfg = prepare(args)
+    except (FileNotFoundError, ValueError) as error:
+        sys.exit(f'error: {error}')
+
+    from mmengine.registry import RUNNERS
+    from mmengine.runner import Runner
+
+    from mmflora.launch import register_toolkit
+
+    register_toolkit(cfg)
+    runner = (
+        RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)
+    )
+    runner.train()
+
+
+if __name__ == '__main__':
+    main()
