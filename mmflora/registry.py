@@ -31,6 +31,4 @@ OPTIM_WRAPPER_CONSTRUCTORS = Registry(
     scope='mmflora',
     locations=['mmflora.engine'],
 )
-ADAPTERS = Registry(
-    'adapter', scope='mmflora', locations=['mmflora.adapters']
-)
+ADAPTERS = Registry('adapter', scope='mmflora', locations=['mmflora.adapters'])

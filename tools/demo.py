@@ -6,6 +6,7 @@ alone, once with FLoRA adapters in the backbone as well.
 """
 
 import argparse
+import contextlib
 import logging
 import os
 import sys
@@ -43,15 +44,20 @@ def parse_args():
 
 
 class Clock:
-    """Says what is going on, and how long it took so far."""
+    """Says what is going on, and how long it took so far.
+
+    It keeps the terminal to itself: what the libraries print goes elsewhere.
+    """
 
     def __init__(self):
         self.start = time.perf_counter()
+        self.terminal = sys.stdout
 
     def say(self, text):
         """Print a line with the time since the start."""
         seconds = time.perf_counter() - self.start
-        print(f'[{int(seconds // 60)}:{seconds % 60:04.1f}] {text}', flush=True)
+        stamp = f'[{int(seconds // 60)}:{seconds % 60:04.1f}]'
+        print(stamp, text, file=self.terminal, flush=True)
 
 
 def progress_hook(clock, title, every=40):
@@ -99,18 +105,22 @@ def load_config(path, args, work_dir, base=None):
     return cfg
 
 
+def named(cfg, title):
+    """Name a run and its visualizer: by name MMEngine would share them."""
+    cfg.experiment_name = f'{title}_{time.time_ns()}'.replace(' ', '-')
+    cfg.visualizer.name = cfg.experiment_name
+    return cfg
+
+
 def train(cfg, clock, title):
     """Train one config; return the runner and its last metrics."""
     from mmengine.runner import Runner
 
-    cfg.experiment_name = f'{title}_{time.time_ns()}'.replace(' ', '-')
-    runner = Runner.from_cfg(cfg)
+    runner = Runner.from_cfg(named(cfg, title))
     runner.register_hook(progress_hook(clock, title))
     runner.train()
     scalars = runner.message_hub.log_scalars
-    return runner, {
-        name: scalars[f'val/{name}'].current() for name in METRICS
-    }
+    return runner, {name: scalars[f'val/{name}'].current() for name in METRICS}
 
 
 def test(cfg, checkpoint, title):
@@ -118,8 +128,7 @@ def test(cfg, checkpoint, title):
     from mmengine.runner import Runner
 
     cfg.load_from = str(checkpoint)
-    cfg.experiment_name = f'{title}_test_{time.time_ns()}'.replace(' ', '-')
-    runner = Runner.from_cfg(cfg)
+    runner = Runner.from_cfg(named(cfg, f'{title}-test'))
     metrics = runner.test()
     return runner, {name: metrics[name] for name in METRICS}
 
@@ -171,22 +180,20 @@ def collect_predictions(runner, count):
     return pictures, truth, found
 
 
-def print_table(rows):
-    """Print the comparison."""
+def comparison(rows):
+    """Return the comparison as a table."""
     head = ('', 'trainable', 'in backbone', 'file MB', 'box mAP', 'mask mAP')
     widths = (26, 12, 13, 9, 9, 10)
-    lines = [head, *rows]
-    print()
-    for number, line in enumerate(lines):
+    lines = []
+    for line in (head, *rows):
         cells = [f'{line[0]:<{widths[0]}}']
         cells += [
             f'{cell:>{width}}'
             for cell, width in zip(line[1:], widths[1:], strict=True)
         ]
-        print(''.join(cells))
-        if number == 0:
-            print('-' * sum(widths))
-    print()
+        lines.append(''.join(cells))
+    lines.insert(1, '-' * sum(widths))
+    return '\n'.join(lines)
 
 
 def row(name, runner, metrics, file=None):
@@ -255,27 +262,13 @@ def prepare():
     register_all_modules(init_default_scope=True)
     logging.getLogger('mmengine').setLevel(logging.ERROR)
     for domain in ('source', 'target'):
-        write_shapes(
-            'data/shapes', domain, num_train=320, num_val=80, seed=0
-        )
+        write_shapes('data/shapes', domain, num_train=320, num_val=80, seed=0)
 
 
-def main():
-    """Run the demo."""
-    args = parse_args()
-    out = Path(args.out)
-    out.mkdir(parents=True, exist_ok=True)
-    clock = Clock()
-    clock.say('loading the libraries, drawing the two domains')
-    prepare()
-
-    clock.say('training a base on the source domain, every parameter')
+def run_base(args, out, clock):
+    """Train the base on the source; test it on the target as it is."""
     source = load_config(BASE, args, out / 'base')
     _, on_source = train(source, clock, 'base')
-    base = out / 'base/base.pth'
-
-    from mmflora.engine import parameter_table
-
     target = load_config(RUNS['FLoRA'], args, out / 'unadapted')
     source.merge_from_dict(
         dict(
@@ -285,17 +278,23 @@ def main():
         )
     )
     clock.say('testing the base on the target domain, as it is')
-    unadapted, before = test(source, base, 'base')
+    base = out / 'base/base.pth'
+    runner, before = test(source, base, 'base')
+    return base, on_source, row('base detector, as it is', runner, before)
 
-    rows = [row('base detector, as it is', unadapted, before)]
-    columns, work_dirs, pictures = {}, {}, []
+
+def run(args, out, clock):
+    """Train and test everything; return the report."""
+    from mmflora.engine import parameter_table
+
+    clock.say('training a base on the source domain, every parameter')
+    base, on_source, first = run_base(args, out, clock)
+    rows, columns, work_dirs = [first], {}, {}
     for name, path in RUNS.items():
         clock.say(f'fine-tuning on the target domain: {name}')
         work_dir = out / name.replace(' ', '-').lower()
         cfg = load_config(path, args, work_dir, base)
         runner, _ = train(cfg, clock, name)
-        if name == 'FLoRA':
-            print(f'\n{parameter_table(runner.model)}\n')
         clock.say(f'{name}: testing the saved file')
         file = save_weights_only(find_last(work_dir), work_dir / 'adapter.pth')
         runner, after = test(cfg, file, name)
@@ -303,18 +302,36 @@ def main():
         rows.append(row(label, runner, after, file))
         pictures, truth, found = collect_predictions(runner, 6)
         columns.setdefault('ground truth', truth)
-        columns[f'{label} ({after[METRICS[0]]:.3f})'] = found
+        columns[f'{label} (mAP {after[METRICS[0]]:.3f})'] = found
         work_dirs[label] = work_dir
-
     metainfo = runner.test_dataloader.dataset.metainfo
     draw(out, work_dirs, pictures, columns, metainfo)
-    print_table(rows)
-    full = base.stat().st_size / 1e6
-    print(
-        f'Full checkpoint {full:.2f} MB. On the source domain the base '
-        f'reaches box mAP {on_source[METRICS[0]]:.3f}.'
+    return (
+        f'\nWhat trained with FLoRA:\n{parameter_table(runner.model)}\n\n'
+        f'On the target domain:\n{comparison(rows)}\n\n'
+        f'The full checkpoint has {base.stat().st_size / 1e6:.2f} MB. On its '
+        f'own source domain the base reaches box mAP '
+        f'{on_source[METRICS[0]]:.3f}.\n'
     )
-    clock.say(f'done: pictures, curves and checkpoints are in {out}/')
+
+
+def main():
+    """Run the demo."""
+    args = parse_args()
+    out = Path(args.out)
+    out.mkdir(parents=True, exist_ok=True)
+    clock = Clock()
+    clock.say('loading the libraries, drawing the two domains')
+    chatter = out / 'libraries.log'
+    with open(chatter, 'w') as file, contextlib.redirect_stdout(file):
+        prepare()
+        report = run(args, out, clock)
+    print(report)
+    (out / 'report.txt').write_text(report)
+    clock.say(
+        f'done. {out}/ holds predictions.png, curves.png, report.txt and the '
+        'checkpoints'
+    )
 
 
 if __name__ == '__main__':

@@ -84,11 +84,18 @@ def enable_dump(cfg, out):
 
 
 def enable_tta(cfg):
-    """Wrap model and pipeline for augmentation at test time."""
+    """Augment the pipeline; :func:`wrap_for_tta` then merges predictions."""
+    from mmflora.preflight import find_dicts
+
     dataset = cfg.test_dataloader.dataset
     while 'pipeline' not in dataset and 'dataset' in dataset:
         dataset = dataset.dataset
     if cfg.default_scope == 'mmdet':
+        if any('mask_head' in node for _, node in find_dicts(cfg.model, '')):
+            raise ValueError(
+                '--tta: MMDetection merges boxes only, and this model has a '
+                'mask head. Leave --tta out.'
+            )
         cfg.setdefault('tta_model', _flip_model())
         cfg.setdefault('tta_pipeline', _flip_pipeline(dataset.pipeline))
     lacking = [k for k in ('tta_model', 'tta_pipeline') if k not in cfg]
@@ -98,7 +105,24 @@ def enable_tta(cfg):
             f'{cfg.default_scope} has no default. Add it, or leave --tta out.'
         )
     dataset.pipeline = cfg.tta_pipeline
-    cfg.model = dict(cfg.tta_model, module=cfg.model)
+
+
+def wrap_for_tta(runner, tta_model):
+    """Merge predictions, once the checkpoint is loaded into the plain model.
+
+    Its keys are those of the plain model; and what merges looks at the model
+    itself, so it must not be wrapped for several processes.
+    """
+    from mmengine.hooks import PrepareTTAHook
+    from mmengine.model import is_model_wrapper
+
+    class Wrap(PrepareTTAHook):
+        def before_test(self, runner):
+            if is_model_wrapper(runner.model):
+                runner.model = runner.model.module
+            super().before_test(runner)
+
+    runner.register_hook(Wrap(dict(tta_model)))
 
 
 def _flip_model():
@@ -152,6 +176,8 @@ def main():
     runner = (
         RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)
     )
+    if args.tta:
+        wrap_for_tta(runner, cfg.tta_model)
     runner.test()
 
 

@@ -51,6 +51,8 @@ class AdapterCheckpointHook(CheckpointHook):
         ... )
     """
 
+    backend_args: dict[str, Any] | None
+
     def before_train(self, runner: Any) -> None:
         """Settle the base and the way of writing, before any iteration.
 
@@ -59,9 +61,7 @@ class AdapterCheckpointHook(CheckpointHook):
         """
         super().before_train(runner)
         self._settle_bases(runner)
-        local = get_file_backend(
-            self.out_dir, backend_args=self.backend_args
-        )
+        local = get_file_backend(self.out_dir, backend_args=self.backend_args)
         if type(local) is LocalBackend and self.file_client_args is None:
             self.backend_args = dict(backend=ATOMIC_BACKEND)
             self.file_backend = AtomicLocalBackend()

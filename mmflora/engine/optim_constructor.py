@@ -106,16 +106,14 @@ class PEFTOptimWrapperConstructor(DefaultOptimWrapperConstructor):
             model: The model, or a distributed wrapper around it.
         """
         wrapped = is_model_wrapper(model)
-        inner = model.module if wrapped else model
+        inner: Any = model.module if wrapped else model
         items = list(parameter_roles(inner))
         self._freeze(items, wrapped)
         groups = self._groups([item for item in items if item.role.trains])
         optimizer = OPTIMIZERS.build(dict(self.optimizer_cfg, params=groups))
         config = dict(self.optim_wrapper_cfg)
         config.setdefault('type', 'OptimWrapper')
-        print_log(
-            f'What trains:\n{parameter_table(inner)}', logger='current'
-        )
+        print_log(f'What trains:\n{parameter_table(inner)}', logger='current')
         return OPTIM_WRAPPERS.build(
             config, default_args=dict(optimizer=optimizer)
         )
@@ -148,8 +146,10 @@ class PEFTOptimWrapperConstructor(DefaultOptimWrapperConstructor):
             if not item.parameter.requires_grad:
                 continue  # a head's own decision
             lr_mult, decay_mult = self._multipliers(item)
-            role = 'heads' if _ROLE_PREFIX[item.role] == 'head' else (
-                f'{item.role.value}s'
+            role = (
+                'heads'
+                if _ROLE_PREFIX[item.role] == 'head'
+                else (f'{item.role.value}s')
             )
             key = (role, lr_mult, decay_mult)
             if key not in groups:

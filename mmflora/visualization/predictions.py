@@ -58,9 +58,7 @@ def draw_predictions(
                 axis = grid[row][column]
                 axis.imshow(picture)
                 axis.set_axis_off()
-                _draw_instances(
-                    axis, found[row], classes, palette, min_score
-                )
+                _draw_instances(axis, found[row], classes, palette, min_score)
         figure.savefig(out_file, dpi=120)
 
 

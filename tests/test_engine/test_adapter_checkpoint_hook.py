@@ -31,15 +31,11 @@ def trained(tmp_path, base, name='run', **kwargs):
     return built
 
 
-def test_logits(built, checkpoint=None):
+def tested(built, checkpoint):
     """Return what Runner.test() predicts."""
-    if checkpoint is not None:
-        built._load_from = str(checkpoint)
+    built._load_from = str(checkpoint)
     built.test()
     return Logits.last
-
-
-test_logits.__test__ = False
 
 
 def read(path):
@@ -109,18 +105,18 @@ def test_runner_test_is_bit_identical(tmp_path, base):
     with torch.no_grad():
         expected = built.model(images[:4])
     fresh = runner(tmp_path / 'test', backbone_cfg(base), test=True)
-    got = test_logits(fresh, tmp_path / 'run/epoch_2.pth')
+    got = tested(fresh, tmp_path / 'run/epoch_2.pth')
     assert torch.equal(got[:4], expected)
 
 
 def test_runner_test_brings_the_base_without_init_cfg(tmp_path, base):
     trained(tmp_path, base)
     checkpoint = tmp_path / 'run/epoch_2.pth'
-    known = test_logits(
+    known = tested(
         runner(tmp_path / 'a', backbone_cfg(base), test=True), checkpoint
     )
     # As init_detector builds it: without init_cfg.
-    bare = test_logits(
+    bare = tested(
         runner(tmp_path / 'b', backbone_cfg(), test=True), checkpoint
     )
     assert torch.equal(bare, known)
@@ -141,7 +137,7 @@ def test_wrong_base_is_refused(tmp_path, base, change):
         write_base(base, seed=1)
     fresh = runner(tmp_path / 'test', config, test=True)
     with pytest.raises(error, match=message):
-        test_logits(fresh, checkpoint)
+        tested(fresh, checkpoint)
 
 
 def test_wrong_rank_lists_the_keys(tmp_path, base):
@@ -150,7 +146,7 @@ def test_wrong_rank_lists_the_keys(tmp_path, base):
     config['adapter'] = dict(type='FLoRA', rank=3)
     fresh = runner(tmp_path / 'test', config, test=True)
     with pytest.raises(ValueError, match=r'of another shape: .*core'):
-        test_logits(fresh, tmp_path / 'run/epoch_2.pth')
+        tested(fresh, tmp_path / 'run/epoch_2.pth')
 
 
 @pytest.mark.parametrize('key', ['head.weight', 'neck.1.running_mean'])
@@ -162,7 +158,7 @@ def test_incomplete_checkpoint_is_not_tested(tmp_path, base, key):
     torch.save(checkpoint, path)
     fresh = runner(tmp_path / 'test', backbone_cfg(base), test=True)
     with pytest.raises(ValueError, match=f'missing in the file: {key}'):
-        test_logits(fresh, path)
+        tested(fresh, path)
 
 
 def test_base_checkpoint_is_not_tested_as_adapters(tmp_path, base):
@@ -174,7 +170,7 @@ def test_base_checkpoint_is_not_tested_as_adapters(tmp_path, base):
     torch.save(dict(state_dict=state), whole)
     fresh = runner(tmp_path / 'test', backbone_cfg(base), test=True)
     with pytest.raises(ValueError, match='cannot be tested'):
-        test_logits(fresh, whole)
+        tested(fresh, whole)
 
 
 def assert_same_training(first, second):
@@ -233,7 +229,7 @@ def test_random_base_on_purpose_is_saved_along(tmp_path):
     checkpoint = read(tmp_path / 'run/epoch_2.pth')
     assert set(checkpoint['state_dict']) == set(built.model.state_dict())
     again = runner(tmp_path / 'test', config, test=True)
-    got = test_logits(again, tmp_path / 'run/epoch_2.pth')
+    got = tested(again, tmp_path / 'run/epoch_2.pth')
     built.model.eval()
     images = torch.stack(
         [built.train_dataloader.dataset[i]['inputs'] for i in range(4)]
@@ -259,12 +255,12 @@ def test_load_from_a_whole_model_becomes_the_base(tmp_path, base):
     for key in record.base_keys:
         assert torch.equal(own[key], state[f'backbone.{key}'])
     checkpoint = tmp_path / 'run/epoch_2.pth'
-    assert f'backbone.{record.base_keys[0]}' not in read(checkpoint)[
-        'state_dict'
-    ]
+    assert (
+        f'backbone.{record.base_keys[0]}' not in read(checkpoint)['state_dict']
+    )
     # The same configuration tests it, though its init_cfg names another base.
     fresh = runner(tmp_path / 'test', backbone_cfg(base), test=True)
-    got = test_logits(fresh, checkpoint)
+    got = tested(fresh, checkpoint)
     built.model.eval()
     images = torch.stack(
         [built.train_dataloader.dataset[i]['inputs'] for i in range(4)]
@@ -385,9 +381,14 @@ def test_removals_wait_for_success(tmp_path):
     backend = AtomicLocalBackend()
     old = tmp_path / 'old.pth'
     old.write_bytes(b'old')
-    with pytest.raises(RuntimeError), backend.removals_after_success():
-        backend.remove(old)
-        raise RuntimeError
+
+    def fail_after_removal():
+        with backend.removals_after_success():
+            backend.remove(old)
+            raise RuntimeError('full disk')
+
+    with pytest.raises(RuntimeError, match='full disk'):
+        fail_after_removal()
     assert old.exists()
     with backend.removals_after_success():
         backend.remove(old)

@@ -1,5 +1,8 @@
+import logging
+
 import pytest
 import torch
+from mmengine.logging import MMLogger
 
 
 @pytest.fixture(autouse=True)
@@ -32,3 +35,13 @@ def adapter_parameters():
         ]
 
     return collect
+
+
+@pytest.fixture(autouse=True)
+def _quiet():
+    """Backbones speak of every key that they do not know."""
+    logger = MMLogger.get_current_instance()
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    yield
+    logger.setLevel(level)

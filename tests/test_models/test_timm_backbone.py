@@ -101,6 +101,7 @@ def messages(caplog, path):
         **NETS['ResNet'][1],
     )
     logger = MMLogger.get_current_instance()
+    logger.setLevel(logging.INFO)
     logger.addHandler(caplog.handler)
     try:
         backbone.init_weights()

@@ -12,6 +12,7 @@ MASK_RCNN = FLORA / 'mask-rcnn_convnextv2-atto_flora-r8_shapes.py'
 UPERNET = FLORA / 'upernet_convnextv2-atto_flora-r8_shapes-128x128.py'
 ORIENTED = FLORA / 'oriented-rcnn-le90_convnextv2-atto_flora-r8_shapes.py'
 BASE = 'work_dirs/shapes_base/base.pth'
+BOXES_ONLY = 'model.roi_head=None'
 
 
 @pytest.fixture
@@ -130,11 +131,15 @@ def test_out_folder_is_for_label_maps(prepare_test):
 
 
 def test_tta_in_each_dialect(prepare_test):
-    cfg = prepare_test(MASK_RCNN, '--tta')
-    assert cfg.model.type == 'DetTTAModel'
-    assert cfg.model.module.type == 'MaskRCNN'
+    cfg = prepare_test(MASK_RCNN, '--tta', '--cfg-options', BOXES_ONLY)
+    assert cfg.tta_model.type == 'DetTTAModel'
+    flips, (pack,) = cfg.test_dataloader.dataset.pipeline[-1].transforms
+    assert [flip.prob for flip in flips] == [1.0, 0.0]
+    assert pack.meta_keys[-2:] == ('flip', 'flip_direction')
+    with pytest.raises(ValueError, match='has a mask head'):
+        prepare_test(MASK_RCNN, '--tta')
     cfg = prepare_test(UPERNET, '--tta')
-    assert cfg.model.type == 'SegTTAModel'
+    assert cfg.tta_model.type == 'SegTTAModel'
     pipeline = cfg.test_dataloader.dataset.pipeline
     assert pipeline[-1].type == 'TestTimeAug'
     with pytest.raises(ValueError, match='no tta_model and no tta_pipeline'):

@@ -1,0 +1,148 @@
+import pytest
+import torch
+from adapter_models import (
+    IMAGES,
+    Detector,
+    build,
+    plain_state,
+    prefixed,
+    record_of,
+    refused,
+)
+from convnext_files import V1, V2, stock_net
+
+from mmflora.checkpoint.adapter_state import INFO_KEY
+
+
+def test_adapters_of_another_base(state, kind, base, tmp_path):
+    other_base = tmp_path / 'other.pth'
+    torch.save(stock_net(V2, seed=7).state_dict(), other_base)
+    model = build(kind, other_base)
+    before = model(IMAGES)
+    message = refused(ValueError, model, state)
+    assert str(base) in message
+    assert str(other_base) in message
+    assert 'init_cfg.checkpoint' in message
+    assert torch.equal(model(IMAGES), before)
+
+
+def test_base_that_is_gone(state, kind, base):
+    base.unlink()
+    message = refused(FileNotFoundError, build(kind), state)
+    assert str(base) in message
+    assert 'model.backbone.init_cfg.checkpoint=' in message
+
+
+def test_base_that_has_changed(state, kind, base):
+    net = stock_net(V2)
+    with torch.no_grad():
+        net.stem[0].bias[0] += 1e-3
+    torch.save(net.state_dict(), base)
+    message = refused(ValueError, build(kind), state)
+    assert str(base) in message
+    assert 'other weights' in message
+
+
+def test_base_that_is_truncated(state, kind, base):
+    base.write_bytes(base.read_bytes()[:1000])
+    message = refused(ValueError, build(kind), state)
+    assert str(base) in message
+
+
+MISFITS = {
+    'rank': dict(adapter=dict(type='FLoRA', rank=3)),
+    'kernel rank': dict(adapter=dict(type='FLoRA', rank=2, kernel_rank=1)),
+    'targets': dict(targets=r'stages\..*'),
+    'exclude': dict(exclude=r'stem\..*'),
+    'no adapters': dict(out_indices=(3,)),
+}
+
+
+@pytest.mark.parametrize('with_base', [True, False], ids=['base', 'no base'])
+@pytest.mark.parametrize('options', MISFITS.values(), ids=MISFITS)
+def test_adapters_of_another_method_are_listed(
+    options, with_base, state, kind, base
+):
+    model = build(kind, base if with_base else None, **options)
+    message = refused(ValueError, model, state)
+    assert 'does not fit' in message
+    assert "'rank': 2" in message
+    assert '.adapter.' in message or 'norm0' in message
+
+
+@pytest.mark.parametrize(
+    'arch',
+    [
+        dict(V2, dims=(6, 8, 12, 18)),
+        dict(V2, depths=(1, 2, 1, 2)),
+        dict(V2, conv_mlp=True),
+    ],
+    ids=['wider', 'deeper', 'other blocks'],
+)
+def test_adapters_of_another_architecture_are_listed(arch, state, kind):
+    message = refused(ValueError, build(kind, arch=arch), state)
+    assert '.adapter.' in message
+
+
+def test_another_scale_would_give_other_outputs(state, kind, base):
+    """No shape tells it, so that the checkpoint itself must."""
+    model = build(kind, base, adapter=dict(type='FLoRA', rank=2, scale=1.0))
+    message = refused(ValueError, model, state)
+    assert 'scale' in message
+
+
+def test_a_missing_adapter_is_listed(state, kind, base):
+    key = next(key for key in state if key.endswith('.adapter.core'))
+    del state[key]
+    message = refused(ValueError, build(kind, base), state)
+    assert f'missing in the file: {key.removeprefix("backbone.")}' in message
+
+
+@pytest.mark.parametrize(
+    'damage',
+    [
+        lambda info: info.zero_(),
+        lambda info: info[:40],
+        lambda info: info.fill_(0xC3),
+    ],
+    ids=['zeros', 'cut off', 'noise'],
+)
+def test_damaged_record(damage, state, kind, base):
+    key = next(key for key in state if key.endswith(INFO_KEY))
+    state[key] = damage(state[key])
+    assert 'damaged' in refused(ValueError, build(kind, base), state)
+
+
+def test_part_of_a_base_beside_adapters_is_refused(trained, kind, base):
+    state = trained.state_dict()
+    key = next(key for key in state if key.endswith('stem.0.weight'))
+    del state[key]
+    message = refused(ValueError, build(kind, base), state)
+    assert 'missing in the file: stem.0.weight' in message
+
+
+@pytest.mark.parametrize('with_base', [True, False], ids=['base', 'no base'])
+def test_adapters_over_a_random_base_need_it(kind, base, with_base):
+    model = build(kind, allow_random_base=True)
+    prefix = 'backbone.' if kind is Detector else ''
+    state = model.state_dict()
+    for key in record_of(model).base_keys:
+        del state[prefix + key]
+    other = build(kind, base if with_base else None)
+    message = refused(ValueError, other, state)
+    assert 'random' in message
+
+
+def test_part_of_a_base_is_refused(trained, kind):
+    state = prefixed(kind, plain_state())
+    del state[next(key for key in state if key.endswith('stem.0.weight'))]
+    before = trained(IMAGES)
+    message = refused(ValueError, trained, state)
+    assert 'missing in the file: stem.0.weight' in message
+    assert torch.equal(trained(IMAGES), before)
+
+
+def test_base_of_another_architecture_is_refused(trained, kind):
+    net = stock_net(V1)
+    message = refused(ValueError, trained, prefixed(kind, net.state_dict()))
+    assert 'grn' in message
