@@ -7,6 +7,7 @@ maintained build, ``onedl-mmsegmentation``, does not provide.
 
 from importlib.util import find_spec
 
+from mmengine.config import Config
 from mmengine.config.utils import MODULE2PACKAGE
 
 # The names to install where a module is missing; they differ from the module.
@@ -28,3 +29,22 @@ def register_config_scopes() -> None:
         MODULE2PACKAGE[module] = (
             module if found else DISTRIBUTIONS.get(module, module)
         )
+    if Config._get_cfg_path is not _get_cfg_path_without_own_scope:
+        Config._get_cfg_path = staticmethod(_get_cfg_path_without_own_scope)
+
+
+_get_cfg_path = Config._get_cfg_path
+
+
+def _get_cfg_path_without_own_scope(
+    cfg_path: str, filename: str
+) -> tuple[str, str | None]:
+    """Find a base file as MMEngine does, but give mmflora's no scope.
+
+    MMEngine writes the scope of an external base into everything that the
+    base builds, so that ``EncoderDecoder`` would be looked for in mmflora.
+    What mmflora's configs build is mostly the toolkits'; its own modules they
+    name as ``mmflora.X``.
+    """
+    path, scope = _get_cfg_path(cfg_path, filename)
+    return path, None if scope == 'mmflora' else scope

@@ -20,7 +20,7 @@ test_dataloader = val_dataloader
 val_evaluator = dict(ann_file=data_root + 'annotations/instances_val2017.json')
 test_evaluator = val_evaluator
 
-train_cfg = dict(val_interval=6)
+train_cfg = dict(val_interval=8)
 optim_wrapper = dict(constructor='DefaultOptimWrapperConstructor')
 default_hooks = dict(
     checkpoint=dict(

@@ -73,6 +73,13 @@ class Adapter(nn.Module):
         """
         return f'{type(self).__name__}({self.extra_repr()})'
 
+    def remark(self) -> str:
+        """Return what the adapter made of its settings, if not the same.
+
+        It is logged once for all layers, ``''`` where there is nothing.
+        """
+        return ''
+
     def core_parameters(self) -> Iterator[nn.Parameter]:
         """Yield the parameters that hold the update's core.
 

@@ -10,6 +10,7 @@ the size of their mode.
 """
 
 import math
+import sys
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 
@@ -101,10 +102,15 @@ class FLoRA(Adapter):
         dropout: float = 0.0,
     ) -> None:
         super().__init__(weight, dropout)
-        if not math.isfinite(scale):
-            raise ValueError(f'FLoRA: scale must be finite, got {scale!r}.')
+        if not math.isfinite(scale) or scale == 0:
+            raise ValueError(
+                'FLoRA: scale must be finite and not zero, else nothing is '
+                f'learnt; got {scale!r}.'
+            )
         self.scale = float(scale)
+        wanted = tucker_ranks((sys.maxsize,) * weight.dim(), rank, kernel_rank)
         self.ranks = tucker_ranks(weight.shape, rank, kernel_rank)
+        self.clipped = self.ranks != wanted
         self.core = self.parameter_like(weight, *self.ranks)
         self.factors = nn.ParameterList(
             self.parameter_like(weight, size, mode_rank)
@@ -132,6 +138,10 @@ class FLoRA(Adapter):
     def core_parameters(self) -> Iterator[nn.Parameter]:
         """Yield the Tucker core."""
         yield self.core
+
+    def remark(self) -> str:
+        """Say that a rank was clipped to the size of its mode."""
+        return f'ranks clipped to {self.ranks}' if self.clipped else ''
 
     def extra_repr(self) -> str:
         """Return ranks and scale, as they stand in a printed model."""

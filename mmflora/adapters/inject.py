@@ -1,6 +1,7 @@
 """The injector: match layers by name, adapt them in place, freeze the rest."""
 
 import difflib
+import inspect
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -30,10 +31,12 @@ class InjectionReport:
         adapted: Names of the adapted layers.
         left_out: Layers with a weight that were matched but not adapted, and
             why.
+        remarks: What adapters changed of their settings, by layer.
     """
 
     adapted: list[str] = field(default_factory=list)
     left_out: dict[str, str] = field(default_factory=dict)
+    remarks: dict[str, str] = field(default_factory=dict)
 
 
 def inject(
@@ -103,6 +106,8 @@ def inject(
     for (name, layer, _), update in zip(chosen, built, strict=True):
         adapt_layer(layer, update)
         report.adapted.append(name)
+        if update.remark():
+            report.remarks[name] = update.remark()
     return report
 
 
@@ -142,6 +147,7 @@ def _weighted_layers(
                 reason = f'{kind.__name__} reads its weight without calling it'
                 prefix = f'{name}.' if name else ''
                 bypassed.update({prefix + child: reason for child in children})
+        bypassed.update(_read_children(name, module))
         weight = getattr(module, 'weight', None)
         if not isinstance(weight, nn.Parameter) or weight.dim() < 2:
             continue
@@ -152,6 +158,29 @@ def _weighted_layers(
             reason = f'{type(module).__name__} has no adapted class'
         layers[name] = (module, reason)
     return layers
+
+
+def _read_children(name: str, module: nn.Module) -> dict[str, str]:
+    """Find children whose weight the module's own forward pass reads.
+
+    ``F.linear(x, self.qkv.weight, bias)``, as BEiT and Swin V2 have it, goes
+    past the layer and so past its adapter.
+    """
+    try:
+        source = inspect.getsource(type(module).forward)
+    except (OSError, TypeError):
+        return {}
+    read = re.findall(
+        r'\bself\.(\w+)\.weight\b(?!\.(?:dtype|device|shape|size|dim)\b)',
+        source,
+    )
+    prefix = f'{name}.' if name else ''
+    reason = f'{type(module).__name__} reads its weight without calling it'
+    return {
+        prefix + child: reason
+        for child in read
+        if isinstance(getattr(module, child, None), nn.Module)
+    }
 
 
 def _check_adapter(adapter: Mapping[str, Any]) -> None:

@@ -84,14 +84,18 @@ _EQUIVALENT_FORWARDS = {
     ('mmcv.cnn.bricks.wrappers', 'Linear'),
     ('mmcv.cnn.bricks.wrappers', 'Conv2d'),
 }
+# What a subclass may define without computing anything else; beside these,
+# names with double underscores (constructors, documentation).
+_HARMLESS = {'reset_parameters', 'extra_repr'}
 
 
 def adapted_class(layer: nn.Module) -> type[AdaptedLayer] | None:
     """Return the adapted class for a layer, ``None`` where there is none.
 
-    A subclass of a supported layer counts where it inherits ``forward``: one
-    with a forward pass of its own (weight standardisation, dynamic padding)
-    computes something else than the stock layer would.
+    A subclass of a supported layer counts where it changes its construction
+    alone: one with a forward pass of its own (weight standardisation, dynamic
+    padding) computes something else than the stock layer would, and the
+    adapted class would lose whatever else it overrides.
     """
     for stock, adapted in ADAPTED_CLASSES.items():
         if not isinstance(layer, stock) or isinstance(layer, AdaptedLayer):
@@ -99,13 +103,18 @@ def adapted_class(layer: nn.Module) -> type[AdaptedLayer] | None:
         kind: Any = type(layer)
         if (kind.__module__, kind.__name__) in _EQUIVALENT_FORWARDS:
             return adapted
-        own = [
-            name
-            for name in ('forward', '_conv_forward')
-            if getattr(kind, name, None) is not getattr(stock, name, None)
-        ]
-        return None if own else adapted
+        return None if _overrides(kind, stock) else adapted
     return None
+
+
+def _overrides(kind: type, stock: type) -> bool:
+    """Say whether a subclass changes more than how a layer is made."""
+    bases = kind.__mro__[: kind.__mro__.index(stock)]
+    return any(
+        name not in _HARMLESS and not name.startswith('__')
+        for base in bases
+        for name in vars(base)
+    )
 
 
 def adapt_layer(layer: nn.Module, adapter: Adapter) -> AdaptedLayer:
@@ -126,7 +135,7 @@ def adapt_layer(layer: nn.Module, adapter: Adapter) -> AdaptedLayer:
         supported = ', '.join(kind.__name__ for kind in ADAPTED_CLASSES)
         raise TypeError(
             f'{type(layer).__name__} cannot be adapted: only {supported}, and '
-            'subclasses that inherit their forward pass, can.'
+            'subclasses that change their construction alone, can.'
         )
     stock = type(layer)
     layer.__class__ = adapted

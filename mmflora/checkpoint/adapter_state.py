@@ -165,6 +165,7 @@ def _check_adapter_checkpoint(
             'configuration that the checkpoint was trained with.'
         )
     if with_base:
+        _check_base_content(record, state, theirs['sha256'])
         record.set_base(theirs['source'], theirs['sha256'], theirs['origin'])
         return
     if theirs['source'] is None:
@@ -177,6 +178,21 @@ def _check_adapter_checkpoint(
     if theirs['sha256'] == record.sha256:
         return
     _bring_base(module, record, theirs)
+
+
+def _check_base_content(
+    record: BaseRecord, state: Mapping[str, Tensor], sha256: str | None
+) -> None:
+    """Check that a base in a checkpoint is the one that its record names."""
+    if sha256 is None:
+        return
+    content = content_hash({key: state[key] for key in record.base_keys})
+    if content != sha256:
+        raise ValueError(
+            f'The base in the checkpoint (SHA-256 {content}) is not the one '
+            f'that its adapters were trained over (SHA-256 {sha256}): the '
+            'file was changed or damaged. Take another copy of it.'
+        )
 
 
 def _bring_base(

@@ -9,7 +9,7 @@ import mmengine
 import torch
 from mmengine.fileio import LocalBackend, get_file_backend
 from mmengine.hooks import CheckpointHook
-from mmengine.model import is_model_wrapper
+from mmengine.model import BaseTTAModel, is_model_wrapper
 from mmengine.runner import BaseLoop
 from torch import nn
 
@@ -175,7 +175,9 @@ class AdapterCheckpointHook(CheckpointHook):
 
 def _inner(runner: Any) -> nn.Module:
     model = runner.model
-    return model.module if is_model_wrapper(model) else model
+    while is_model_wrapper(model) or isinstance(model, BaseTTAModel):
+        model = model.module
+    return model
 
 
 def _tensors(state: dict[str, Any]) -> dict[str, torch.Tensor]:

@@ -23,6 +23,8 @@ from mmflora.checkpoint.base_weights import load_convnext, pretrained_cfg
 from mmflora.checkpoint.keys import state_shapes
 from mmflora.registry import MODELS
 
+from .autocast import run_in_autocast
+
 
 @MODELS.register_module()
 class ConvNeXt(BaseModule):
@@ -41,6 +43,8 @@ class ConvNeXt(BaseModule):
             its activations.
         channels_last: Keep convolution weights and activations in the
             channels-last memory format.
+        autocast: ``'bfloat16'`` or ``'float16'``: compute under autocast,
+            with float32 features out; ``None``: do not.
         init_cfg: ``dict(type='Pretrained', checkpoint=...)`` with a local
             file in FAIR's, timm's or mmpretrain's layout, a URL, or
             ``timm://<tag>``; ``prefix='backbone.'`` takes the backbone of a
@@ -74,6 +78,7 @@ class ConvNeXt(BaseModule):
         drop_path_rate: float = 0.0,
         with_cp: bool = False,
         channels_last: bool = False,
+        autocast: str | None = None,
         init_cfg: Any = None,
     ) -> None:
         super().__init__(init_cfg=init_cfg)
@@ -94,6 +99,8 @@ class ConvNeXt(BaseModule):
             self.add_module(f'norm{index}', LayerNorm2d(width))
         if channels_last:
             self.to(memory_format=torch.channels_last)
+        if autocast is not None:
+            run_in_autocast(self, autocast)
         self.stock_shapes = state_shapes(self)
         built = '|'.join(str(stage) for stage in range(depth))
         self.unused_keys = (

@@ -33,7 +33,7 @@ def build_peft_backbone(
     targets: Targets = '.*',
     exclude: str | Iterable[str] = (),
     new_params: Iterable[str] = (),
-    unused_keys: Iterable[str] = CLASSIFIER_KEYS,
+    unused_keys: Iterable[str] = (),
     autocast: str | None = None,
     allow_random_base: bool = False,
 ) -> nn.Module:
@@ -46,8 +46,8 @@ def build_peft_backbone(
         targets: Which layers to adapt.
         exclude: Which layers to leave alone.
         new_params: Patterns of the backbone's parameters that no base holds.
-        unused_keys: Patterns of keys of the base's file without use here;
-            what is given takes the place of the default, classifiers.
+        unused_keys: Patterns of keys of the base's file without use here,
+            beside classifiers.
         autocast: ``'bfloat16'``, ``'float16'`` or ``None``.
         allow_random_base: Allow training over a base without a source.
 
@@ -88,7 +88,7 @@ def adapt_backbone(
     targets: Targets = '.*',
     exclude: str | Iterable[str] = (),
     new_params: Iterable[str] = (),
-    unused_keys: Iterable[str] = CLASSIFIER_KEYS,
+    unused_keys: Iterable[str] = (),
     autocast: str | None = None,
     allow_random_base: bool = False,
 ) -> nn.Module:
@@ -106,8 +106,8 @@ def adapt_backbone(
         new_params: Patterns of the backbone's parameters that no base holds
             (norms of the outputs, say); they train and are saved.  Added to
             the ``new_params`` that the backbone's class declares.
-        unused_keys: Patterns of keys of the base's file without use here.
-            Added to those that the backbone declares.
+        unused_keys: Patterns of keys of the base's file without use here,
+            beside classifiers.  Added to those that the backbone declares.
         autocast: ``'bfloat16'`` or ``'float16'``: compute the backbone under
             autocast, with float32 features out.
         allow_random_base: Allow training over a base without a source; it is
@@ -122,7 +122,11 @@ def adapt_backbone(
             nothing.
     """
     new = (*getattr(backbone, 'new_params', ()), *_tuple(new_params))
-    unused = (*getattr(backbone, 'unused_keys', ()), *_tuple(unused_keys))
+    unused = (
+        *CLASSIFIER_KEYS,
+        *getattr(backbone, 'unused_keys', ()),
+        *_tuple(unused_keys),
+    )
     shapes = state_shapes(backbone)
     source = pretrained_cfg(getattr(backbone, 'init_cfg', None))
     if source is not None:
@@ -132,7 +136,7 @@ def adapt_backbone(
         backbone.requires_grad_(False)
     else:
         report = inject(backbone, adapter, targets, exclude)
-        _say_left_out(backbone, report)
+        _say_report(backbone, report)
     base, new_names = _split_base(backbone, shapes, new)
     _check_train_mode(backbone)
     record = BaseRecord(
@@ -220,16 +224,24 @@ def _check_train_mode(backbone: nn.Module) -> None:
         )
 
 
-def _say_left_out(backbone: nn.Module, report: InjectionReport) -> None:
-    if not report.left_out:
-        return
-    lines = [f'  {name}: {why}' for name, why in report.left_out.items()]
-    print_log(
-        f'{type(backbone).__name__}: {len(report.adapted)} layers adapted, '
-        f'{len(lines)} matched by `targets` left frozen:\n' + '\n'.join(lines),
-        logger='current',
-        level=logging.WARNING,
-    )
+def _say_report(backbone: nn.Module, report: InjectionReport) -> None:
+    """Log once what injection left out, and what adapters changed."""
+    name = type(backbone).__name__
+    if report.left_out:
+        lines = [f'  {key}: {why}' for key, why in report.left_out.items()]
+        print_log(
+            f'{name}: {len(report.adapted)} layers adapted, {len(lines)} '
+            'matched by `targets` left frozen:\n' + '\n'.join(lines),
+            logger='current',
+            level=logging.WARNING,
+        )
+    if report.remarks:
+        first, remark = next(iter(report.remarks.items()))
+        print_log(
+            f'{name}: {len(report.remarks)} adapters differ from their '
+            f"settings, such as '{first}': {remark}.",
+            logger='current',
+        )
 
 
 def _tuple(patterns: str | Iterable[str]) -> tuple[str, ...]:

@@ -21,7 +21,6 @@ class PEFTConvNeXt(ConvNeXt):
         targets: Which layers to adapt; by default every convolution and
             linear layer, as in the paper.
         exclude: Which layers to leave alone.
-        autocast: ``'bfloat16'``, ``'float16'`` or ``None``.
         allow_random_base: See
             :func:`mmflora.models.peft_backbone.adapt_backbone`.
 
@@ -45,7 +44,6 @@ class PEFTConvNeXt(ConvNeXt):
         adapter: Mapping[str, Any] | None,
         targets: Targets = '.*',
         exclude: str | Iterable[str] = (),
-        autocast: str | None = None,
         allow_random_base: bool = False,
         **kwargs: Any,
     ) -> None:
@@ -55,7 +53,6 @@ class PEFTConvNeXt(ConvNeXt):
             adapter,
             targets=targets,
             exclude=exclude,
-            autocast=autocast,
             allow_random_base=allow_random_base,
         )
 

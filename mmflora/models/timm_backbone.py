@@ -78,7 +78,7 @@ def _new_features(kind: type[nn.Module]) -> Any:
 @MODELS.register_module(name='TimmBackbone')
 def build_timm_backbone(
     model_name: str,
-    out_indices: Sequence[int] = (0, 1, 2, 3),
+    out_indices: Sequence[int],
     init_cfg: Any = None,
     **kwargs: Any,
 ) -> nn.Module:
@@ -86,9 +86,11 @@ def build_timm_backbone(
 
     Args:
         model_name: A name out of ``timm.list_models()``.
-        out_indices: The intermediate features to return: stages of a
-            hierarchical network, blocks of a plain vision transformer.
-            Whatever comes after the last of them is dropped.
+        out_indices: The intermediate features to return, as timm counts
+            them: stages of a hierarchical network (a ResNet's stem is 0),
+            blocks of a plain vision transformer (``(2, 5, 8, 11)`` of
+            twelve).  Whatever comes after the last of them is dropped, the
+            final norm too.
         init_cfg: ``dict(type='Pretrained', checkpoint=...)`` with a file in
             timm's layout or ``timm://<tag>``.
         **kwargs: Arguments of the model (``img_size``, ``drop_path_rate``).

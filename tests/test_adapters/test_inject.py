@@ -336,3 +336,56 @@ def test_an_error_leaves_the_model_as_it_was(net):
 def test_pattern_error_is_a_plain_message(net):
     _, message = error_of(net, FLORA, 'stm')
     assert re.search(r'nearest names are stem\b', message)
+
+
+class ReadsWeight(nn.Module):
+    """Uses its child's weight past the child, as BEiT's attention does."""
+
+    def __init__(self):
+        super().__init__()
+        self.qkv = nn.Linear(4, 4)
+        self.proj = nn.Linear(4, 4)
+
+    def forward(self, x):
+        x = nn.functional.linear(x, weight=self.qkv.weight)
+        return self.proj(x.to(self.proj.weight.dtype))
+
+
+def test_layer_whose_weight_the_parent_reads_is_left_out():
+    model = nn.Sequential(ReadsWeight())
+    report = inject(model, dict(type='FLoRA', rank=2))
+    assert report.adapted == ['0.proj']
+    assert 'ReadsWeight reads its weight' in report.left_out['0.qkv']
+
+
+def test_clipped_ranks_are_remarked():
+    model = nn.Sequential(nn.Conv2d(3, 32, 3), nn.Conv2d(32, 32, 3))
+    report = inject(model, dict(type='FLoRA', rank=8, kernel_rank=2))
+    assert report.remarks == {'0': 'ranks clipped to (8, 3, 2, 2)'}
+
+
+class Decorated(nn.Linear):
+    """A subclass with more than a constructor of its own."""
+
+    @property
+    def size(self):
+        return self.weight.numel()
+
+
+class Configured(nn.Linear):
+    """A subclass that only is made in another way."""
+
+    def __init__(self):
+        super().__init__(4, 4)
+
+
+def test_only_plain_subclasses_are_adapted():
+    model = nn.Sequential(Decorated(4, 4), Configured())
+    report = inject(model, dict(type='FLoRA', rank=2))
+    assert report.adapted == ['1']
+    assert 'Decorated has no adapted class' in report.left_out['0']
+
+
+def test_scale_zero_is_refused():
+    with pytest.raises(ValueError, match='not zero'):
+        inject(nn.Sequential(nn.Linear(4, 4)), dict(type='FLoRA', scale=0))

@@ -31,7 +31,7 @@ def trained(tmp_path, base, name='run', **kwargs):
     return built
 
 
-def tested(built, checkpoint):
+def logits_of(built, checkpoint):
     """Return what Runner.test() predicts."""
     built._load_from = str(checkpoint)
     built.test()
@@ -105,18 +105,18 @@ def test_runner_test_is_bit_identical(tmp_path, base):
     with torch.no_grad():
         expected = built.model(images[:4])
     fresh = runner(tmp_path / 'test', backbone_cfg(base), test=True)
-    got = tested(fresh, tmp_path / 'run/epoch_2.pth')
+    got = logits_of(fresh, tmp_path / 'run/epoch_2.pth')
     assert torch.equal(got[:4], expected)
 
 
 def test_runner_test_brings_the_base_without_init_cfg(tmp_path, base):
     trained(tmp_path, base)
     checkpoint = tmp_path / 'run/epoch_2.pth'
-    known = tested(
+    known = logits_of(
         runner(tmp_path / 'a', backbone_cfg(base), test=True), checkpoint
     )
     # As init_detector builds it: without init_cfg.
-    bare = tested(
+    bare = logits_of(
         runner(tmp_path / 'b', backbone_cfg(), test=True), checkpoint
     )
     assert torch.equal(bare, known)
@@ -137,7 +137,7 @@ def test_wrong_base_is_refused(tmp_path, base, change):
         write_base(base, seed=1)
     fresh = runner(tmp_path / 'test', config, test=True)
     with pytest.raises(error, match=message):
-        tested(fresh, checkpoint)
+        logits_of(fresh, checkpoint)
 
 
 def test_wrong_rank_lists_the_keys(tmp_path, base):
@@ -146,7 +146,7 @@ def test_wrong_rank_lists_the_keys(tmp_path, base):
     config['adapter'] = dict(type='FLoRA', rank=3)
     fresh = runner(tmp_path / 'test', config, test=True)
     with pytest.raises(ValueError, match=r'of another shape: .*core'):
-        tested(fresh, tmp_path / 'run/epoch_2.pth')
+        logits_of(fresh, tmp_path / 'run/epoch_2.pth')
 
 
 @pytest.mark.parametrize('key', ['head.weight', 'neck.1.running_mean'])
@@ -158,7 +158,7 @@ def test_incomplete_checkpoint_is_not_tested(tmp_path, base, key):
     torch.save(checkpoint, path)
     fresh = runner(tmp_path / 'test', backbone_cfg(base), test=True)
     with pytest.raises(ValueError, match=f'missing in the file: {key}'):
-        tested(fresh, path)
+        logits_of(fresh, path)
 
 
 def test_base_checkpoint_is_not_tested_as_adapters(tmp_path, base):
@@ -170,7 +170,7 @@ def test_base_checkpoint_is_not_tested_as_adapters(tmp_path, base):
     torch.save(dict(state_dict=state), whole)
     fresh = runner(tmp_path / 'test', backbone_cfg(base), test=True)
     with pytest.raises(ValueError, match='cannot be tested'):
-        tested(fresh, whole)
+        logits_of(fresh, whole)
 
 
 def assert_same_training(first, second):
@@ -229,7 +229,7 @@ def test_random_base_on_purpose_is_saved_along(tmp_path):
     checkpoint = read(tmp_path / 'run/epoch_2.pth')
     assert set(checkpoint['state_dict']) == set(built.model.state_dict())
     again = runner(tmp_path / 'test', config, test=True)
-    got = tested(again, tmp_path / 'run/epoch_2.pth')
+    got = logits_of(again, tmp_path / 'run/epoch_2.pth')
     built.model.eval()
     images = torch.stack(
         [built.train_dataloader.dataset[i]['inputs'] for i in range(4)]
@@ -260,7 +260,7 @@ def test_load_from_a_whole_model_becomes_the_base(tmp_path, base):
     )
     # The same configuration tests it, though its init_cfg names another base.
     fresh = runner(tmp_path / 'test', backbone_cfg(base), test=True)
-    got = tested(fresh, checkpoint)
+    got = logits_of(fresh, checkpoint)
     built.model.eval()
     images = torch.stack(
         [built.train_dataloader.dataset[i]['inputs'] for i in range(4)]

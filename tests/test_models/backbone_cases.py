@@ -108,6 +108,7 @@ CASES = {
             depths=(1, 2, 1, 1),
             num_heads=(1, 1, 2, 2),
             drop_path_rate=0.0,
+            out_indices=(0, 1, 2, 3),
         ),
         extra=('head.fc.weight',),
     ),

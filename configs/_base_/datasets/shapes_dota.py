@@ -48,7 +48,7 @@ val_pipeline = [
 ]
 
 train_dataloader = dict(
-    batch_size=4,
+    batch_size=8,
     num_workers=1,
     dataset=dict(
         data_root=data_root,
@@ -59,7 +59,7 @@ train_dataloader = dict(
     ),
 )
 val_dataloader = dict(
-    batch_size=4,
+    batch_size=8,
     num_workers=1,
     dataset=dict(
         data_root=data_root, metainfo=metainfo, pipeline=val_pipeline

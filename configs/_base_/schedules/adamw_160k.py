@@ -28,7 +28,7 @@ optim_wrapper = dict(
     optimizer=dict(
         type='AdamW', lr=1e-4, betas=(0.9, 0.999), weight_decay=0.05
     ),
-    # Far above a healthy norm: it stops a spike and changes nothing else.
+    # Against spikes only: the size of a step of AdamW is not that of the norm.
     clip_grad=dict(max_norm=35, norm_type=2),
 )
 

@@ -1,5 +1,5 @@
 # A short run on the generated data, counted in epochs.
-train_cfg = dict(type='EpochBasedTrainLoop', max_epochs=6, val_interval=2)
+train_cfg = dict(type='EpochBasedTrainLoop', max_epochs=8, val_interval=4)
 val_cfg = dict(type='ValLoop')
 test_cfg = dict(type='TestLoop')
 
@@ -8,7 +8,7 @@ param_scheduler = [
     dict(
         type='CosineAnnealingLR',
         begin=0,
-        end=6,
+        end=8,
         eta_min=1e-5,
         by_epoch=True,
         convert_to_iter_based=True,
@@ -18,12 +18,15 @@ param_scheduler = [
 optim_wrapper = dict(
     type='OptimWrapper',
     constructor='mmflora.PEFTOptimWrapperConstructor',
-    paramwise_cfg=dict(norm_decay_mult=0.0, bias_decay_mult=0.0),
+    # So short a run wants faster adapters than heads.
+    paramwise_cfg=dict(
+        norm_decay_mult=0.0, bias_decay_mult=0.0, adapter_lr_mult=4.0
+    ),
     optimizer=dict(
         type='AdamW', lr=1e-3, betas=(0.9, 0.999), weight_decay=0.05
     ),
     clip_grad=dict(max_norm=5, norm_type=2),
 )
 
-auto_scale_lr = dict(enable=False, base_batch_size=4)
+auto_scale_lr = dict(enable=False, base_batch_size=8)
 randomness = dict(seed=0)
