@@ -10,12 +10,10 @@ import multiprocessing.dummy
 from typing import Any
 from unittest.mock import patch
 
-from mmengine.registry import METRICS as MMENGINE_METRICS
-from mmengine.registry import Registry
 from mmrotate.evaluation import DOTAMetric
 from mmrotate.evaluation.functional import mean_ap
 
-METRICS = Registry('metric', parent=MMENGINE_METRICS, scope='mmflora')
+from mmflora.registry import METRICS
 
 
 @METRICS.register_module()

@@ -7,6 +7,7 @@ its own, as no other library knows adapters.
 """
 
 from mmengine.registry import HOOKS as MMENGINE_HOOKS
+from mmengine.registry import METRICS as MMENGINE_METRICS
 from mmengine.registry import MODELS as MMENGINE_MODELS
 from mmengine.registry import (
     OPTIM_WRAPPER_CONSTRUCTORS as MMENGINE_OPTIM_WRAPPER_CONSTRUCTORS,
@@ -18,6 +19,12 @@ MODELS = Registry(
     parent=MMENGINE_MODELS,
     scope='mmflora',
     locations=['mmflora.models'],
+)
+METRICS = Registry(
+    'metric',
+    parent=MMENGINE_METRICS,
+    scope='mmflora',
+    locations=['mmflora.evaluation'],
 )
 HOOKS = Registry(
     'hook',

@@ -40,6 +40,8 @@ OUTPUT_NORMS_L = 2 * (192 + 384 + 768 + 1536)
 BASE_L = 196_416_768
 # Neck and heads, counted when the configs were written.
 HEADS_L = {COCO: 20_642_544, DOTA: 17_611_306, ADE: 38_761_772}
+# UperNet's own heads are a fifth of the frozen backbone.
+SMALLER_L = {COCO: 8.51, DOTA: 9.52, ADE: 5.39}
 
 
 def read(name, imports=True):
@@ -142,6 +144,10 @@ def test_full_size_has_the_golden_counts(name):
     assert count(model.backbone) == trained
     assert count(model.backbone, trainable=False) == BASE_L + trained
     assert count(model) == trained + HEADS_L[name]
+    # What a file of adapters holds, against one of the whole model.
+    whole = BASE_L + OUTPUT_NORMS_L + HEADS_L[name]
+    ratio = whole / count(model)
+    assert ratio == pytest.approx(SMALLER_L[name], abs=0.01)
 
 
 @pytest.mark.parametrize(('large', 'small'), TWINS.items())

@@ -2,22 +2,38 @@
 
 Draws two domains of shapes, trains a small Mask R-CNN on the first, then
 fine-tunes for the second with its backbone frozen: once with a new head
-alone, once with FLoRA adapters in the backbone as well.
+alone, once with FLoRA adapters in the backbone as well.  These two run side by
+side, a process and a core each.
 """
 
 import argparse
 import contextlib
 import logging
 import os
+import pickle
+import subprocess
 import sys
 import time
 from pathlib import Path
 
-# Read when torch is loaded: waiting threads sleep instead of spinning.
-os.environ.setdefault('OMP_WAIT_POLICY', 'PASSIVE')
-os.environ.setdefault('GOMP_SPINCOUNT', '0')
+# Read when torch is loaded. So small a model gains nothing from a second
+# thread; waiting threads sleep instead of spinning.
+for _name, _value in {
+    'OMP_NUM_THREADS': '1',
+    'OMP_WAIT_POLICY': 'PASSIVE',
+    'GOMP_SPINCOUNT': '0',
+}.items():
+    os.environ.setdefault(_name, _value)
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.append(str(ROOT))
+
+from demo_report import (  # noqa: E402
+    METRICS,
+    collect_predictions,
+    comparison,
+    draw,
+    row,
+)
 
 CONFIGS = ROOT / 'configs'
 BASE = 'full/mask-rcnn_convnextv2-atto_full_shapes-source.py'
@@ -25,7 +41,6 @@ RUNS = {
     'frozen base': 'frozen/mask-rcnn_convnextv2-atto_frozen_shapes.py',
     'FLoRA': 'flora/mask-rcnn_convnextv2-atto_flora-r8_shapes.py',
 }
-METRICS = ('coco/bbox_mAP', 'coco/segm_mAP')
 
 
 def parse_args():
@@ -40,6 +55,9 @@ def parse_args():
     parser.add_argument(
         '--epochs', type=int, help='fewer or more epochs, for all three runs'
     )
+    # How the demo starts its own processes.
+    parser.add_argument('--run', choices=RUNS, help=argparse.SUPPRESS)
+    parser.add_argument('--start', type=float, help=argparse.SUPPRESS)
     return parser.parse_args()
 
 
@@ -49,13 +67,13 @@ class Clock:
     It keeps the terminal to itself: what the libraries print goes elsewhere.
     """
 
-    def __init__(self):
-        self.start = time.perf_counter()
+    def __init__(self, start=None):
+        self.start = time.time() if start is None else start
         self.terminal = sys.stdout
 
     def say(self, text):
         """Print a line with the time since the start."""
-        seconds = time.perf_counter() - self.start
+        seconds = time.time() - self.start
         stamp = f'[{int(seconds // 60)}:{seconds % 60:04.1f}]'
         print(stamp, text, file=self.terminal, flush=True)
 
@@ -140,83 +158,6 @@ def find_last(work_dir):
     return Path(find_latest_checkpoint(str(work_dir)))
 
 
-def collect_predictions(runner, count):
-    """Return pictures, ground truth and predictions of the first ones."""
-    import mmcv
-    import numpy as np
-    import torch
-
-    from mmflora.visualization.predictions import Instances
-
-    runner.model.eval()
-    dataset = runner.test_dataloader.dataset
-    pictures, truth, found = [], [], []
-    for index in range(count):
-        data = dataset[index]
-        batch = dict(
-            inputs=[data['inputs']], data_samples=[data['data_samples']]
-        )
-        with torch.no_grad():
-            sample = runner.model.test_step(batch)[0]
-        picture = mmcv.imread(sample.img_path, channel_order='rgb')
-        pictures.append(picture)
-        own = sample.gt_instances.numpy()
-        truth.append(
-            Instances(
-                np.asarray(own.bboxes),
-                own.labels,
-                masks=sample.gt_instances.masks.masks.astype(bool),
-            )
-        )
-        predicted = sample.pred_instances.numpy()
-        found.append(
-            Instances(
-                predicted.bboxes,
-                predicted.labels,
-                predicted.scores,
-                predicted.masks.astype(bool),
-            )
-        )
-    return pictures, truth, found
-
-
-def comparison(rows):
-    """Return the comparison as a table."""
-    head = ('', 'trainable', 'in backbone', 'file MB', 'box mAP', 'mask mAP')
-    widths = (26, 12, 13, 9, 9, 10)
-    lines = []
-    for line in (head, *rows):
-        cells = [f'{line[0]:<{widths[0]}}']
-        cells += [
-            f'{cell:>{width}}'
-            for cell, width in zip(line[1:], widths[1:], strict=True)
-        ]
-        lines.append(''.join(cells))
-    lines.insert(1, '-' * sum(widths))
-    return '\n'.join(lines)
-
-
-def row(name, runner, metrics, file=None):
-    """Return one line of the table."""
-    trainable = sum(
-        p.numel() for p in runner.model.parameters() if p.requires_grad
-    )
-    backbone = sum(
-        p.numel()
-        for p in runner.model.backbone.parameters()
-        if p.requires_grad
-    )
-    size = '' if file is None else f'{file.stat().st_size / 1e6:.2f}'
-    return (
-        name,
-        f'{trainable:,}' if file else '–',
-        f'{backbone:,}' if file else '–',
-        size,
-        f'{metrics[METRICS[0]]:.3f}',
-        f'{metrics[METRICS[1]]:.3f}',
-    )
-
-
 def save_weights_only(checkpoint, path):
     """Write a checkpoint without its optimizer, as one would share it."""
     import torch
@@ -225,28 +166,6 @@ def save_weights_only(checkpoint, path):
     kept = {key: whole[key] for key in ('meta', 'state_dict')}
     torch.save(kept, path)
     return path
-
-
-def draw(out, work_dirs, pictures, columns, metainfo):
-    """Draw the curves and the sheet of predictions."""
-    from mmflora.visualization import (
-        draw_curves,
-        draw_predictions,
-        read_scalars,
-    )
-
-    draw_curves(
-        {name: read_scalars(path) for name, path in work_dirs.items()},
-        {'loss': 'training loss', 'coco/bbox_mAP': 'box mAP on the target'},
-        out / 'curves.png',
-    )
-    draw_predictions(
-        pictures,
-        columns,
-        metainfo['classes'],
-        metainfo['palette'],
-        out / 'predictions.png',
-    )
 
 
 def prepare():
@@ -283,31 +202,73 @@ def run_base(args, out, clock):
     return base, on_source, row('base detector, as it is', runner, before)
 
 
-def run(args, out, clock):
-    """Train and test everything; return the report."""
+def run_target(args, out, clock, name):
+    """Fine-tune on the target, test the saved file, keep the result."""
     from mmflora.engine import parameter_table
 
+    work_dir = run_dir(out, name)
+    cfg = load_config(RUNS[name], args, work_dir, out / 'base/base.pth')
+    train(cfg, clock, name)
+    clock.say(f'{name}: testing the saved file')
+    file = save_weights_only(find_last(work_dir), work_dir / 'adapter.pth')
+    runner, after = test(cfg, file, name)
+    pictures, truth, found = collect_predictions(runner, 6)
+    result = dict(
+        row=row(f'{name} + new head', runner, after, file),
+        title=f'{name}: mAP {after[METRICS[0]]:.3f}',
+        table=parameter_table(runner.model),
+        metainfo=runner.test_dataloader.dataset.metainfo,
+        pictures=pictures,
+        truth=truth,
+        found=found,
+    )
+    with open(work_dir / 'result.pkl', 'wb') as file:
+        pickle.dump(result, file)
+
+
+def run_dir(out, name):
+    """Return the work directory of a fine-tuning."""
+    return out / name.replace(' ', '-').lower()
+
+
+def run_targets(args, clock):
+    """Run both fine-tunings side by side; return their results.
+
+    Raises:
+        SystemExit: If one of them fails; its error is on the screen.
+    """
+    command = [sys.executable, __file__, '--out', args.out]
+    command += ['--seed', str(args.seed), '--start', str(clock.start)]
+    if args.epochs:
+        command += ['--epochs', str(args.epochs)]
+    processes = [
+        subprocess.Popen([*command, '--run', name], stdout=clock.terminal)
+        for name in RUNS
+    ]
+    codes = [process.wait() for process in processes]
+    if any(codes):
+        sys.exit('error: a fine-tuning failed, see above')
+    results = {}
+    for name in RUNS:
+        with open(run_dir(Path(args.out), name) / 'result.pkl', 'rb') as file:
+            results[name] = pickle.load(file)
+    return results
+
+
+def run(args, out, clock):
+    """Train and test everything; return the report."""
     clock.say('training a base on the source domain, every parameter')
     base, on_source, first = run_base(args, out, clock)
-    rows, columns, work_dirs = [first], {}, {}
-    for name, path in RUNS.items():
-        clock.say(f'fine-tuning on the target domain: {name}')
-        work_dir = out / name.replace(' ', '-').lower()
-        cfg = load_config(path, args, work_dir, base)
-        runner, _ = train(cfg, clock, name)
-        clock.say(f'{name}: testing the saved file')
-        file = save_weights_only(find_last(work_dir), work_dir / 'adapter.pth')
-        runner, after = test(cfg, file, name)
-        label = f'{name} + new head'
-        rows.append(row(label, runner, after, file))
-        pictures, truth, found = collect_predictions(runner, 6)
-        columns.setdefault('ground truth', truth)
-        columns[f'{label} (mAP {after[METRICS[0]]:.3f})'] = found
-        work_dirs[label] = work_dir
-    metainfo = runner.test_dataloader.dataset.metainfo
-    draw(out, work_dirs, pictures, columns, metainfo)
+    clock.say('fine-tuning on the target domain: two runs side by side')
+    results = run_targets(args, clock)
+    last = results['FLoRA']
+    columns = {'ground truth': last['truth']}
+    columns.update({r['title']: r['found'] for r in results.values()})
+    work_dirs = {name: run_dir(out, name) for name in RUNS}
+    draw(out, work_dirs, last['pictures'], columns, last['metainfo'])
+    rows = [first, *(result['row'] for result in results.values())]
     return (
-        f'\nWhat trained with FLoRA:\n{parameter_table(runner.model)}\n\n'
+        f'\nWhat trained with FLoRA:\n{last["table"]}\n\n'
         f'On the target domain:\n{comparison(rows)}\n\n'
         f'The full checkpoint has {base.stat().st_size / 1e6:.2f} MB. On its '
         f'own source domain the base reaches box mAP '
@@ -316,15 +277,19 @@ def run(args, out, clock):
 
 
 def main():
-    """Run the demo."""
+    """Run the demo, or one of its fine-tunings."""
     args = parse_args()
     out = Path(args.out)
     out.mkdir(parents=True, exist_ok=True)
-    clock = Clock()
-    clock.say('loading the libraries, drawing the two domains')
-    chatter = out / 'libraries.log'
+    clock = Clock(args.start)
+    if args.run is None:
+        clock.say('loading the libraries, drawing the two domains')
+    chatter = out / f'libraries-{(args.run or "base").replace(" ", "-")}.log'
     with open(chatter, 'w') as file, contextlib.redirect_stdout(file):
         prepare()
+        if args.run is not None:
+            run_target(args, out, clock, args.run)
+            return
         report = run(args, out, clock)
     print(report)
     (out / 'report.txt').write_text(report)

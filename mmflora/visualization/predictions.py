@@ -33,7 +33,7 @@ def draw_predictions(
     classes: Sequence[str],
     palette: Sequence[Sequence[int]],
     out_file: str | Path,
-    min_score: float = 0.5,
+    min_score: float = 0.4,
 ) -> None:
     """Draw one row per picture and one column per model.
 

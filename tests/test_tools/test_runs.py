@@ -16,7 +16,10 @@ FLORA = CONFIGS / 'flora'
 MASK_RCNN = FLORA / 'mask-rcnn_convnextv2-atto_flora-r8_shapes.py'
 ORIENTED = FLORA / 'oriented-rcnn-le90_convnextv2-atto_flora-r8_shapes.py'
 UPERNET = FLORA / 'upernet_convnextv2-atto_flora-r8_shapes-128x128.py'
-EPOCHS = 'train_cfg.max_epochs={0} train_cfg.val_interval=2'
+EPOCHS = (
+    'train_cfg.max_epochs={0} train_cfg.val_interval=2 '
+    'train_dataloader.batch_size=4'
+)
 ITERS = (
     'train_cfg.max_iters={0} train_cfg.val_interval=4 '
     'default_hooks.checkpoint.interval=2 train_dataloader.batch_size=4'
@@ -116,3 +119,30 @@ def losses(text):
 def read_metric(text, stage, name):
     (value,) = re.findall(rf'\({stage}\) .* {name}: (-?[\d.]+)', text)
     return value
+
+
+@SLOW
+def test_convnextv2_large_trains_two_iterations(workspace):
+    """The full-size config on small pictures: every part of it is built."""
+    work = workspace.folder / 'large'
+    coco = 'data/shapes/target/coco/'
+    options = [
+        'train_cfg.max_epochs=1',
+        'default_hooks.logger.interval=1',
+        'model.backbone.init_cfg=None',
+        'model.backbone.allow_random_base=True',
+        'model.backbone.with_cp=True',
+        'train_dataloader.batch_size=4',
+        'train_dataloader.num_workers=0',
+        'train_dataloader.persistent_workers=False',
+        f'train_dataloader.dataset.data_root={coco}',
+        'train_dataloader.dataset.metainfo.classes='
+        'circle,triangle,square,bar,star,cross',
+        'train_dataloader.dataset.pipeline.2.scale=(128,128)',
+    ]
+    (printed,) = workspace.run_tools(
+        ('train.py', FLORA / 'mask-rcnn_convnextv2-l_flora-r16_coco.py')
+        + ('--work-dir', work, '--no-validate', '--cfg-options', *options)
+    )
+    assert len(losses(printed)) == 2
+    assert '4,857,349' in printed
