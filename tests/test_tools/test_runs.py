@@ -6,6 +6,7 @@ configs, test-time augmentation, and mixed precision.
 
 import pickle
 import re
+from pathlib import Path
 
 import pytest
 import torch
@@ -45,14 +46,20 @@ def test_train_resume_and_test(workspace, config, schedule, metric):
     options, (first, last), file, resumed = schedule
     work = workspace.folder / config.stem
     half, whole = work / file.format(first), work / file.format(last)
-    trained, continued, tested = workspace.run_tools(
+    inference = Path(__file__).with_name('inference.py')
+    folder = workspace.folder / 'data/shapes/target/coco/val2017'
+    picture = sorted(folder.iterdir())[0]
+    trained, continued, tested, inferred = workspace.run_tools(
         ('train.py', config, '--work-dir', work, '--cfg-options', EVERY)
         + tuple(options.format(first).split()),
         ('train.py', config, '--work-dir', work, '--resume')
         + ('--cfg-options', EVERY, *options.format(last).split()),
         ('test.py', config, whole, '--work-dir', work)
         + ('--out', work / 'out.pkl'),
+        (inference, config, whole, picture),
     )
+    agreed = re.findall('(.*): weights True, predictions True', inferred)
+    assert len(agreed) == 2, inferred
 
     assert half.is_file()
     assert len(losses(trained)) == len(losses(continued)) == 2
