@@ -49,6 +49,9 @@ def start(project, **environment):
         stderr=subprocess.STDOUT,
         text=True,
         start_new_session=True,
+        # A runner in the background ignores Ctrl-C; what it starts does too,
+        # and no shell can change that.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
 
 
@@ -62,7 +65,7 @@ def stamps(project):
 
 
 def wait_for_a_call(project):
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 60
     while not calls(project):
         assert time.monotonic() < deadline, 'pip was never called'
         time.sleep(0.02)
@@ -70,12 +73,12 @@ def wait_for_a_call(project):
 
 def test_complete_set_up_is_not_repeated(project):
     first = start(project)
-    assert first.wait(30) == 0, first.stdout.read()
+    assert first.wait(120) == 0, first.stdout.read()
     done = calls(project)
     assert len(stamps(project)) == 1
     assert 'onedl-mmcv' in done[1]
     assert 'opencv-python-headless' in done[-2]
-    assert start(project).wait(30) == 0
+    assert start(project).wait(120) == 0
     assert calls(project) == done
 
 
@@ -85,11 +88,11 @@ def test_interrupted_set_up_is_resumed(project, sign):
     process = start(project)
     wait_for_a_call(project)
     os.killpg(process.pid, sign)
-    assert process.wait(30) != 0
+    assert process.wait(120) != 0
     assert not stamps(project)
 
     (project / 'hang').unlink()
-    assert start(project).wait(30) == 0
+    assert start(project).wait(120) == 0
     assert len(calls(project)) == 1 + 5
     assert len(stamps(project)) == 1
 
@@ -103,24 +106,24 @@ def test_two_set_ups_take_turns(project):
     assert len(calls(project)) == 1
     (project / 'hang').unlink()
     os.killpg(first.pid, signal.SIGKILL)
-    assert second.wait(30) == 0
+    assert second.wait(120) == 0
     assert len(calls(project)) == 1 + 5
 
 
 def test_changed_pins_are_installed(project):
-    assert start(project).wait(30) == 0
+    assert start(project).wait(120) == 0
     with (project / 'requirements' / 'constraints.txt').open('a') as file:
         file.write('another==1.0\n')
-    assert start(project).wait(30) == 0
+    assert start(project).wait(120) == 0
     assert len(calls(project)) == 2 * 5
     assert len(stamps(project)) == 1
 
 
 def test_dead_environment_is_made_anew(project):
-    assert start(project).wait(30) == 0
+    assert start(project).wait(120) == 0
     (project / '.venv' / 'bin' / 'python').unlink()
     (project / '.venv' / 'left').touch()
-    assert start(project).wait(30) == 0
+    assert start(project).wait(120) == 0
     assert not (project / '.venv' / 'left').exists()
 
 
@@ -134,7 +137,7 @@ def test_dead_environment_is_made_anew(project):
 )
 def test_what_is_missing_is_named(project, environment, said):
     process = start(project, **environment)
-    assert process.wait(30) == 1
+    assert process.wait(120) == 1
     assert said in process.stdout.read()
     assert not (project / '.venv').exists()
 

@@ -126,7 +126,7 @@ def test_keys_that_do_not_fit_are_logged(caplog, tmp_path):
 
 def test_unknown_name_lists_near_ones():
     with pytest.raises(ValueError, match='resnet18') as caught:
-        build_timm_backbone('resnet_18')
+        build_timm_backbone('resnet_18', (1, 2))
     assert "'resnet_18'" in str(caught.value)
 
 
@@ -135,7 +135,7 @@ def test_model_without_intermediate_features(monkeypatch):
         timm, 'create_model', lambda *_, **__: torch.nn.Linear(2, 2)
     )
     with pytest.raises(ValueError, match='no intermediate features'):
-        build_timm_backbone('resnet18')
+        build_timm_backbone('resnet18', (1, 2))
 
 
 @pytest.mark.parametrize(

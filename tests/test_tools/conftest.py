@@ -1,5 +1,6 @@
 import importlib.util
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -19,12 +20,12 @@ class Workspace:
 
     def run(self, *command, code=0, **environment):
         """Run a command; return what it printed."""
-        import os
-
+        # The scripts start the `python` of the environment that is active.
+        path = f'{Path(sys.executable).parent}:{os.environ["PATH"]}'
         done = subprocess.run(
             [str(word) for word in command],
             cwd=self.folder,
-            env={**os.environ, **environment},
+            env={**os.environ, 'PATH': path, **environment},
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
