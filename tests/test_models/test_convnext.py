@@ -276,3 +276,32 @@ def test_stages_carry_no_classifier():
 def test_signature_documents_every_argument():
     names = list(inspect.signature(ConvNeXt).parameters)
     assert [name for name in names if f'{name}:' not in ConvNeXt.__doc__] == []
+
+
+@pytest.mark.parametrize('channels_last', [False, True])
+def test_features_are_contiguous_for_roi_align(channels_last):
+    """mmcv's RoIAlign reads any other memory format wrongly, silently."""
+    from mmcv.ops import RoIAlign
+
+    arch = dict(depths=(1, 1, 1, 1), dims=(8, 8, 8, 8))
+    net = ConvNeXt(arch, channels_last=channels_last)
+    features = net(torch.randn(2, 3, 64, 64))
+    assert all(feature.is_contiguous() for feature in features)
+    pool = RoIAlign(2, spatial_scale=0.25, sampling_ratio=2, aligned=False)
+    boxes = torch.tensor([[1.0, 0.0, 0.0, 64.0, 64.0]])
+    pooled = pool(features[0].detach(), boxes)
+    whole = features[0][1].detach()
+    # Each half of a 16 x 16 map, sampled at 2 points a side.
+    expected = torch.nn.functional.grid_sample(
+        whole[None],
+        _grid(),
+        align_corners=False,
+    )
+    expected = torch.nn.functional.avg_pool2d(expected, 2)
+    torch.testing.assert_close(pooled, expected, rtol=1e-5, atol=1e-6)
+
+
+def _grid():
+    points = (torch.tensor([2.0, 6.0, 10.0, 14.0]) + 0.5) / 8 - 1
+    x, y = torch.meshgrid(points, points, indexing='xy')
+    return torch.stack([x, y], -1)[None]
