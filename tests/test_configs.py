@@ -29,9 +29,9 @@ RECIPES = {
     ADE: ('AdamW', 1e-4, 0.05, 16, dict(max_iters=160000), 2),
 }
 TWINS = {
-    COCO: 'flora/mask-rcnn_convnextv2-atto_flora-r8_shapes.py',
-    DOTA: 'flora/oriented-rcnn-le90_convnextv2-atto_flora-r8_shapes.py',
-    ADE: 'flora/upernet_convnextv2-atto_flora-r8_shapes-128x128.py',
+    COCO: 'flora/mask-rcnn_convnextv2-atto_flora-r16_shapes.py',
+    DOTA: 'flora/oriented-rcnn-le90_convnextv2-atto_flora-r16_shapes.py',
+    ADE: 'flora/upernet_convnextv2-atto_flora-r16_shapes-128x128.py',
 }
 FULL_SIZE = pytest.mark.parametrize('name', RECIPES)
 # FLoRA of rank 16 and kernel rank 2 on all 112 layers of ConvNeXt-V2-L.

@@ -39,7 +39,7 @@ CONFIGS = ROOT / 'configs'
 BASE = 'full/mask-rcnn_convnextv2-atto_full_shapes-source.py'
 RUNS = {
     'frozen base': 'frozen/mask-rcnn_convnextv2-atto_frozen_shapes.py',
-    'FLoRA': 'flora/mask-rcnn_convnextv2-atto_flora-r8_shapes.py',
+    'FLoRA': 'flora/mask-rcnn_convnextv2-atto_flora-r16_shapes.py',
 }
 
 

@@ -8,9 +8,9 @@ from mmengine.config import Config
 from .conftest import CONFIGS, ROOT
 
 FLORA = CONFIGS / 'flora'
-MASK_RCNN = FLORA / 'mask-rcnn_convnextv2-atto_flora-r8_shapes.py'
-UPERNET = FLORA / 'upernet_convnextv2-atto_flora-r8_shapes-128x128.py'
-ORIENTED = FLORA / 'oriented-rcnn-le90_convnextv2-atto_flora-r8_shapes.py'
+MASK_RCNN = FLORA / 'mask-rcnn_convnextv2-atto_flora-r16_shapes.py'
+UPERNET = FLORA / 'upernet_convnextv2-atto_flora-r16_shapes-128x128.py'
+ORIENTED = FLORA / 'oriented-rcnn-le90_convnextv2-atto_flora-r16_shapes.py'
 BASE = 'work_dirs/shapes_base/base.pth'
 BOXES_ONLY = 'model.roi_head=None'
 

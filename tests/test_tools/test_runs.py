@@ -14,9 +14,9 @@ import torch
 from .conftest import CONFIGS
 
 FLORA = CONFIGS / 'flora'
-MASK_RCNN = FLORA / 'mask-rcnn_convnextv2-atto_flora-r8_shapes.py'
-ORIENTED = FLORA / 'oriented-rcnn-le90_convnextv2-atto_flora-r8_shapes.py'
-UPERNET = FLORA / 'upernet_convnextv2-atto_flora-r8_shapes-128x128.py'
+MASK_RCNN = FLORA / 'mask-rcnn_convnextv2-atto_flora-r16_shapes.py'
+ORIENTED = FLORA / 'oriented-rcnn-le90_convnextv2-atto_flora-r16_shapes.py'
+UPERNET = FLORA / 'upernet_convnextv2-atto_flora-r16_shapes-128x128.py'
 EPOCHS = (
     'train_cfg.max_epochs={0} train_cfg.val_interval=2 '
     'train_dataloader.batch_size=4'

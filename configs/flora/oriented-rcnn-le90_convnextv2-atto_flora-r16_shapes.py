@@ -2,7 +2,7 @@ _base_ = [
     '../_base_/models/oriented-rcnn-le90_convnextv2-atto.py',
     '../_base_/datasets/shapes_dota.py',
     '../_base_/schedules/adamw_shapes.py',
-    '../_base_/methods/flora-r8.py',
+    '../_base_/methods/flora-r16.py',
     '../_base_/default_runtime_mmrotate.py',
 ]
 

@@ -2,7 +2,7 @@ _base_ = [
     '../_base_/models/upernet_convnextv2-atto.py',
     '../_base_/datasets/shapes_ade20k_128x128.py',
     '../_base_/schedules/adamw_shapes_320.py',
-    '../_base_/methods/flora-r8.py',
+    '../_base_/methods/flora-r16.py',
     '../_base_/default_runtime_mmseg.py',
 ]
 

@@ -1,3 +1,0 @@
-_base_ = './flora-r16.py'
-
-method = dict(adapter=dict(rank=8))
