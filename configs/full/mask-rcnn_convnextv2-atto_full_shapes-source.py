@@ -14,20 +14,20 @@ work_dir = 'work_dirs/shapes_base'
 
 model = dict(backbone=dict(_base_.method, init_cfg=None))
 
-train_dataloader = dict(dataset=dict(data_root=data_root))
+train_dataloader = dict(batch_size=4, dataset=dict(data_root=data_root))
 val_dataloader = dict(dataset=dict(data_root=data_root))
 test_dataloader = val_dataloader
 val_evaluator = dict(ann_file=data_root + 'annotations/instances_val2017.json')
 test_evaluator = val_evaluator
 
 # Enough to tell the shapes of the source from each other.
-train_cfg = dict(max_epochs=5, val_interval=5)
+train_cfg = dict(max_epochs=6, val_interval=6)
 param_scheduler = [
     dict(type='LinearLR', start_factor=0.1, by_epoch=False, begin=0, end=20),
     dict(
         type='CosineAnnealingLR',
         begin=0,
-        end=5,
+        end=6,
         eta_min=1e-5,
         by_epoch=True,
         convert_to_iter_based=True,

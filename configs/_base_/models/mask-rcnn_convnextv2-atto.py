@@ -14,6 +14,8 @@ model = dict(
     backbone=dict(
         arch='convnextv2_atto',
         drop_path_rate=0.0,
+        # A sixth faster on a CPU.
+        channels_last=True,
         init_cfg=dict(checkpoint=base_weights, prefix='backbone.'),
     ),
     neck=dict(in_channels=[40, 80, 160, 320], out_channels=64),
