@@ -7,7 +7,7 @@ from enum import Enum
 from torch import nn
 
 from mmflora.adapters import adapted_layers
-from mmflora.checkpoint.base_record import RECORD_NAME, base_records
+from mmflora.checkpoint.base_record import base_records
 
 
 class Role(Enum):
@@ -83,12 +83,3 @@ def component(name: str, backbones: list[str]) -> str:
         if name.startswith(f'{backbone}.') or not backbone:
             return backbone or 'backbone'
     return name.split('.', 1)[0]
-
-
-__all__ = [
-    'RECORD_NAME',
-    'NamedParameter',
-    'Role',
-    'component',
-    'parameter_roles',
-]
