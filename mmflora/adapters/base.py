@@ -1,9 +1,24 @@
 """What an adapter is: one function of a frozen weight."""
 
 from collections.abc import Iterator
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
+
+from .cost import PATHS
+
+
+class LowRank(NamedTuple):
+    """An update as a product of two factors, ΔW = L R.
+
+    Attributes:
+        left: L, shape ``(out, rank)``.
+        right: R, shape ``(rank, in, *kernel)``.
+    """
+
+    left: Tensor
+    right: Tensor
 
 
 class Adapter(nn.Module):
@@ -23,13 +38,29 @@ class Adapter(nn.Module):
             device and type are read, the tensor itself is not kept.
         dropout: Probability with which, in training, entries of the layer's
             input are dropped on the update's path alone.  In ``[0, 1)``.
+        path: How adapted layers compute: ``'folded'``, ``'factored'`` or
+            ``'dense'``, see :mod:`mmflora.adapters.cost`; ``'auto'`` takes
+            the cheapest for the size of the input.  The result is the same
+            up to rounding.
+
+    Attributes:
+        mergeable: Whether the adapter is nothing but an update of the weight.
 
     Raises:
-        ValueError: If ``dropout`` is not in ``[0, 1)``.
+        ValueError: If ``dropout`` is not in ``[0, 1)``, or ``path`` unknown.
     """
 
-    def __init__(self, weight: Tensor, dropout: float = 0.0) -> None:
+    mergeable = True
+
+    def __init__(
+        self, weight: Tensor, dropout: float = 0.0, path: str = 'auto'
+    ) -> None:
         super().__init__()
+        if path not in ('auto', *PATHS):
+            raise ValueError(
+                f'{type(self).__name__}: `path` is one of auto, '
+                f'{", ".join(PATHS)}; got {path!r}.'
+            )
         if not 0.0 <= dropout < 1.0:
             raise ValueError(
                 f'{type(self).__name__}: dropout is a probability in [0, 1), '
@@ -37,6 +68,7 @@ class Adapter(nn.Module):
             )
         self.weight_shape = weight.shape
         self.dropout = float(dropout)
+        self.path = path
 
     @staticmethod
     def parameter_like(weight: Tensor, *shape: int) -> nn.Parameter:
@@ -55,6 +87,14 @@ class Adapter(nn.Module):
     def delta_weight(self) -> Tensor:
         """Return the update ΔW, scaled, in the weight's shape."""
         raise NotImplementedError
+
+    def low_rank(self) -> LowRank | None:
+        """Return the update as two factors, ``None`` if it has no such form.
+
+        Layers that have them compute the gradients without the dense
+        gradient of the weight.
+        """
+        return None
 
     def adapted_weight(self, weight: Tensor) -> Tensor:
         """Return W + ΔW, added in the wider type, in the type of ``weight``.

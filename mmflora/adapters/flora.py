@@ -12,15 +12,14 @@ the size of their mode.
 import math
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, nullcontext
 
-import torch
 from torch import Tensor, nn
 
 from mmflora.registry import ADAPTERS
 
-from .base import Adapter
-from .functional import tucker_to_weight
+from .base import Adapter, LowRank
+from .functional import mode_product, tucker_to_weight
+from .precision import full_precision
 
 
 def tucker_ranks(
@@ -62,13 +61,6 @@ def tucker_ranks(
     )
 
 
-def _full_precision(device_type: str) -> AbstractContextManager[object]:
-    """Leave autocast aside, on devices (other than meta) that know it."""
-    if torch.amp.is_autocast_available(device_type):
-        return torch.autocast(device_type, enabled=False)
-    return nullcontext()
-
-
 @ADAPTERS.register_module()
 class FLoRA(Adapter):
     """Tucker update ΔW = s · G ×1 A1 ×2 A2 … ×N AN (FLoRA, eq. 4).
@@ -84,6 +76,7 @@ class FLoRA(Adapter):
         kernel_rank: Rank of the kernel's modes (the paper's r3).
         scale: The paper's s.
         dropout: See :class:`Adapter`.
+        path: See :class:`Adapter`.
 
     Raises:
         ValueError: If a rank is below 1 or no integer, or if ``scale`` is
@@ -100,8 +93,9 @@ class FLoRA(Adapter):
         kernel_rank: int = 2,
         scale: float = 4.0,
         dropout: float = 0.0,
+        path: str = 'auto',
     ) -> None:
-        super().__init__(weight, dropout)
+        super().__init__(weight, dropout, path)
         if not math.isfinite(scale) or scale == 0:
             raise ValueError(
                 'FLoRA: scale must be finite and not zero, else nothing is '
@@ -130,10 +124,26 @@ class FLoRA(Adapter):
         Autocast is left aside: the update is added to the weight in full
         precision and rounded once, together with it.
         """
-        with _full_precision(self.core.device.type):
+        with full_precision(self.core.device.type):
             return self.scale * tucker_to_weight(
                 self.core, tuple(self.factors)
             )
+
+    def low_rank(self) -> LowRank:
+        """Return ΔW = L R: L is the first factor, R what the others span.
+
+        The rank is the smaller one of the two channel modes for a linear
+        layer, that of the output channels for a kernel.
+        """
+        first, *others = self.factors
+        with full_precision(self.core.device.type):
+            if len(others) == 1 and self.core.shape[1] < self.core.shape[0]:
+                left = self.scale * (first @ self.core)
+                return LowRank(left, others[0].T)
+            right = self.core
+            for mode in reversed(range(1, self.core.dim())):
+                right = mode_product(right, self.factors[mode], mode)
+            return LowRank(self.scale * first, right)
 
     def core_parameters(self) -> Iterator[nn.Parameter]:
         """Yield the Tucker core."""

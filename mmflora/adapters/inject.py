@@ -12,10 +12,10 @@ from torch import nn
 from mmflora.registry import ADAPTERS
 
 from .base import Adapter
-from .layers import AdaptedLayer, adapt_layer, adapted_class
+from .layers import AdaptedLayer, adapt_layer, weight_name, why_not_adapted
 
-# Layers whose weights their parent hands to a fused kernel.
-_BYPASSED: dict[type[nn.Module], tuple[str, ...]] = {
+# Children whose weights their parent hands to a fused kernel.
+_READ: dict[type[nn.Module], tuple[str, ...]] = {
     nn.MultiheadAttention: ('out_proj',),
     nn.TransformerEncoderLayer: ('linear1', 'linear2'),
 }
@@ -80,6 +80,7 @@ def inject(
     options = dict(targets) if isinstance(targets, Mapping) else {}
     _check_options(adapter, options)
     layers = _weighted_layers(model)
+    read = _read_layers(model)
     patterns = _compile(targets, 'targets')
     excluded = _compile(exclude, 'exclude')
     _check_patterns(patterns, layers, 'targets')
@@ -104,7 +105,7 @@ def inject(
     for parameter in model.parameters():
         parameter.requires_grad_(False)
     for (name, layer, _), update in zip(chosen, built, strict=True):
-        adapt_layer(layer, update)
+        adapt_layer(layer, update, read=name in read)
         report.adapted.append(name)
         if update.remark():
             report.remarks[name] = update.remark()
@@ -121,7 +122,7 @@ def adapted_layers(model: nn.Module) -> dict[str, AdaptedLayer]:
 
 
 def _build(config: dict[str, Any], name: str, layer: nn.Module) -> Adapter:
-    weight: Any = layer.weight
+    weight = layer.get_parameter(weight_name(layer))
     options = dict(config)
     kind = options.pop('type')
     # ADAPTERS.build() would look for the toolkit's scope, and warn.
@@ -140,47 +141,48 @@ def _weighted_layers(
 ) -> dict[str, tuple[nn.Module, str]]:
     """Map each layer with a matrix or kernel to why it cannot be adapted."""
     layers: dict[str, tuple[nn.Module, str]] = {}
-    bypassed: dict[str, str] = {}
+    read = _read_layers(model)
     for name, module in model.named_modules():
-        for kind, children in _BYPASSED.items():
-            if isinstance(module, kind):
-                reason = f'{kind.__name__} reads its weight without calling it'
-                prefix = f'{name}.' if name else ''
-                bypassed.update({prefix + child: reason for child in children})
-        bypassed.update(_read_children(name, module))
-        weight = getattr(module, 'weight', None)
-        if not isinstance(weight, nn.Parameter) or weight.dim() < 2:
+        weight = module._parameters.get(weight_name(module))
+        if weight is None or weight.dim() < 2:
             continue
-        reason = bypassed.get(name, '')
-        if isinstance(module, AdaptedLayer):
-            reason = 'it already has an adapter'
-        elif not reason and adapted_class(module) is None:
-            reason = f'{type(module).__name__} has no adapted class'
+        reason = why_not_adapted(module)
+        if not reason and name in read and not isinstance(module, nn.Linear):
+            reason = f'{read[name]} reads its weight without calling it'
         layers[name] = (module, reason)
     return layers
 
 
-def _read_children(name: str, module: nn.Module) -> dict[str, str]:
-    """Find children whose weight the module's own forward pass reads.
+def _read_layers(model: nn.Module) -> dict[str, str]:
+    """Map each layer whose parent reads its weight to the parent's class."""
+    read: dict[str, str] = {}
+    for name, module in model.named_modules():
+        prefix = f'{name}.' if name else ''
+        kind = getattr(module, 'stock_class', type(module))
+        children = _read_children(kind)
+        for parent, names in _READ.items():
+            if isinstance(module, parent):
+                children = [*children, *names]
+        for child in children:
+            if isinstance(getattr(module, child, None), nn.Module):
+                read[prefix + child] = kind.__name__
+    return read
+
+
+def _read_children(kind: type[nn.Module]) -> list[str]:
+    """Find children whose weight the forward pass of a class itself reads.
 
     ``F.linear(x, self.qkv.weight, bias)``, as BEiT and Swin V2 have it, goes
     past the layer and so past its adapter.
     """
     try:
-        source = inspect.getsource(type(module).forward)
+        source = inspect.getsource(kind.forward)
     except (OSError, TypeError):
-        return {}
-    read = re.findall(
+        return []
+    return re.findall(
         r'\bself\.(\w+)\.weight\b(?!\.(?:dtype|device|shape|size|dim)\b)',
         source,
     )
-    prefix = f'{name}.' if name else ''
-    reason = f'{type(module).__name__} reads its weight without calling it'
-    return {
-        prefix + child: reason
-        for child in read
-        if isinstance(getattr(module, child, None), nn.Module)
-    }
 
 
 def _check_adapter(adapter: Mapping[str, Any]) -> None:

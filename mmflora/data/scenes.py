@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from .domains import Color, Domain
 from .shapes import CLASSES, SHAPES, UNIT_BOX, Points, place, plainest_turn
-from .textures import draw_texture
+from .textures import clouds, draw_texture
 
 UNLABELLED = 0
 BACKGROUND = len(CLASSES) + 1
@@ -140,34 +140,31 @@ def _arrange(
 def _fill(
     rng: Generator,
     domain: Domain,
-    colors: tuple[Color, ...],
+    color: Color,
     shape: tuple[int, int],
     side: int,
 ) -> NDArray[np.float32]:
     """Paint an area of the given height and width: ``(*shape, 3)``."""
-    color = np.array(colors[rng.integers(len(colors))], np.float32)
+    first = np.array(color, np.float32)
     if not domain.textured:
-        return np.broadcast_to(color, (*shape, 3)).copy()
-    second = np.clip(color * rng.uniform(0.55, 0.8), 0, 255)
+        return np.broadcast_to(first, (*shape, 3)).copy()
+    second = (first * rng.uniform(0.7, 0.9)).astype(np.float32)
     period = side * rng.uniform(0.045, 0.1)
     field = draw_texture(rng, shape, period)[..., None]
-    return color + (second - color).astype(np.float32) * field
+    return first + (second - first) * field
 
 
 def _finish(
     rng: Generator, domain: Domain, canvas: NDArray[np.float32]
 ) -> NDArray[np.uint8]:
-    """Add light and noise."""
+    """Add light and grain, which are grey."""
     side = canvas.shape[0]
     if domain.shading:
-        corners = rng.uniform(-1, 1, (2, 2)).astype(np.float32)
-        light = cv2.resize(
-            corners, (side, side), interpolation=cv2.INTER_LINEAR
-        )
-        canvas = canvas + domain.shading * light[..., None]
+        patches = clouds(rng, (side, side), side * rng.uniform(0.12, 0.2))
+        canvas = canvas + domain.shading * (2 * patches[..., None] - 1)
     if domain.noise:
         canvas = canvas + domain.noise * rng.standard_normal(
-            canvas.shape, dtype=np.float32
+            (side, side, 1), dtype=np.float32
         )
     return np.clip(np.rint(canvas), 0, 255).astype(np.uint8)
 
@@ -191,12 +188,13 @@ def draw_scene(rng: Generator, domain: Domain, side: int, first: int) -> Scene:
             f'the side in a picture of {side} pixels; make the largest size '
             'of the domain smaller.'
         )
-    canvas = _fill(rng, domain, domain.grounds, (side, side), side)
+    ground = domain.grounds[rng.integers(len(domain.grounds))]
+    canvas = _fill(rng, domain, ground, (side, side), side)
     label_map = np.full((side, side), BACKGROUND, np.uint8)
     for thing, stencil in arranged:
         coverage = stencil.coverage
-        height, width = coverage.shape
-        paint = _fill(rng, domain, domain.inks, (height, width), side)
+        ink = domain.inks[thing.label]
+        paint = _fill(rng, domain, ink, coverage.shape, side)
         area = canvas[stencil.window]
         area += (paint - area) * coverage[..., None]
         labels = label_map[stencil.window]

@@ -10,7 +10,12 @@ from mmengine.logging import print_log
 from mmengine.registry import MODELS as MMENGINE_MODELS
 from torch import nn
 
-from mmflora.adapters import InjectionReport, adapted_layers, inject
+from mmflora.adapters import (
+    InjectionReport,
+    adapted_layers,
+    inject,
+    make_lean,
+)
 from mmflora.adapters.inject import Targets
 from mmflora.checkpoint.adapter_state import (
     attach_record,
@@ -35,6 +40,7 @@ def build_peft_backbone(
     new_params: Iterable[str] = (),
     unused_keys: Iterable[str] = (),
     autocast: str | None = None,
+    lean: bool = False,
     allow_random_base: bool = False,
 ) -> nn.Module:
     """Build a registered backbone and adapt it in place.
@@ -49,6 +55,7 @@ def build_peft_backbone(
         unused_keys: Patterns of keys of the base's file without use here,
             beside classifiers.
         autocast: ``'bfloat16'``, ``'float16'`` or ``None``.
+        lean: Rebuild element-wise outputs instead of keeping them.
         allow_random_base: Allow training over a base without a source.
 
     Returns:
@@ -77,6 +84,7 @@ def build_peft_backbone(
         new_params=new_params,
         unused_keys=unused_keys,
         autocast=autocast,
+        lean=lean,
         allow_random_base=allow_random_base,
     )
 
@@ -90,6 +98,7 @@ def adapt_backbone(
     new_params: Iterable[str] = (),
     unused_keys: Iterable[str] = (),
     autocast: str | None = None,
+    lean: bool = False,
     allow_random_base: bool = False,
 ) -> nn.Module:
     """Load a backbone's base, adapt its layers in place and freeze the rest.
@@ -110,6 +119,9 @@ def adapt_backbone(
             beside classifiers.  Added to those that the backbone declares.
         autocast: ``'bfloat16'`` or ``'float16'``: compute the backbone under
             autocast, with float32 features out.
+        lean: Rebuild the outputs of norms and activations in the backward
+            pass instead of keeping them for the adapted layers, see
+            :mod:`mmflora.adapters.lean`.
         allow_random_base: Allow training over a base without a source; it is
             then saved along in every checkpoint.
 
@@ -142,14 +154,7 @@ def adapt_backbone(
     record = BaseRecord(
         base,
         new_names,
-        method=_plain(
-            dict(
-                adapter=adapter,
-                targets=targets,
-                exclude=exclude,
-                signature=_signature(backbone),
-            )
-        ),
+        method=_method(backbone, adapter, targets, exclude),
         allow_random=allow_random_base,
         stock_shapes=shapes,
         optional=new,
@@ -160,9 +165,30 @@ def adapt_backbone(
         sha256 = content_hash(base_tensors(backbone, record))
         record.set_base(source, sha256, 'init_cfg')
         keep_base(backbone)
+    if lean:
+        make_lean(backbone)
     if autocast is not None:
         run_in_autocast(backbone, autocast)
     return backbone
+
+
+def _method(
+    backbone: nn.Module,
+    adapter: Mapping[str, Any] | None,
+    targets: Targets,
+    exclude: str | Iterable[str],
+) -> dict[str, Any]:
+    """Describe for the record how the base is adapted, in plain types."""
+    described = _plain(
+        dict(
+            adapter=adapter,
+            targets=targets,
+            exclude=exclude,
+            signature=_signature(backbone),
+        )
+    )
+    assert isinstance(described, dict)
+    return described
 
 
 def _signature(backbone: nn.Module) -> str:

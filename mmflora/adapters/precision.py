@@ -1,0 +1,35 @@
+"""The precision in which adapted layers compute."""
+
+from contextlib import AbstractContextManager, nullcontext
+
+import torch
+from torch import Tensor
+
+
+def full_precision(device_type: str) -> AbstractContextManager[object]:
+    """Leave autocast aside, on devices (other than meta) that know it."""
+    if torch.amp.is_autocast_available(device_type):
+        return torch.autocast(device_type, enabled=False)
+    return nullcontext()
+
+
+def compute_dtype(inputs: Tensor, weight: Tensor) -> torch.dtype:
+    """Return the type of the operands of a layer: autocast's, if it is on.
+
+    Args:
+        inputs: The layer's input.
+        weight: The layer's weight; its type counts outside autocast.
+    """
+    device_type = inputs.device.type
+    if (
+        inputs.dtype != torch.float64
+        and torch.amp.is_autocast_available(device_type)
+        and torch.is_autocast_enabled(device_type)
+    ):
+        return torch.get_autocast_dtype(device_type)
+    return weight.dtype
+
+
+def cast(tensor: Tensor | None, dtype: torch.dtype) -> Tensor | None:
+    """Return a tensor in another type, ``None`` for ``None``."""
+    return None if tensor is None else tensor.to(dtype)
