@@ -97,12 +97,15 @@ def _depthwise_weight_gradient(
     swapped = Geometry(
         geometry.dilation, geometry.padding, geometry.stride, geometry.groups
     )
-    total = torch.zeros_like(weight)
-    kernel = [slice(0, size) for size in weight.shape[2:]]
+    # Sums over a batch: in half precision each image's would be rounded away.
+    wide = torch.promote_types(weight.dtype, torch.float32)
+    total = torch.zeros_like(weight, dtype=wide)
     for image, error in zip(inputs, gradient, strict=True):
-        # Where the stride leaves a rest, positions follow that no tap has.
         product = swapped.convolve(image.unsqueeze(0), error.unsqueeze(1))
-        total += product[(0, slice(None), *kernel)].unsqueeze(1)
+        # Where the stride leaves a rest, positions follow that no tap has.
+        for dim, size in enumerate(weight.shape[2:], start=2):
+            product = product.narrow(dim, 0, size)
+        total += product.transpose(0, 1)
     return total
 
 
@@ -129,7 +132,7 @@ class _LowRankLinear(torch.autograd.Function):
                 thin = None
             else:
                 output = F.linear(x, weight.to(dtype), cast(bias, dtype))
-                thin = x.flatten(0, -2) @ right.to(dtype).T
+                thin = _rows(x) @ right.to(dtype).T
                 output.view(-1, len(left)).addmm_(thin, left.to(dtype).T)
         keep(ctx, inputs, weight, left, right, thin)
         return output
@@ -140,8 +143,7 @@ class _LowRankLinear(torch.autograd.Function):
         inputs, weight, left, right, thin = kept(ctx, 4)
         dtype = ctx.dtype
         with full_precision(gradient.device.type):
-            x = inputs.to(dtype).flatten(0, -2)
-            g = gradient.to(dtype).flatten(0, -2)
+            x, g = _rows(inputs.to(dtype)), _rows(gradient.to(dtype))
             u, v = left.to(dtype), right.to(dtype)
             g_thin = g @ u
             to_inputs = to_bias = None
@@ -152,12 +154,17 @@ class _LowRankLinear(torch.autograd.Function):
                     to_inputs = torch.addmm(g @ weight.to(dtype), g_thin, v)
                 to_inputs = to_inputs.view(inputs.shape).to(inputs.dtype)
             if ctx.needs_input_grad[2]:
-                to_bias = gradient.flatten(0, -2).sum(0)
+                to_bias = _rows(gradient).sum(0)
             if thin is None:
                 thin = x @ v.T
             to_left = (g.T @ thin).to(left.dtype)
             to_right = (g_thin.T @ x).to(right.dtype)
         return to_inputs, None, to_bias, to_left, to_right, None
+
+
+def _rows(tensor: Tensor) -> Tensor:
+    """Return ``(..., n)`` as ``(rows, n)``; a vector is one row."""
+    return tensor.flatten(0, -2) if tensor.dim() > 1 else tensor[None]
 
 
 def _fold_linear(
@@ -195,7 +202,8 @@ class _LowRankConv(torch.autograd.Function):
                     x, weight.to(dtype), cast(bias, dtype)
                 )
                 thin = geometry.convolve(x, right.to(dtype))
-                output += _pointwise(thin, left.to(dtype))
+                # Not in place: compiled, the gradients would be lost.
+                output = output + _pointwise(thin, left.to(dtype))
         keep(ctx, inputs, weight, left, right)
         return output
 
@@ -207,7 +215,7 @@ class _LowRankConv(torch.autograd.Function):
         with full_precision(gradient.device.type):
             x, g = inputs.to(dtype), gradient.to(dtype)
             u, v = left.to(dtype), right.to(dtype)
-            g_thin = _pointwise(g, u.T)
+            g_thin = _pointwise(g, u.T.contiguous())
             to_inputs = to_bias = None
             if ctx.needs_input_grad[0]:
                 if ctx.folded:
@@ -237,7 +245,7 @@ def _fold_conv(
 
 def _pointwise(inputs: Tensor, matrix: Tensor) -> Tensor:
     """Multiply the channels (dimension 1) by a matrix ``(out, in)``."""
-    kernel = matrix[(..., *[None] * (inputs.dim() - 2))]
+    kernel = matrix.view(*matrix.shape, *(1,) * (inputs.dim() - 2))
     ones = (1,) * (inputs.dim() - 2)
     return Geometry(ones, (0,) * len(ones), ones).convolve(inputs, kernel)
 
@@ -265,13 +273,13 @@ class _Linear(torch.autograd.Function):
         inputs, weight = kept(ctx, 1)
         to_inputs = to_bias = None
         with full_precision(gradient.device.type):
-            g = gradient.to(ctx.dtype).flatten(0, -2)
+            g = _rows(gradient.to(ctx.dtype))
             if ctx.needs_input_grad[0]:
                 to_inputs = (g @ weight.to(ctx.dtype)).view(inputs.shape)
                 to_inputs = to_inputs.to(inputs.dtype)
-            to_weight = g.T @ inputs.to(ctx.dtype).flatten(0, -2)
+            to_weight = g.T @ _rows(inputs.to(ctx.dtype))
             if ctx.needs_input_grad[2]:
-                to_bias = gradient.flatten(0, -2).sum(0)
+                to_bias = _rows(gradient).sum(0)
         return to_inputs, to_weight.to(weight.dtype), to_bias
 
 

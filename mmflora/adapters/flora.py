@@ -140,7 +140,7 @@ class FLoRA(Adapter):
             if len(others) == 1 and self.core.shape[1] < self.core.shape[0]:
                 left = self.scale * (first @ self.core)
                 return LowRank(left, others[0].T)
-            right = self.core
+            right: Tensor = self.core
             for mode in reversed(range(1, self.core.dim())):
                 right = mode_product(right, self.factors[mode], mode)
             return LowRank(self.scale * first, right)

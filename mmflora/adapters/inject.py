@@ -13,6 +13,7 @@ from mmflora.registry import ADAPTERS
 
 from .base import Adapter
 from .layers import AdaptedLayer, adapt_layer, weight_name, why_not_adapted
+from .lean import make_lean
 
 # Children whose weights their parent hands to a fused kernel.
 _READ: dict[type[nn.Module], tuple[str, ...]] = {
@@ -44,6 +45,7 @@ def inject(
     adapter: Mapping[str, Any],
     targets: Targets = '.*',
     exclude: str | Iterable[str] = (),
+    lean: bool = False,
 ) -> InjectionReport:
     r"""Give the matching layers of a model an adapter, and freeze the rest.
 
@@ -58,6 +60,8 @@ def inject(
             options that replace those of ``adapter`` for the layers that it
             matches; the first match counts.
         exclude: Regular expressions for layers to leave alone.
+        lean: Rebuild in the backward pass what is cheap to rebuild, see
+            :mod:`mmflora.adapters.lean`; else outputs of norms alone.
 
     Returns:
         Which layers were adapted, and which were left out and why.
@@ -109,6 +113,7 @@ def inject(
         report.adapted.append(name)
         if update.remark():
             report.remarks[name] = update.remark()
+    make_lean(model, norms_only=not lean)
     return report
 
 

@@ -8,14 +8,18 @@ back when the adapter is removed.
 
 import math
 from collections.abc import Callable
+from functools import partial
 from typing import Any, ClassVar
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .autograd import Geometry, conv, linear, low_rank_conv, low_rank_linear
 from .base import Adapter, LowRank
 from .cost import choose_path
+from .precision import cast, compute_dtype, full_precision
+from .recompute import leave_recipe
 
 
 class AdaptedLayer(nn.Module):
@@ -115,14 +119,21 @@ class AdaptedLinear(OperatorLayer, nn.Linear):  # type: ignore[misc]
         return linear(inputs, self.adapted_weight(), self.bias)
 
 
-class AdaptedConv(OperatorLayer, nn.modules.conv._ConvNd):  # type: ignore[misc]
-    """What the convolutions of one, two and three dimensions share."""
+class AdaptedConv(OperatorLayer, nn.modules.conv._ConvNd):
+    """What the convolutions of one, two and three dimensions share.
+
+    Attributes:
+        lean: Whether the output of a depthwise convolution, which is cheap,
+            may be rebuilt by what follows instead of being kept.
+    """
+
+    lean: bool = False
 
     def compute(
         self, inputs: Tensor, weight: Tensor, bias: Tensor | None
     ) -> Tensor:
         """Convolve with the layer's stride, padding, dilation and groups."""
-        return self._conv_forward(inputs, weight, bias)  # type: ignore
+        return self._conv_forward(inputs, weight, bias)
 
     def compute_adapted(self, inputs: Tensor) -> Tensor:
         """Convolve by the path that the adapter allows."""
@@ -147,7 +158,15 @@ class AdaptedConv(OperatorLayer, nn.modules.conv._ConvNd):  # type: ignore[misc]
                     geometry,
                     path == 'folded',
                 )
-        return conv(inputs, self.adapted_weight(), self.bias, geometry)
+        weight = self.adapted_weight()
+        output = conv(inputs, weight, self.bias, geometry)
+        if self.lean and 1 < self.groups == self.in_channels:
+            dtype = compute_dtype(inputs, weight)
+            leaves = [inputs, weight.detach()]
+            if self.bias is not None:
+                leaves.append(self.bias.detach())
+            leave_recipe(output, partial(_convolve, geometry, dtype), leaves)
+        return output
 
     def _pad(self, inputs: Tensor) -> tuple[Tensor, Geometry]:
         """Return the input, padded where a convolution cannot do it."""
@@ -167,21 +186,33 @@ class AdaptedConv(OperatorLayer, nn.modules.conv._ConvNd):  # type: ignore[misc]
         )
 
 
-class AdaptedConv1d(AdaptedConv, nn.Conv1d):  # type: ignore[misc]
+def _convolve(
+    geometry: Geometry,
+    dtype: torch.dtype,
+    inputs: Tensor,
+    weight: Tensor,
+    bias: Tensor | None = None,
+) -> Tensor:
+    """Convolve once more, in the precision of the first time."""
+    with full_precision(inputs.device.type):
+        return geometry.convolve(
+            inputs.to(dtype), weight.to(dtype), cast(bias, dtype)
+        )
+
+
+class AdaptedConv1d(AdaptedConv, nn.Conv1d):
     """``nn.Conv1d`` with an adapter, grouped and depthwise included."""
 
 
-class AdaptedConv2d(AdaptedConv, nn.Conv2d):  # type: ignore[misc]
+class AdaptedConv2d(AdaptedConv, nn.Conv2d):
     """``nn.Conv2d`` with an adapter, grouped and depthwise included."""
 
 
-class AdaptedConv3d(AdaptedConv, nn.Conv3d):  # type: ignore[misc]
+class AdaptedConv3d(AdaptedConv, nn.Conv3d):
     """``nn.Conv3d`` with an adapter, grouped and depthwise included."""
 
 
-class AdaptedConvTranspose(
-    OperatorLayer, nn.modules.conv._ConvTransposeNd
-):  # type: ignore[misc]
+class AdaptedConvTranspose(OperatorLayer, nn.modules.conv._ConvTransposeNd):
     """What the transposed convolutions share.
 
     Their weight is ``(in, out / groups, *kernel)``: the modes of an update
@@ -198,15 +229,14 @@ class AdaptedConvTranspose(
         output_size: list[int] | None = None,
     ) -> Tensor:
         """Convolve with the layer's geometry and the output's size."""
-        output_padding = self._output_padding(
-            inputs,
-            output_size,
-            self.stride,
-            self.padding,
-            self.kernel_size,
-            len(self.stride),
-            self.dilation,
+        geometry: dict[str, Any] = dict(
+            stride=self.stride,
+            padding=self.padding,
+            kernel_size=self.kernel_size,
+            num_spatial_dims=len(self.stride),
+            dilation=self.dilation,
         )
+        output_padding = self._output_padding(inputs, output_size, **geometry)
         return type(self).operator(
             inputs,
             weight,
@@ -231,19 +261,19 @@ class AdaptedConvTranspose(
         return self.compute(input, weight, self.bias, output_size)
 
 
-class AdaptedConvTranspose1d(AdaptedConvTranspose, nn.ConvTranspose1d):  # type: ignore[misc]
+class AdaptedConvTranspose1d(AdaptedConvTranspose, nn.ConvTranspose1d):
     """``nn.ConvTranspose1d`` with an adapter."""
 
     operator = staticmethod(F.conv_transpose1d)
 
 
-class AdaptedConvTranspose2d(AdaptedConvTranspose, nn.ConvTranspose2d):  # type: ignore[misc]
+class AdaptedConvTranspose2d(AdaptedConvTranspose, nn.ConvTranspose2d):
     """``nn.ConvTranspose2d`` with an adapter."""
 
     operator = staticmethod(F.conv_transpose2d)
 
 
-class AdaptedConvTranspose3d(AdaptedConvTranspose, nn.ConvTranspose3d):  # type: ignore[misc]
+class AdaptedConvTranspose3d(AdaptedConvTranspose, nn.ConvTranspose3d):
     """``nn.ConvTranspose3d`` with an adapter."""
 
     operator = staticmethod(F.conv_transpose3d)
@@ -261,8 +291,10 @@ class AdaptedEmbedding(AdaptedLayer, nn.Embedding):
         plain = self.padding_idx is None and not self.scale_grad_by_freq
         if update is None or not plain:
             return self._look_up(input, self.adapted_weight())
-        rows = self._look_up(input, update.left) @ update.right
-        return self._look_up(input, self.weight) + rows.to(self.weight.dtype)
+        with full_precision(input.device.type):
+            rows = self._look_up(input, update.left) @ update.right
+        frozen = self._look_up(input, self.weight)
+        return (frozen + rows).to(self.weight.dtype)
 
     def _look_up(self, indices: Tensor, table: Tensor) -> Tensor:
         return F.embedding(
@@ -425,6 +457,7 @@ def restore_layer(layer: AdaptedLayer) -> nn.Module:
     stock = layer.stock_class
     del layer.adapter
     del layer.stock_class
-    vars(layer).pop('adapter_enabled', None)
+    for name in ('adapter_enabled', 'lean'):
+        vars(layer).pop(name, None)
     layer.__class__ = stock  # type: ignore[assignment]
     return layer

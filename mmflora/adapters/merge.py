@@ -108,8 +108,9 @@ def merge(model: nn.Module) -> Merged:
         )
         weight_name = layer.weight_name
         restore_layer(layer)
+        base = before[name].weight
         layer._parameters[weight_name] = nn.Parameter(
-            merged[name].contiguous(), requires_grad=False
+            torch.empty_like(base).copy_(merged[name]), requires_grad=False
         )
     return Merged(before)
 

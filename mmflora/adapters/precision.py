@@ -6,9 +6,15 @@ import torch
 from torch import Tensor
 
 
+@torch.compiler.assume_constant_result
+def _knows_autocast(device_type: str) -> bool:
+    """Say whether a device has autocast; the compiler cannot look inside."""
+    return torch.amp.is_autocast_available(device_type)
+
+
 def full_precision(device_type: str) -> AbstractContextManager[object]:
     """Leave autocast aside, on devices (other than meta) that know it."""
-    if torch.amp.is_autocast_available(device_type):
+    if _knows_autocast(device_type):
         return torch.autocast(device_type, enabled=False)
     return nullcontext()
 
@@ -23,7 +29,7 @@ def compute_dtype(inputs: Tensor, weight: Tensor) -> torch.dtype:
     device_type = inputs.device.type
     if (
         inputs.dtype != torch.float64
-        and torch.amp.is_autocast_available(device_type)
+        and _knows_autocast(device_type)
         and torch.is_autocast_enabled(device_type)
     ):
         return torch.get_autocast_dtype(device_type)

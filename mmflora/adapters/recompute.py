@@ -12,6 +12,7 @@ that activation checkpointing, offloading and DDP see ordinary saved tensors.
 """
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -38,7 +39,7 @@ class Rebuild:
     ) -> None:
         self.step = step
         self.children = tuple(children)
-        self.leaf_count = sum(
+        self.leaf_count: int = sum(
             1 if child is None else child.leaf_count for child in children
         )
         self._users = 0
@@ -124,9 +125,43 @@ def leave_recipe(
 def recipe_of(tensor: Tensor) -> Recipe | None:
     """Return the recipe of a tensor, ``None`` if it has none that holds."""
     recipe: Recipe | None = getattr(tensor, _ATTRIBUTE, None)
-    if recipe is None or recipe.version != tensor._version:
+    if recipe is None:
+        return _recipe_of_view(tensor)
+    return recipe if recipe.version == tensor._version else None
+
+
+def _recipe_of_view(tensor: Tensor) -> Recipe | None:
+    """Return the recipe of a view, such as a permuted activation."""
+    base = tensor._base
+    whole = None if base is None else recipe_of(base)
+    if base is None or whole is None or tensor.dtype != base.dtype:
         return None
+    view = partial(
+        _view_again,
+        base_stride=base.stride(),
+        size=tensor.size(),
+        stride=tensor.stride(),
+        offset=int(tensor.storage_offset()),
+    )
+    rebuild = Rebuild(view, [whole.rebuild])
+    recipe = Recipe(rebuild, whole.leaves, tensor._version)
+    setattr(tensor, _ATTRIBUTE, recipe)
     return recipe
+
+
+def _view_again(
+    base: Tensor,
+    base_stride: tuple[int, ...],
+    size: tuple[int, ...],
+    stride: tuple[int, ...],
+    offset: int,
+) -> Tensor:
+    if base.stride() != base_stride:
+        laid_out = torch.empty_strided(
+            base.shape, base_stride, dtype=base.dtype, device=base.device
+        )
+        base = laid_out.copy_(base)
+    return base.as_strided(size, stride, offset)
 
 
 def keep(ctx: Any, activation: Tensor, *others: Tensor | None) -> None:

@@ -19,7 +19,7 @@ from timm.models import convnext as timm_convnext
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from mmflora.adapters.lean import make_lean, use_memory_efficient_grn
+from mmflora.adapters.lean import use_memory_efficient_grn
 from mmflora.checkpoint.base_weights import load_convnext, pretrained_cfg
 from mmflora.checkpoint.keys import state_shapes
 from mmflora.registry import MODELS
@@ -42,9 +42,6 @@ class ConvNeXt(BaseModule):
         drop_path_rate: Stochastic depth, growing linearly to this rate.
         with_cp: Recompute each block in the backward pass instead of keeping
             its activations.
-        lean: Rebuild the outputs of norms and activations in the backward
-            pass instead of keeping them for the adapted layers, see
-            :mod:`mmflora.adapters.lean`.
         channels_last: Keep convolution weights and activations in the
             channels-last memory format.
         autocast: ``'bfloat16'`` or ``'float16'``: compute under autocast,
@@ -81,7 +78,6 @@ class ConvNeXt(BaseModule):
         out_indices: Sequence[int] = (0, 1, 2, 3),
         drop_path_rate: float = 0.0,
         with_cp: bool = False,
-        lean: bool = False,
         channels_last: bool = False,
         autocast: str | None = None,
         init_cfg: Any = None,
@@ -103,8 +99,6 @@ class ConvNeXt(BaseModule):
         ):
             self.add_module(f'norm{index}', LayerNorm2d(width))
         use_memory_efficient_grn(self)
-        if lean:
-            make_lean(self)
         if channels_last:
             self.to(memory_format=torch.channels_last)
         if autocast is not None:

@@ -10,12 +10,7 @@ from mmengine.logging import print_log
 from mmengine.registry import MODELS as MMENGINE_MODELS
 from torch import nn
 
-from mmflora.adapters import (
-    InjectionReport,
-    adapted_layers,
-    inject,
-    make_lean,
-)
+from mmflora.adapters import InjectionReport, adapted_layers, inject
 from mmflora.adapters.inject import Targets
 from mmflora.checkpoint.adapter_state import (
     attach_record,
@@ -119,9 +114,8 @@ def adapt_backbone(
             beside classifiers.  Added to those that the backbone declares.
         autocast: ``'bfloat16'`` or ``'float16'``: compute the backbone under
             autocast, with float32 features out.
-        lean: Rebuild the outputs of norms and activations in the backward
-            pass instead of keeping them for the adapted layers, see
-            :mod:`mmflora.adapters.lean`.
+        lean: Rebuild in the backward pass what is cheap to rebuild, see
+            :mod:`mmflora.adapters.lean`; else outputs of norms alone.
         allow_random_base: Allow training over a base without a source; it is
             then saved along in every checkpoint.
 
@@ -147,7 +141,7 @@ def adapt_backbone(
     if adapter is None:
         backbone.requires_grad_(False)
     else:
-        report = inject(backbone, adapter, targets, exclude)
+        report = inject(backbone, adapter, targets, exclude, lean)
         _say_report(backbone, report)
     base, new_names = _split_base(backbone, shapes, new)
     _check_train_mode(backbone)
@@ -165,8 +159,6 @@ def adapt_backbone(
         sha256 = content_hash(base_tensors(backbone, record))
         record.set_base(source, sha256, 'init_cfg')
         keep_base(backbone)
-    if lean:
-        make_lean(backbone)
     if autocast is not None:
         run_in_autocast(backbone, autocast)
     return backbone

@@ -21,6 +21,8 @@ class PEFTConvNeXt(ConvNeXt):
         targets: Which layers to adapt; by default every convolution and
             linear layer, as in the paper.
         exclude: Which layers to leave alone.
+        lean: Rebuild in the backward pass what is cheap to rebuild, see
+            :mod:`mmflora.adapters.lean`; else outputs of norms alone.
         allow_random_base: See
             :func:`mmflora.models.peft_backbone.adapt_backbone`.
 
@@ -44,6 +46,7 @@ class PEFTConvNeXt(ConvNeXt):
         adapter: Mapping[str, Any] | None,
         targets: Targets = '.*',
         exclude: str | Iterable[str] = (),
+        lean: bool = False,
         allow_random_base: bool = False,
         **kwargs: Any,
     ) -> None:
@@ -53,6 +56,7 @@ class PEFTConvNeXt(ConvNeXt):
             adapter,
             targets=targets,
             exclude=exclude,
+            lean=lean,
             allow_random_base=allow_random_base,
         )
 
