@@ -160,6 +160,23 @@ def test_twin_has_the_pipeline_of_the_large_one(large, small):
     assert wrapper.constructor == other.constructor
 
 
+@pytest.mark.parametrize(
+    'name', [name for name in ALL if name.startswith('frozen/')]
+)
+def test_frozen_and_flora_differ_by_the_method_alone(name):
+    flora = name.replace('frozen/', 'flora/').replace(
+        '_frozen_', '_flora-r16_'
+    )
+    rest = []
+    for path in (name, flora):
+        cfg = read(path, imports=False).to_dict()
+        method = cfg.pop('method')
+        for key in method:
+            assert cfg['model']['backbone'].pop(key) == method[key]
+        rest.append(cfg)
+    assert rest[0] == rest[1]
+
+
 @pytest.mark.parametrize('name', [name for name in ALL if 'shapes' in name])
 def test_twin_knows_the_generated_classes(name):
     cfg = read(name, imports=False)

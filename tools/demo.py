@@ -117,8 +117,7 @@ def load_config(path, args, work_dir, base=None):
     if base is not None:
         cfg.model.backbone.init_cfg.checkpoint = str(base)
     if args.epochs:
-        cfg.train_cfg.update(max_epochs=args.epochs)
-        cfg.train_cfg.val_interval = args.epochs
+        cfg.train_cfg.max_epochs = args.epochs
         cfg.param_scheduler[-1].end = args.epochs
     return cfg
 
@@ -212,7 +211,7 @@ def run_target(args, out, clock, name):
     clock.say(f'{name}: testing the saved file')
     file = save_weights_only(find_last(work_dir), work_dir / 'adapter.pth')
     runner, after = test(cfg, file, name)
-    pictures, truth, found = collect_predictions(runner, 6)
+    pictures, truth, found = collect_predictions(runner, 4)
     result = dict(
         row=row(f'{name} + new head', runner, after, file),
         title=f'{name}: mAP {after[METRICS[0]]:.3f}',

@@ -81,22 +81,27 @@ def collect_predictions(runner, count):
 
 
 def draw(out, work_dirs, pictures, columns, metainfo):
-    """Draw the curves and the sheet of predictions."""
+    """Draw the curves, and what was found beside the bare pictures."""
+    import numpy as np
+
     from mmflora.visualization import (
         draw_curves,
         draw_predictions,
         read_scalars,
     )
+    from mmflora.visualization.predictions import Instances
 
     draw_curves(
         {name: read_scalars(path) for name, path in work_dirs.items()},
         {'loss': 'training loss', 'coco/bbox_mAP': 'box mAP on the target'},
         out / 'curves.png',
     )
+    nothing = Instances(np.empty((0, 4)), np.empty(0, int))
     draw_predictions(
         pictures,
-        columns,
+        {'picture': [nothing] * len(pictures), **columns},
         metainfo['classes'],
         metainfo['palette'],
         out / 'predictions.png',
+        min_score=0.5,
     )

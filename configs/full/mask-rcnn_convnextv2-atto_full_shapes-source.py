@@ -20,14 +20,14 @@ test_dataloader = val_dataloader
 val_evaluator = dict(ann_file=data_root + 'annotations/instances_val2017.json')
 test_evaluator = val_evaluator
 
-# Enough to tell the shapes of the source from each other.
-train_cfg = dict(max_epochs=6, val_interval=6)
+# Enough to tell the classes of the source from each other.
+train_cfg = dict(max_epochs=3, val_interval=3)
 param_scheduler = [
     dict(type='LinearLR', start_factor=0.1, by_epoch=False, begin=0, end=20),
     dict(
         type='CosineAnnealingLR',
         begin=0,
-        end=6,
+        end=3,
         eta_min=1e-5,
         by_epoch=True,
         convert_to_iter_based=True,

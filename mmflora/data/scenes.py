@@ -193,8 +193,9 @@ def draw_scene(rng: Generator, domain: Domain, side: int, first: int) -> Scene:
     label_map = np.full((side, side), BACKGROUND, np.uint8)
     for thing, stencil in arranged:
         coverage = stencil.coverage
+        height, width = coverage.shape
         ink = domain.inks[thing.label]
-        paint = _fill(rng, domain, ink, coverage.shape, side)
+        paint = _fill(rng, domain, ink, (height, width), side)
         area = canvas[stencil.window]
         area += (paint - area) * coverage[..., None]
         labels = label_map[stencil.window]

@@ -81,17 +81,20 @@ def test_label_map_agrees_with_the_outlines(name):
         assert (labels == BACKGROUND).any()
 
 
-def test_middle_of_an_object_has_its_ink():
-    inks = set(DOMAINS['source'].inks)
-    seen = {label: set() for label in range(len(CLASSES))}
+def test_middle_of_an_object_has_the_ink_of_its_class():
+    seen = set()
     for scene, thing in things('source'):
         x, y = thing.corners.mean(axis=0).astype(int)
         assert scene.label_map[y, x] == thing.label + 1
         color = tuple(scene.image[y, x].tolist())
-        assert color in inks
-        seen[thing.label].add(color)
-    # Colour does not tell the class.
-    assert min(map(len, seen.values())) >= 3
+        assert color == DOMAINS['source'].inks[thing.label]
+        seen.add(color)
+    assert len(seen) == len(CLASSES)
+
+
+@pytest.mark.parametrize('name', DOMAINS)
+def test_every_class_has_an_ink_of_its_own(name):
+    assert len(set(DOMAINS[name].inks)) == len(CLASSES)
 
 
 def test_first_class_is_always_there():
@@ -126,6 +129,28 @@ def test_palettes_do_not_overlap():
     source, target = DOMAINS['source'], DOMAINS['target']
     assert not set(source.inks) & set(target.inks)
     assert not set(source.grounds) & set(target.grounds)
+
+
+def test_lightness_gives_an_object_away_in_the_source_only():
+    gaps = {}
+    for name, domain in DOMAINS.items():
+        inks, grounds = (
+            np.mean(colors, axis=1) for colors in (domain.inks, domain.grounds)
+        )
+        gaps[name] = np.abs(inks[:, None] - grounds)
+    assert gaps['source'].min() > 90
+    assert gaps['target'].max() < 8
+
+
+def test_light_and_grain_are_grey():
+    domain = dataclasses.replace(DOMAINS['target'], textured=False)
+    scene = draw_scene(np.random.default_rng(0), domain, SIDE, 0)
+    ground = scene.image[scene.label_map == BACKGROUND].astype(float)
+    within = ground[((ground > 0) & (ground < 255)).all(axis=1)]
+    assert within.std(axis=0).min() > domain.noise
+    hue = within - within.mean(axis=1, keepdims=True)
+    # Rounding is all that is left.
+    assert hue.std(axis=0).max() < 0.5
 
 
 def test_impossible_size_is_refused():

@@ -1,30 +1,14 @@
 # The generated target domain in the format of ADE20K, at its own size of
 # 128x128, through the pipeline of ade20k_512x512.py.
-_base_ = './ade20k_512x512.py'
+_base_ = ['./ade20k_512x512.py', './shapes.py']
 
 dataset_type = 'BaseSegDataset'
 data_root = 'data/shapes/target/ade/ADEChallengeData2016'
-data_help = 'Write the generated data with `python tools/make_shapes.py`.'
+data_help = _base_.shapes.data_help
 crop_size = (128, 128)
 metainfo = dict(
-    classes=(
-        'circle',
-        'triangle',
-        'square',
-        'bar',
-        'star',
-        'cross',
-        'background',
-    ),
-    palette=[
-        (42, 157, 244),
-        (240, 56, 107),
-        (52, 199, 123),
-        (255, 183, 0),
-        (167, 101, 247),
-        (232, 86, 12),
-        (45, 48, 56),
-    ],
+    classes=(*_base_.shapes.metainfo.classes, 'background'),
+    palette=[*_base_.shapes.metainfo.palette, (45, 48, 56)],
 )
 
 train_pipeline = [

@@ -1,20 +1,10 @@
 # The generated target domain in the format of COCO, at its own size of
 # 128x128, through the pipeline of coco_instance.py.
-_base_ = './coco_instance.py'
+_base_ = ['./coco_instance.py', './shapes.py']
 
 data_root = 'data/shapes/target/coco/'
-data_help = 'Write the generated data with `python tools/make_shapes.py`.'
-metainfo = dict(
-    classes=('circle', 'triangle', 'square', 'bar', 'star', 'cross'),
-    palette=[
-        (42, 157, 244),
-        (240, 56, 107),
-        (52, 199, 123),
-        (255, 183, 0),
-        (167, 101, 247),
-        (232, 86, 12),
-    ],
-)
+data_help = _base_.shapes.data_help
+metainfo = _base_.shapes.metainfo
 
 train_pipeline = [
     dict(type='LoadImageFromFile'),

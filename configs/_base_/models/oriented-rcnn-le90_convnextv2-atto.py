@@ -1,36 +1,20 @@
-# The small twin of oriented-rcnn-le90_convnextv2-l.py: see
-# mask-rcnn_convnextv2-atto.py.
-_base_ = './oriented-rcnn-le90_convnextv2-l.py'
+# The small twin of oriented-rcnn-le90_convnextv2-l.py.
+_base_ = ['./oriented-rcnn-le90_convnextv2-l.py', './convnextv2-atto.py']
 
-base_weights = 'work_dirs/shapes_base/base.pth'
-weights_help = (
-    'Train it with `python tools/train.py '
-    'configs/full/mask-rcnn_convnextv2-atto_full_shapes-source.py`.'
-)
+base_weights = _base_.atto.backbone.init_cfg.checkpoint
+weights_help = _base_.atto.weights_help
 
 model = dict(
-    backbone=dict(
-        arch='convnextv2_atto',
-        drop_path_rate=0.0,
-        init_cfg=dict(checkpoint=base_weights, prefix='backbone.'),
-    ),
-    neck=dict(in_channels=[40, 80, 160, 320], out_channels=64),
-    rpn_head=dict(
-        in_channels=64,
-        feat_channels=64,
-        anchor_generator=dict(scales=[4]),
-    ),
+    backbone=_base_.atto.backbone,
+    neck=_base_.atto.neck,
+    rpn_head=_base_.atto.rpn_head,
     roi_head=dict(
-        bbox_roi_extractor=dict(out_channels=64),
-        bbox_head=dict(in_channels=64, fc_out_channels=256, num_classes=6),
+        bbox_roi_extractor=_base_.atto.roi_extractor,
+        bbox_head=_base_.atto.bbox_head,
     ),
-    train_cfg=dict(
-        rpn=dict(sampler=dict(num=64)),
-        rpn_proposal=dict(nms_pre=200, max_per_img=100),
-        rcnn=dict(sampler=dict(num=32)),
-    ),
+    train_cfg=_base_.atto.train_cfg,
     test_cfg=dict(
-        rpn=dict(nms_pre=200, max_per_img=100),
+        _base_.atto.test_cfg,
         rcnn=dict(nms_pre=200, max_per_img=20),
     ),
 )

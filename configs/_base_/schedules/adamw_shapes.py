@@ -1,5 +1,5 @@
 # A short run on the generated data, counted in epochs.
-train_cfg = dict(type='EpochBasedTrainLoop', max_epochs=8, val_interval=8)
+train_cfg = dict(type='EpochBasedTrainLoop', max_epochs=5, val_interval=1)
 val_cfg = dict(type='ValLoop')
 test_cfg = dict(type='TestLoop')
 
@@ -8,7 +8,7 @@ param_scheduler = [
     dict(
         type='CosineAnnealingLR',
         begin=0,
-        end=8,
+        end=5,
         eta_min=1e-5,
         by_epoch=True,
         convert_to_iter_based=True,
