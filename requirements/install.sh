@@ -188,7 +188,8 @@ step '2/5 MMEngine and MMCV (compiles C++: about 6 minutes on 2 cores)' \
 rm -rf "${TMPDIR:?}"/*
 step '3/5 MMDetection, MMRotate, MMSegmentation, timm, test tools' \
     pip_install --no-build-isolation -r requirements/mminstall.txt \
-    -r requirements/runtime.txt -r requirements/tests.txt
+    -r requirements/runtime.txt -r requirements/tests.txt \
+    -r requirements/benchmarks.txt
 # Both OpenCV builds come as dependencies and share one folder. The one without
 # a window system goes in last: the other needs libGL, which servers lack.
 step '4/5 OpenCV without a window system' \

@@ -57,7 +57,9 @@ def pip(*arguments):
     subprocess.run(command, check=True, capture_output=True)
 
 
-@pytest.mark.parametrize('name', ['build', 'runtime', 'mminstall', 'tests'])
+@pytest.mark.parametrize(
+    'name', ['build', 'runtime', 'mminstall', 'tests', 'benchmarks']
+)
 def test_every_requirement_has_one_pin_inside_its_range(name):
     pins = {}
     for pin in requirements_in('constraints'):

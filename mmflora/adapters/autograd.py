@@ -92,7 +92,8 @@ def _depthwise_weight_gradient(
     The gradient of a depthwise kernel is itself a depthwise convolution: of
     an image with its output gradient as the kernel, stride and dilation
     changing places.  On CPUs the forward kernels of depthwise convolutions
-    are several times faster than those of the weight's gradient.
+    are several times faster than those of the weight's gradient.  Sums over
+    whole images are taken, and returned, in float32 at least.
     """
     swapped = Geometry(
         geometry.dilation, geometry.padding, geometry.stride, geometry.groups

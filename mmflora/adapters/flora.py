@@ -137,13 +137,13 @@ class FLoRA(Adapter):
         """
         first, *others = self.factors
         with full_precision(self.core.device.type):
-            if len(others) == 1 and self.core.shape[1] < self.core.shape[0]:
-                left = self.scale * (first @ self.core)
-                return LowRank(left, others[0].T)
-            right: Tensor = self.core
-            for mode in reversed(range(1, self.core.dim())):
+            core = self.scale * self.core  # small, so that no factor is copied
+            if len(others) == 1 and core.shape[1] < core.shape[0]:
+                return LowRank(first @ core, others[0].T)
+            right = core
+            for mode in reversed(range(1, core.dim())):
                 right = mode_product(right, self.factors[mode], mode)
-            return LowRank(self.scale * first, right)
+            return LowRank(first, right)
 
     def core_parameters(self) -> Iterator[nn.Parameter]:
         """Yield the Tucker core."""

@@ -12,7 +12,13 @@ from torch import nn
 from mmflora.registry import ADAPTERS
 
 from .base import Adapter
-from .layers import AdaptedLayer, adapt_layer, weight_name, why_not_adapted
+from .layers import (
+    AdaptedLayer,
+    adapt_layer,
+    check_adapter,
+    weight_name,
+    why_not_adapted,
+)
 from .lean import make_lean
 
 # Children whose weights their parent hands to a fused kernel.
@@ -103,7 +109,9 @@ def inject(
     _check_chosen(chosen, patterns, report, layers)
 
     built = [
-        _build({**adapter, **options.get(pattern, {})}, name, layer)
+        _build(
+            {**adapter, **options.get(pattern, {})}, name, layer, name in read
+        )
         for name, layer, pattern in chosen
     ]
     for parameter in model.parameters():
@@ -126,19 +134,23 @@ def adapted_layers(model: nn.Module) -> dict[str, AdaptedLayer]:
     }
 
 
-def _build(config: dict[str, Any], name: str, layer: nn.Module) -> Adapter:
+def _build(
+    config: dict[str, Any], name: str, layer: nn.Module, read: bool
+) -> Adapter:
     weight = layer.get_parameter(weight_name(layer))
     options = dict(config)
     kind = options.pop('type')
     # ADAPTERS.build() would look for the toolkit's scope, and warn.
     method = ADAPTERS.get(kind) if isinstance(kind, str) else kind
     try:
-        return method(weight, **options)
+        built = method(weight, **options)
+        check_adapter(layer, built, read)
     except (TypeError, ValueError) as error:
         raise type(error)(
             f"Layer '{name}' ({type(layer).__name__}, weight "
             f'{tuple(weight.shape)}): {error}'
         ) from error
+    return built
 
 
 def _weighted_layers(
@@ -149,7 +161,9 @@ def _weighted_layers(
     read = _read_layers(model)
     for name, module in model.named_modules():
         weight = module._parameters.get(weight_name(module))
-        if weight is None or weight.dim() < 2:
+        # Attention without a packed weight has its matrices apart.
+        apart = weight is None and isinstance(module, nn.MultiheadAttention)
+        if not apart and (weight is None or weight.dim() < 2):
             continue
         reason = why_not_adapted(module)
         if not reason and name in read and not isinstance(module, nn.Linear):

@@ -405,18 +405,15 @@ def _overrides(kind: type, stock: type) -> bool:
     )
 
 
-def adapt_layer(
+def check_adapter(
     layer: nn.Module, adapter: Adapter, read: bool = False
-) -> AdaptedLayer:
-    """Turn a layer into its adapted class, in place.
+) -> type[AdaptedLayer]:
+    """Return the class that a layer would have with an adapter.
 
     Args:
-        layer: A layer for which :func:`adapted_class` names a class.
-        adapter: The update of its weight.
-        read: The layer's parent reads the weight past the forward pass.
-
-    Returns:
-        The same object.
+        layer: See :func:`adapt_layer`.
+        adapter: See :func:`adapt_layer`.
+        read: See :func:`adapt_layer`.
 
     Raises:
         TypeError: If the layer's type cannot be adapted.
@@ -443,6 +440,27 @@ def adapt_layer(
             "dropout=0 through `targets`, such as {'attn': dict(dropout=0.0), "
             "'.*': {}}."
         )
+    return adapted
+
+
+def adapt_layer(
+    layer: nn.Module, adapter: Adapter, read: bool = False
+) -> AdaptedLayer:
+    """Turn a layer into its adapted class, in place.
+
+    Args:
+        layer: A layer for which :func:`adapted_class` names a class.
+        adapter: The update of its weight.
+        read: The layer's parent reads the weight past the forward pass.
+
+    Returns:
+        The same object.
+
+    Raises:
+        TypeError: If the layer's type cannot be adapted.
+        ValueError: If the adapter has dropout, and the layer no place for it.
+    """
+    adapted = check_adapter(layer, adapter, read)
     stock = type(layer)
     layer.__class__ = adapted
     if not isinstance(layer, AdaptedLayer):  # for the type checker

@@ -75,12 +75,21 @@ def make_lean(model: nn.Module, norms_only: bool = False) -> int:
             isinstance(module, AdaptedConv) and not norms_only
         ):
             module.lean = True
-        elif kind in _NORMS or (kind in _ACTIVATIONS and not norms_only):
+        elif kind in _NORMS or (_is_cheap(module) and not norms_only):
             _add_hook(module)
         elif kind not in _LEAN_NORMS.values():
             continue
         count += 1
     return count
+
+
+def _is_cheap(module: nn.Module) -> bool:
+    """Say whether a frozen layer is an activation or depthwise."""
+    if isinstance(module, nn.Conv2d):
+        depthwise = 1 < module.groups == module.in_channels
+        frozen = not module.weight.requires_grad
+        return depthwise and frozen and type(module) is nn.Conv2d
+    return type(module) in _ACTIVATIONS
 
 
 def _add_hook(module: nn.Module) -> None:

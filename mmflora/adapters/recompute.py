@@ -85,17 +85,28 @@ class Recipe:
         rebuild: The steps.
         leaves: The tensors that they start from.
         version: How often the activation had been changed in place; changed
-            again, it is no longer what the recipe gives.
+            again, it is no longer what the recipe gives, and no more if a
+            leaf is.
     """
 
-    __slots__ = ('leaves', 'rebuild', 'version')
+    __slots__ = ('leaf_versions', 'leaves', 'rebuild', 'version')
 
     def __init__(
         self, rebuild: Rebuild, leaves: list[Tensor], version: int
     ) -> None:
         self.rebuild = rebuild
         self.leaves = leaves
+        self.leaf_versions = [leaf._version for leaf in leaves]
         self.version = version
+
+    def holds(self, activation: Tensor) -> bool:
+        """Say whether neither the activation nor a leaf has changed."""
+        return self.version == activation._version and all(
+            version == leaf._version
+            for version, leaf in zip(
+                self.leaf_versions, self.leaves, strict=True
+            )
+        )
 
 
 def leave_recipe(
@@ -118,6 +129,8 @@ def leave_recipe(
         recipe = recipe_of(source)
         children.append(None if recipe is None else recipe.rebuild)
         leaves.extend([source] if recipe is None else recipe.leaves)
+    if any(leaf.is_inference() for leaf in leaves):
+        return  # such tensors cannot be saved for backward
     recipe = Recipe(Rebuild(step, children), leaves, output._version)
     setattr(output, _ATTRIBUTE, recipe)
 
@@ -127,7 +140,7 @@ def recipe_of(tensor: Tensor) -> Recipe | None:
     recipe: Recipe | None = getattr(tensor, _ATTRIBUTE, None)
     if recipe is None:
         return _recipe_of_view(tensor)
-    return recipe if recipe.version == tensor._version else None
+    return recipe if recipe.holds(tensor) else None
 
 
 def _recipe_of_view(tensor: Tensor) -> Recipe | None:

@@ -1,0 +1,225 @@
+"""Whether peft can adapt a layer: by trying, on a copy of its kind.
+
+Peft's refusals come as errors of several types, when it builds a layer, when
+that computes, or never: some combinations of method and layer compute
+something else than the layer they adapt.  So a small copy with random weights
+is adapted, run, randomised, run and merged.
+"""
+
+import copy
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from .catalogue import make_config
+from .graft import detach, shadow_of, wrap
+
+# Settings under which equal layers of other names are adapted otherwise.
+_BY_NAME = ('rank_pattern', 'alpha_pattern', 'feedforward_modules')
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What a trial showed.
+
+    Attributes:
+        refusal: Why the layer cannot be adapted, ``''`` if it can.
+        unmergeable: Why the adapter cannot be merged, ``''`` if it can.
+    """
+
+    refusal: str = ''
+    unmergeable: str = ''
+
+
+class Trials:
+    """Trials of one method with its settings; equal layers are tried once.
+
+    Args:
+        peft_type: The method.
+        options: Its settings.
+    """
+
+    def __init__(self, peft_type: str, options: Mapping[str, Any]) -> None:
+        self.peft_type = peft_type
+        self.options = options
+        self._by_name = any(options.get(name) for name in _BY_NAME)
+        self._known: dict[Any, Verdict] = {}
+
+    def verdict(self, name: str, layer: nn.Module) -> Verdict:
+        """Return whether a layer can be adapted, and merged.
+
+        Args:
+            name: The layer's name in the model.
+            layer: The layer, which stays as it is.
+        """
+        kind = (
+            name if self._by_name else '',
+            type(layer),
+            layer.extra_repr(),
+            tuple(
+                (key, value.shape)
+                for key, value in layer._parameters.items()
+                if value is not None
+            ),
+        )
+        if kind not in self._known:
+            with torch.random.fork_rng(devices=[]), torch.enable_grad():
+                self._known[kind] = self._try(name, layer)
+        return self._known[kind]
+
+    def _try(self, name: str, layer: nn.Module) -> Verdict:
+        if any(value is not None for value in layer._buffers.values()):
+            return Verdict('it keeps statistics, which peft would double')
+        if self.peft_type.upper() == 'LN_TUNING' and _dimensions(layer) > 1:
+            return Verdict('LN_TUNING trains norm layers alone')
+        base = _random_copy(layer)
+        config = make_config(self.peft_type, self.options, [name])
+        before = {key: p.clone() for key, p in base.named_parameters()}
+        shadow = shadow_of(base)
+        try:
+            wrapped = wrap(config, {name: shadow})[name]
+        except (KeyboardInterrupt, MemoryError):
+            raise
+        except Exception as error:  # peft's refusals have every type
+            return Verdict(_reason(error, layer))
+        if wrapped is shadow or not hasattr(wrapped, 'get_base_layer'):
+            return Verdict(f'peft passes over {type(layer).__name__}')
+        for key, parameter in base.named_parameters():
+            if not torch.equal(parameter, before[key]):
+                return Verdict(
+                    'with these options it rewrites the frozen weight'
+                )
+        return _compare(wrapped, base, name)
+
+
+def _compare(wrapped: Any, base: nn.Module, name: str) -> Verdict:
+    """Compare an adapted layer at its start with its base, then merged."""
+    inputs = example_input(base)
+    wrapped.eval()
+    try:
+        with torch.no_grad():
+            expected = base(inputs)
+            start = wrapped(inputs)
+            _randomise(wrapped)
+            adapted = wrapped(inputs)
+    except Exception as error:
+        return Verdict(f'it fails there, {_reason(error, base)}')
+    if adapted.shape != expected.shape:
+        return Verdict(f'its output would have shape {tuple(adapted.shape)}')
+    detach({name: wrapped})
+    unmergeable = _why_unmergeable(wrapped, inputs, adapted)
+    if unmergeable and not _close(start, expected):
+        return Verdict(
+            "peft's layer computes something else than the layer it adapts"
+        )
+    return Verdict(unmergeable=unmergeable)
+
+
+def _why_unmergeable(wrapped: Any, inputs: Tensor, adapted: Tensor) -> str:
+    try:
+        merged = merged_base(wrapped, wrapped.base_layer._parameters)
+        with torch.no_grad():
+            output = merged(inputs)
+    except NotImplementedError as error:
+        return str(error) or 'peft has no merge for it'
+    except Exception as error:
+        return _reason(error, wrapped.get_base_layer())
+    if not _close(output, adapted):
+        return "peft's merged layer computes something else"
+    return ''
+
+
+@torch.no_grad()
+def merged_base(
+    wrapped: Any, parameters: Mapping[str, Tensor | None]
+) -> nn.Module:
+    """Let peft merge a copy of its layer into a copy of the base layer.
+
+    Args:
+        wrapped: Peft's layer, detached; it stays as it is.
+        parameters: The base's parameters.
+
+    Returns:
+        A plain layer.
+    """
+    base = wrapped.base_layer
+    stand_in = shadow_of(base)
+    stand_in.__dict__['_parameters'] = {
+        name: None if value is None else nn.Parameter(value.detach().clone())
+        for name, value in parameters.items()
+    }
+    # Known to the copy, so that the base layer is not copied once more.
+    copied = copy.deepcopy(wrapped, {id(base): stand_in})
+    copied.merge()
+    merged: nn.Module = copied.get_base_layer()
+    return merged
+
+
+def example_input(layer: nn.Module) -> Tensor:
+    """Return a small random input for a layer, float32.
+
+    Args:
+        layer: A linear, convolution, embedding or norm layer.
+    """
+    if isinstance(layer, nn.Embedding):
+        return torch.randint(layer.num_embeddings, (5,))
+    if isinstance(layer, nn.modules.conv._ConvNd):
+        reach = [
+            dilation * (kernel - 1) + 2
+            for dilation, kernel in zip(
+                layer.dilation, layer.kernel_size, strict=True
+            )
+        ]
+        return torch.randn(2, layer.in_channels, *reach)
+    if isinstance(layer, nn.Linear):
+        return torch.randn(3, layer.in_features)
+    weight = layer.get_parameter('weight')
+    if isinstance(layer, nn.GroupNorm) or type(layer).__name__.endswith('2d'):
+        return torch.randn(2, len(weight), 3, 3)
+    return torch.randn(3, *weight.shape)
+
+
+def _dimensions(layer: nn.Module) -> int:
+    weight = layer._parameters.get('weight')
+    return 0 if weight is None else weight.dim()
+
+
+def _random_copy(layer: nn.Module) -> nn.Module:
+    """Return a layer of the same kind with random parameters, float32."""
+    other = shadow_of(layer)
+    other.__dict__['_parameters'] = {
+        name: None if value is None else nn.Parameter(_random(value))
+        for name, value in layer._parameters.items()
+    }
+    return other.eval()
+
+
+def _random(parameter: Tensor) -> Tensor:
+    """Draw a parameter of the size that trained ones have."""
+    fan = parameter[0].numel() if parameter.dim() > 1 else 1
+    return torch.randn(parameter.shape) / max(1.0, fan**0.5)
+
+
+def _randomise(wrapped: Any) -> None:
+    for name, parameter in wrapped.named_parameters():
+        if parameter.requires_grad and not name.startswith('base_layer.'):
+            parameter.add_(torch.randn_like(parameter), alpha=0.1)
+
+
+def _close(one: Tensor, other: Tensor) -> bool:
+    """Say whether float32 results are equal up to rounding."""
+    scale = max(1.0, float(other.abs().max()))
+    return bool((one - other).abs().max() <= 1e-3 * scale)
+
+
+def _reason(error: Exception, layer: nn.Module) -> str:
+    """Return the first sentence of a refusal, without the layer's text."""
+    kind = type(layer).__name__
+    if isinstance(error, KeyError):
+        return f'peft passes over {kind}'
+    text = str(error).replace(str(layer), kind)
+    first = text.strip().split('\n')[0].split('. ')[0].rstrip('.')
+    return f'peft: {first or type(error).__name__}'
