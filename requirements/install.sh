@@ -189,7 +189,7 @@ rm -rf "${TMPDIR:?}"/*
 step '3/5 MMDetection, MMRotate, MMSegmentation, timm, test tools' \
     pip_install --no-build-isolation -r requirements/mminstall.txt \
     -r requirements/runtime.txt -r requirements/tests.txt \
-    -r requirements/benchmarks.txt
+    -r requirements/benchmarks.txt -r requirements/export.txt
 # Both OpenCV builds come as dependencies and share one folder. The one without
 # a window system goes in last: the other needs libGL, which servers lack.
 step '4/5 OpenCV without a window system' \

@@ -1,64 +1,112 @@
 """Every config parses and builds; the full-size ones follow the paper."""
 
+import ast
+import re
+from functools import cache
 from pathlib import Path
 
 import pytest
-import torch
 from mmengine.config import Config
-from mmengine.registry import DATASETS, MODELS, DefaultScope
+from mmengine.registry import DATASETS
 
 import mmflora  # noqa: F401
 from mmflora.adapters import adapted_layers
 from mmflora.data import CLASSES, PALETTE, SEG_CLASSES, SEG_PALETTE
 from mmflora.launch import TOOLKITS, register_toolkit
+from mmflora.parameter_count import build_on_meta, count_model
 from mmflora.preflight import find_dicts
 
 CONFIGS = Path(__file__).parents[1] / 'configs'
 ALL = sorted(
     str(path.relative_to(CONFIGS))
     for path in CONFIGS.glob('*/*.py')
-    if path.parent.name != '_base_'
+    # InternViT's have a grid and a test file of their own.
+    if path.parent.name != '_base_' and 'internvit' not in path.name
 )
-COCO = 'flora/mask-rcnn_convnextv2-l_flora-r16_coco.py'
-DOTA = 'flora/oriented-rcnn-le90_convnextv2-l_flora-r16_dota.py'
-ADE = 'flora/upernet_convnextv2-l_flora-r16_ade20k-512x512.py'
+# Trains the base of the small ones, with a schedule of its own.
+SOURCE = 'full/mask-rcnn_convnextv2-atto_full_shapes-source.py'
+GRID = [name for name in ALL if name != SOURCE]
 # The paper's table 9, and the images per GPU that make the batch on eight.
+COCO = ('mask-rcnn_convnextv2-l', 'coco')
+DOTA = ('oriented-rcnn-le90_convnextv2-l', 'dota')
+ADE = ('upernet_convnextv2-l', 'ade20k-512x512')
 RECIPES = {
     COCO: ('AdamW', 1e-4, 0.05, 32, dict(max_epochs=12), 4),
     DOTA: ('SGD', 5e-3, 1e-4, 16, dict(max_epochs=12), 2),
     ADE: ('AdamW', 1e-4, 0.05, 16, dict(max_iters=160000), 2),
 }
-TWINS = {
-    COCO: 'flora/mask-rcnn_convnextv2-atto_flora-r16_shapes.py',
-    DOTA: 'flora/oriented-rcnn-le90_convnextv2-atto_flora-r16_shapes.py',
-    ADE: 'flora/upernet_convnextv2-atto_flora-r16_shapes-128x128.py',
+SMALL = {
+    COCO: ('mask-rcnn_convnextv2-atto', 'shapes'),
+    DOTA: ('oriented-rcnn-le90_convnextv2-atto', 'shapes'),
+    ADE: ('upernet_convnextv2-atto', 'shapes-128x128'),
 }
-FULL_SIZE = pytest.mark.parametrize('name', RECIPES)
-# FLoRA of rank 16 and kernel rank 2 on all 112 layers of ConvNeXt-V2-L.
-ADAPTERS_L_R16 = 4_857_349
-OUTPUT_NORMS_L = 2 * (192 + 384 + 768 + 1536)
 BASE_L = 196_416_768
+BASE_ATTO = 3_386_760
+# What each method of the paper's table 1 trains in ConvNeXt-V2-L, beside the
+# norms of its outputs: worked out from the shapes of its 112 layers.
+GOLDEN_L = {
+    'frozen': 0,
+    'full': BASE_L,
+    'bitfit': 193_920,
+    'lora-r8': 12_946_080,
+    'lora-r16': 25_892_160,
+    'lora-r32': 51_784_320,
+    'dora-r8': 13_111_392,
+    'dora-r16': 26_057_472,
+    'dora-r32': 51_949_632,
+    'flora-r16': 4_857_349,
+    'flora-r42': 12_840_493,
+    'flora-r83': 25_660_045,
+    'flora-r130': 40_703_053,
+}
+# These are in all three small settings, every method in Mask R-CNN's.
+IN_ALL_SMALL = (
+    'frozen',
+    'full',
+    'bitfit',
+    'lora-r8',
+    'dora-r8',
+    'flora-r16',
+)
+# The stock backbone, which has no method.
+PLAIN = {'plain'}
+OUTPUT_NORMS_L = 2 * (192 + 384 + 768 + 1536)
 # Neck and heads, counted when the configs were written.
 HEADS_L = {COCO: 20_642_544, DOTA: 17_611_306, ADE: 38_761_772}
 # UperNet's own heads are a fifth of the frozen backbone.
 SMALLER_L = {COCO: 8.51, DOTA: 9.52, ADE: 5.39}
 
 
-def read(name, imports=True):
-    path = str(CONFIGS / name)
-    return Config.fromfile(path, import_custom_modules=imports)
+def path_of(setting, method):
+    """Return the name of a cell of the grid."""
+    folder = re.sub(r'-r\d+$', '', method)
+    return f'{folder}/{setting[0]}_{method}_{setting[1]}.py'
 
 
-def build(cfg):
-    """Build the model without memory and without base weights."""
-    register_toolkit(cfg)
-    for _, module in find_dicts(cfg.model, 'model'):
-        module.pop('init_cfg', None)
-    with (
-        DefaultScope.overwrite_default_scope(cfg.default_scope),
-        torch.device('meta'),
-    ):
-        return MODELS.build(cfg.model)
+def parts_of(name):
+    """Split a name into its setting (model and backbone, data), method."""
+    model, backbone, method, data = Path(name).stem.split('_')
+    return (f'{model}_{backbone}', data), method
+
+
+TABLE_1 = {
+    path_of(setting, method): (setting, method)
+    for setting in RECIPES
+    for method in GOLDEN_L
+}
+FULL_SIZE = pytest.mark.parametrize('name', TABLE_1)
+
+
+@cache
+def read(name):
+    """Return a config; not to be changed."""
+    return Config.fromfile(str(CONFIGS / name))
+
+
+@cache
+def built(name):
+    """Return the model of a config, without memory; not to be changed."""
+    return build_on_meta(read(name))
 
 
 def count(module, trainable=True):
@@ -80,25 +128,70 @@ def names_of(cfg, loader):
     return dataset.data_root, dataset.get('ann_file'), dataset.data_prefix
 
 
+def code_lines(name):
+    text = (CONFIGS / name).read_text()
+    return [line for line in text.splitlines() if line and line[0] != '#']
+
+
+def bases_of(name):
+    """Return the files that a config's `_base_` lists, by folder."""
+    tree = ast.parse((CONFIGS / name).read_text())
+    bases = ast.literal_eval(tree.body[0].value)
+    return {Path(base).parent.name: Path(base).stem for base in bases}
+
+
 @pytest.mark.parametrize('name', ALL)
 def test_config_builds(name):
-    cfg = read(name)
-    stem = Path(name).stem
-    method = 'full' if name.startswith('full/') else stem.split('_')[2]
-    assert cfg.default_scope in TOOLKITS
-    assert name.split('/')[0] == method.split('-')[0]
-    assert stem.count('_') == 3, 'model_backbone_method_data'
-    model = build(cfg)
-    assert count(model, trainable=False) > count(model.backbone)
-    assert bool(adapted_layers(model.backbone)) == (method[:5] == 'flora')
+    model = built(name)
+    counted = count_model(model)
+    trains = name == SOURCE or parts_of(name)[1] != 'frozen'
+    assert (counted.method > 0) == trains
+    assert counted.base in (BASE_L, BASE_ATTO)
+    assert counted.total > counted.base + counted.neck + counted.heads
     for heads in model.children():
         if heads is not model.backbone:
-            assert count(heads) == count(heads, trainable=False)
+            assert all(p.requires_grad for p in heads.parameters())
+
+
+@pytest.mark.parametrize('name', GRID)
+def test_name_says_what_the_config_is_made_of(name):
+    setting, method = parts_of(name)
+    assert name == path_of(setting, method)
+    assert read(name).default_scope in TOOLKITS
+    bases = bases_of(name)
+    assert bases['models'] == setting[0]
+    assert bases['methods'] == method
+    rank = re.search(r'-r(\d+)$', method)
+    adapter = read(name).model.backbone.get('adapter') or {}
+    own = adapter.get('rank', adapter.get('r'))
+    assert own == (int(rank[1]) if rank else None)
+
+
+@pytest.mark.parametrize('name', GRID)
+def test_config_is_its_bases_and_no_more(name):
+    lines = code_lines(name)
+    assert len(lines) == 8
+    assert lines[-1] == 'model = dict(backbone=_base_.method)'
+    assert len(bases_of(name)) == 5
+
+
+def test_grid_has_every_row_of_the_tables():
+    small = {
+        path_of(setting, method)
+        for setting in SMALL.values()
+        for method in IN_ALL_SMALL
+    }
+    methods = {path.stem for path in (CONFIGS / '_base_/methods').glob('*.py')}
+    ranks = set(GOLDEN_L) - set(IN_ALL_SMALL)
+    mask_rcnn = {
+        path_of(SMALL[COCO], method) for method in methods - ranks - PLAIN
+    }
+    assert TABLE_1.keys() | small | mask_rcnn == set(GRID)
 
 
 @pytest.mark.parametrize('name', ALL)
 def test_evaluator_reads_the_data_of_its_loader(name):
-    cfg = read(name, imports=False)
+    cfg = read(name)
     for stage in ('val', 'test'):
         ann_file = cfg[f'{stage}_evaluator'].get('ann_file')
         root, annotations, _ = names_of(cfg, f'{stage}_dataloader')
@@ -112,8 +205,9 @@ def test_evaluator_reads_the_data_of_its_loader(name):
 
 @FULL_SIZE
 def test_full_size_follows_the_recipe(name):
-    optimizer, lr, decay, batch, schedule, per_gpu = RECIPES[name]
-    cfg = read(name, imports=False)
+    setting, _ = TABLE_1[name]
+    optimizer, lr, decay, batch, schedule, per_gpu = RECIPES[setting]
+    cfg = read(name)
     chosen = cfg.optim_wrapper.optimizer
     assert (chosen.type, chosen.lr, chosen.weight_decay) == (
         optimizer,
@@ -129,30 +223,37 @@ def test_full_size_follows_the_recipe(name):
     hook = cfg.default_hooks.checkpoint
     assert hook.type == 'mmflora.AdapterCheckpointHook'
     assert cfg.model.backbone.autocast == 'bfloat16'
-    assert cfg.model.backbone.adapter == dict(
-        type='FLoRA', rank=16, kernel_rank=2, scale=4.0
-    )
 
 
 @FULL_SIZE
 def test_full_size_has_the_golden_counts(name):
-    model = build(read(name))
-    layers = adapted_layers(model.backbone).values()
-    assert len(layers) == 112
-    assert sum(count(layer.adapter) for layer in layers) == ADAPTERS_L_R16
-    trained = ADAPTERS_L_R16 + OUTPUT_NORMS_L
-    assert count(model.backbone) == trained
-    assert count(model.backbone, trainable=False) == BASE_L + trained
-    assert count(model) == trained + HEADS_L[name]
-    # What a file of adapters holds, against one of the whole model.
-    whole = BASE_L + OUTPUT_NORMS_L + HEADS_L[name]
-    ratio = whole / count(model)
-    assert ratio == pytest.approx(SMALLER_L[name], abs=0.01)
+    setting, method = TABLE_1[name]
+    counted = count_model(built(name))
+    assert counted.base == BASE_L
+    assert counted.method == GOLDEN_L[method]
+    assert counted.new == OUTPUT_NORMS_L
+    assert counted.neck + counted.heads == HEADS_L[setting]
 
 
-@pytest.mark.parametrize(('large', 'small'), TWINS.items())
+def test_flora_is_as_the_paper_sets_it():
+    name = path_of(COCO, 'flora-r16')
+    assert read(name).model.backbone.adapter == dict(
+        type='FLoRA', rank=16, kernel_rank=2, scale=4.0
+    )
+    assert len(adapted_layers(built(name).backbone)) == 112
+
+
+@pytest.mark.parametrize('setting', RECIPES, ids=lambda pair: pair[1])
+def test_a_file_of_adapters_is_smaller(setting):
+    counted = count_model(built(path_of(setting, 'flora-r16')))
+    ratio = counted.full_bytes / counted.file_bytes
+    assert ratio == pytest.approx(SMALLER_L[setting], abs=0.01)
+
+
+@pytest.mark.parametrize(('large', 'small'), SMALL.items())
 def test_twin_has_the_pipeline_of_the_large_one(large, small):
-    cfg, twin = read(large, imports=False), read(small, imports=False)
+    cfg = read(path_of(large, 'flora-r16'))
+    twin = read(path_of(small, 'flora-r16'))
     for loader in ('train_dataloader', 'val_dataloader'):
         assert pipeline_types(cfg, loader) == pipeline_types(twin, loader)
     assert cfg.default_scope == twin.default_scope
@@ -160,26 +261,24 @@ def test_twin_has_the_pipeline_of_the_large_one(large, small):
     assert wrapper.constructor == other.constructor
 
 
-@pytest.mark.parametrize(
-    'name', [name for name in ALL if name.startswith('frozen/')]
-)
-def test_frozen_and_flora_differ_by_the_method_alone(name):
-    flora = name.replace('frozen/', 'flora/').replace(
-        '_frozen_', '_flora-r16_'
-    )
+@pytest.mark.parametrize('name', GRID)
+def test_methods_differ_by_the_method_alone(name):
+    setting, _ = parts_of(name)
     rest = []
-    for path in (name, flora):
-        cfg = read(path, imports=False).to_dict()
+    for path in (name, path_of(setting, 'frozen')):
+        cfg = read(path).to_dict()
         method = cfg.pop('method')
         for key in method:
             assert cfg['model']['backbone'].pop(key) == method[key]
+        for key in ('type', 'adapter', 'targets', 'exclude'):
+            cfg['model']['backbone'].pop(key, None)
         rest.append(cfg)
     assert rest[0] == rest[1]
 
 
 @pytest.mark.parametrize('name', [name for name in ALL if 'shapes' in name])
 def test_twin_knows_the_generated_classes(name):
-    cfg = read(name, imports=False)
+    cfg = read(name)
     segmentation = cfg.default_scope == 'mmseg'
     classes = SEG_CLASSES if segmentation else CLASSES
     palette = SEG_PALETTE if segmentation else PALETTE
@@ -196,8 +295,8 @@ def test_twin_knows_the_generated_classes(name):
 
 
 def test_large_ones_know_the_classes_of_their_data():
-    for name, expected in ((COCO, 80), (DOTA, 15), (ADE, 150)):
-        cfg = read(name)
+    for setting, expected in ((COCO, 80), (DOTA, 15), (ADE, 150)):
+        cfg = read(path_of(setting, 'frozen'))
         register_toolkit(cfg)
         kind = cfg.val_dataloader.dataset.type
         dataset = DATASETS.get(f'{cfg.default_scope}.{kind}')

@@ -58,7 +58,8 @@ def pip(*arguments):
 
 
 @pytest.mark.parametrize(
-    'name', ['build', 'runtime', 'mminstall', 'tests', 'benchmarks']
+    'name',
+    ['build', 'runtime', 'mminstall', 'peft', 'tests', 'benchmarks', 'export'],
 )
 def test_every_requirement_has_one_pin_inside_its_range(name):
     pins = {}

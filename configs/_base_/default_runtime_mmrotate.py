@@ -1,7 +1,9 @@
 # MMRotate's runtime, with mmflora's modules and its checkpoints.
 _base_ = 'mmrotate::_base_/default_runtime.py'
 
-custom_imports = dict(imports=['mmflora'], allow_failed_imports=False)
+custom_imports = dict(
+    imports=['mmflora', 'mmflora.evaluation'], allow_failed_imports=False
+)
 
 custom_hooks = [
     # Stops after the first iteration if an adapter gets no gradient.

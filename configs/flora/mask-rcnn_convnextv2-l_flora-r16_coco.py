@@ -6,6 +6,4 @@ _base_ = [
     '../_base_/default_runtime_mmdet.py',
 ]
 
-# bfloat16 inside the backbone, float32 features out of it, which the operators
-# of the heads need. On a GPU without bfloat16: autocast=None.
-model = dict(backbone=dict(_base_.method, autocast='bfloat16'))
+model = dict(backbone=_base_.method)

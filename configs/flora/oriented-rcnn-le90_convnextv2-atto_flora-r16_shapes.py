@@ -6,5 +6,4 @@ _base_ = [
     '../_base_/default_runtime_mmrotate.py',
 ]
 
-custom_imports = dict(imports=['mmflora', 'mmflora.evaluation'])
 model = dict(backbone=_base_.method)

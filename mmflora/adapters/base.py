@@ -1,12 +1,16 @@
 """What an adapter is: one function of a frozen weight."""
 
-from collections.abc import Iterator
-from typing import NamedTuple
+from collections.abc import Iterator, Mapping
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from .cost import PATHS
+
+
+class CannotAdapt(ValueError):  # noqa: N818
+    """Says why a method leaves a layer out; injection goes on without it."""
 
 
 class LowRank(NamedTuple):
@@ -21,54 +25,63 @@ class LowRank(NamedTuple):
     right: Tensor
 
 
-class Adapter(nn.Module):
-    """The trainable update of one frozen weight.
+class AdapterBase(nn.Module):
+    """What all modules share that a method adds to a model.
 
-    A method subclasses it in one file, registers in ``ADAPTERS`` and says
-    what its update is in :meth:`delta_weight`; forward passes, merging and
-    analysis call that and know no other formula.  Dimensions come from the
-    weight's shape, never from a layer's ``in_channels``, so that grouped and
-    depthwise convolutions need no special case.
-
-    Every parameter of an adapter is trainable and belongs to the adapter:
-    nothing is guessed from parameter names.
-
-    Args:
-        weight: The frozen weight, of any number of dimensions.  Its shape,
-            device and type are read, the tensor itself is not kept.
-        dropout: Probability with which, in training, entries of the layer's
-            input are dropped on the update's path alone.  In ``[0, 1)``.
-        path: How adapted layers compute: ``'folded'``, ``'factored'`` or
-            ``'dense'``, see :mod:`mmflora.adapters.cost`; ``'auto'`` takes
-            the cheapest for the size of the input.  The result is the same
-            up to rounding.
+    They are registered in ``ADAPTERS`` and stand as the child ``adapter`` of
+    the layer or block that they adapt.  Every parameter of one trains and is
+    the adapter's own: nothing is guessed from parameter names.
 
     Attributes:
-        mergeable: Whether the adapter is nothing but an update of the weight.
-
-    Raises:
-        ValueError: If ``dropout`` is not in ``[0, 1)``, or ``path`` unknown.
+        paper: Where the method comes from.
+        mergeable: Whether the adapter is nothing but an update of the weight
+            and bias of its layer.
+        why_not_mergeable: Why it is not, for the error.
     """
 
-    mergeable = True
+    paper: ClassVar[str] = ''
+    mergeable: bool = True
+    why_not_mergeable: str = ''
 
-    def __init__(
-        self, weight: Tensor, dropout: float = 0.0, path: str = 'auto'
-    ) -> None:
-        super().__init__()
-        if path not in ('auto', *PATHS):
-            raise ValueError(
-                f'{type(self).__name__}: `path` is one of auto, '
-                f'{", ".join(PATHS)}; got {path!r}.'
-            )
-        if not 0.0 <= dropout < 1.0:
-            raise ValueError(
-                f'{type(self).__name__}: dropout is a probability in [0, 1), '
-                f'got {dropout!r}.'
-            )
-        self.weight_shape = weight.shape
-        self.dropout = float(dropout)
-        self.path = path
+    @classmethod
+    def build_all(
+        cls, layers: Mapping[str, nn.Module], **options: Any
+    ) -> dict[str, Any]:
+        """Build one adapter for each layer.
+
+        Methods whose layers share parameters override this; others
+        :meth:`for_layer`.
+
+        Args:
+            layers: The layers by their names in the model, unchanged.
+            **options: The method's settings.
+
+        Returns:
+            By name an adapter, or a text: why the method leaves it out.
+
+        Raises:
+            TypeError: If the method has no such setting.
+            ValueError: If it refuses one; the layer is named.
+        """
+        built: dict[str, Any] = {}
+        for name, layer in layers.items():
+            try:
+                built[name] = cls.for_layer(layer, **options)
+            except CannotAdapt as reason:
+                built[name] = str(reason)
+            except (TypeError, ValueError) as error:
+                place = describe_layer(name, layer)
+                raise type(error)(f'{place}: {error}') from error
+        return built
+
+    @classmethod
+    def for_layer(cls, layer: nn.Module, **options: Any) -> 'AdapterBase':
+        """Build the adapter of one layer.
+
+        Raises:
+            CannotAdapt: If the method leaves such layers out.
+        """
+        raise NotImplementedError
 
     @staticmethod
     def parameter_like(weight: Tensor, *shape: int) -> nn.Parameter:
@@ -83,26 +96,6 @@ class Adapter(nn.Module):
         return nn.Parameter(
             torch.empty(*shape, dtype=dtype, device=weight.device)
         )
-
-    def delta_weight(self) -> Tensor:
-        """Return the update ΔW, scaled, in the weight's shape."""
-        raise NotImplementedError
-
-    def low_rank(self) -> LowRank | None:
-        """Return the update as two factors, ``None`` if it has no such form.
-
-        Layers that have them compute the gradients without the dense
-        gradient of the weight.
-        """
-        return None
-
-    def adapted_weight(self, weight: Tensor) -> Tensor:
-        """Return W + ΔW, added in the wider type, in the type of ``weight``.
-
-        Args:
-            weight: The frozen weight W.
-        """
-        return (weight + self.delta_weight()).to(weight.dtype)
 
     def signature(self) -> str:
         """Return what gives the parameters their meaning: method, settings.
@@ -127,3 +120,164 @@ class Adapter(nn.Module):
         an optimizer may give them a learning rate of their own.
         """
         return iter(())
+
+    def follow(self, layer: nn.Module) -> None:
+        """Start anew where another base took the place of the first.
+
+        Only for methods whose start depends on the frozen weight.
+        """
+
+
+def describe_layer(name: str, layer: nn.Module) -> str:
+    """Return a layer's name, type and weight, as errors begin."""
+    weight = layer._parameters.get('weight')
+    if weight is None:
+        weight = layer._parameters.get('in_proj_weight')
+    shape = '' if weight is None else f', weight {tuple(weight.shape)}'
+    return f"Layer '{name}' ({type(layer).__name__}{shape})"
+
+
+class Adapter(AdapterBase):
+    """The trainable update of one frozen weight.
+
+    A method subclasses it in one file, registers in ``ADAPTERS`` and says
+    what its update is in :meth:`delta_weight`; forward passes, merging and
+    analysis call that and know no other formula.  Dimensions come from the
+    weight's shape, never from a layer's ``in_channels``, so that grouped and
+    depthwise convolutions need no special case.
+
+    Args:
+        weight: The frozen weight, of any number of dimensions.  Its shape,
+            device and type are read, the tensor itself is not kept.
+        dropout: Probability with which, in training, entries of the layer's
+            input are dropped on the update's path alone.  In ``[0, 1)``.
+        path: How adapted layers compute: ``'folded'``, ``'factored'`` or
+            ``'dense'``, see :mod:`mmflora.adapters.cost`; ``'auto'`` takes
+            the cheapest for the size of the input.  The result is the same
+            up to rounding.
+
+    Attributes:
+        additive: Whether the adapted weight is W + ΔW with ΔW apart from W.
+
+    Raises:
+        ValueError: If ``dropout`` is not in ``[0, 1)``, or ``path`` unknown.
+    """
+
+    additive: ClassVar[bool] = True
+
+    def __init__(
+        self, weight: Tensor, dropout: float = 0.0, path: str = 'auto'
+    ) -> None:
+        super().__init__()
+        if path not in ('auto', *PATHS):
+            raise ValueError(
+                f'{type(self).__name__}: `path` is one of auto, '
+                f'{", ".join(PATHS)}; got {path!r}.'
+            )
+        if not 0.0 <= dropout < 1.0:
+            raise ValueError(
+                f'{type(self).__name__}: dropout is a probability in [0, 1), '
+                f'got {dropout!r}.'
+            )
+        self.weight_shape = weight.shape
+        self.dropout = float(dropout)
+        self.path = path
+
+    @classmethod
+    def for_layer(cls, layer: nn.Module, **options: Any) -> 'Adapter':
+        """Build the adapter of one layer from its weight."""
+        return cls(frozen_weight(layer), **options)
+
+    @classmethod
+    def looks_at(cls, layer: nn.Module, **options: Any) -> bool:
+        """Say whether a layer is of a kind that the method deals with.
+
+        By default these are all with a matrix or a kernel; others are passed
+        over in silence.
+
+        Args:
+            layer: Any module.
+            **options: The method's settings.
+        """
+        if isinstance(layer, nn.MultiheadAttention):
+            return True
+        weight = layer._parameters.get('weight')
+        return weight is not None and weight.dim() >= 2
+
+    def layer_class(self, layer: nn.Module) -> type[nn.Module] | None:
+        """Return the class that a layer takes on, ``None`` for the usual."""
+        return None
+
+    def delta_weight(self) -> Tensor:
+        """Return the update ΔW, scaled, in the weight's shape.
+
+        Where the method is not additive, it is the part that is added before
+        the weight is changed otherwise.
+        """
+        raise NotImplementedError
+
+    def low_rank(self) -> LowRank | None:
+        """Return the update as two factors, ``None`` if it has no such form.
+
+        Layers that have them compute the gradients without the dense
+        gradient of the weight.
+        """
+        return None
+
+    def adapted_weight(self, weight: Tensor) -> Tensor:
+        """Return W + ΔW, added in the wider type, in the type of ``weight``.
+
+        Args:
+            weight: The frozen weight W.
+        """
+        return (weight + self.delta_weight()).to(weight.dtype)
+
+    def adapted_bias(self, bias: Tensor | None) -> Tensor | None:
+        """Return the layer's bias, adapted; by default as it is.
+
+        Args:
+            bias: The frozen bias, ``None`` where the layer has none.
+        """
+        return bias
+
+    def output_scale(self, weight: Tensor) -> Tensor | None:
+        """Return g, where the adapted weight is g ⊙ (W + L R) by rows.
+
+        Layers then take the fast path of ``low_rank()`` and scale the output
+        channels; ``None`` where nothing is scaled.
+
+        Args:
+            weight: The frozen weight W.
+
+        Returns:
+            Shape ``(out,)``, or ``None``.
+        """
+        return None
+
+    def forward_layer(
+        self, layer: nn.Module, inputs: Tensor, *arguments: Any
+    ) -> Tensor | None:
+        """Compute the layer, or return ``None``: it does it by its weight.
+
+        A method may know a cheaper way than through :meth:`adapted_weight`;
+        both give the same.
+
+        Args:
+            layer: The adapted layer, whose ``compute`` is its operator.
+            inputs: Its input.
+            *arguments: What else its forward pass was given.
+        """
+        return None
+
+
+def frozen_weight(layer: nn.Module) -> Tensor:
+    """Return the weight of a layer that an adapter updates.
+
+    Raises:
+        AttributeError: If it has none.
+    """
+    attention = isinstance(layer, nn.MultiheadAttention)
+    weight = layer._parameters['in_proj_weight' if attention else 'weight']
+    if weight is None:
+        raise AttributeError(f'{type(layer).__name__} has no weight')
+    return weight

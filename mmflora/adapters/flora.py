@@ -86,6 +86,8 @@ class FLoRA(Adapter):
         >>> adapter = dict(type='FLoRA', rank=16, kernel_rank=2, scale=4.0)
     """
 
+    paper = 'Si et al., 2025, arXiv:2405.14739'
+
     def __init__(
         self,
         weight: Tensor,

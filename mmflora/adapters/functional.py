@@ -56,3 +56,67 @@ def tucker_to_weight(core: Tensor, factors: Sequence[Tensor]) -> Tensor:
     for mode in reversed(range(len(factors))):
         weight = mode_product(weight, factors[mode], mode)
     return weight
+
+
+def low_rank_to_weight(left: Tensor, right: Tensor) -> Tensor:
+    """Multiply two factors into a weight, W = L R.
+
+    Args:
+        left: L, shape ``(out, rank)``.
+        right: R, shape ``(rank, in, *kernel)``: for a convolution a kernel of
+            ``rank`` channels, behind which ``left`` is one of size 1.
+
+    Returns:
+        Shape ``(out, in, *kernel)``.
+    """
+    product = left @ right.flatten(1)
+    return product.view(len(left), *right.shape[1:])
+
+
+def channel_norms(weight: Tensor, view: Sequence[int]) -> Tensor:
+    """Return the norm of each output channel's weights.
+
+    Args:
+        weight: The weight.
+        view: The weight's shape with the output channels in the dimensions 0
+            and 2, see :func:`channel_view`.
+
+    Returns:
+        Shape ``(channels,)``.
+    """
+    return weight.reshape(view).square().sum((1, 3)).sqrt().flatten()
+
+
+def scale_channels(
+    weight: Tensor, scale: Tensor, view: Sequence[int]
+) -> Tensor:
+    """Multiply the weights of each output channel by its scale.
+
+    Args:
+        weight: The weight.
+        scale: Shape ``(channels,)``.
+        view: As for :func:`channel_norms`.
+    """
+    factor = scale.view(view[0], 1, view[2], 1)
+    return (weight.reshape(view) * factor).view(weight.shape)
+
+
+def low_rank_norms(weight: Tensor, left: Tensor, right: Tensor) -> Tensor:
+    """Return the norm of each row of W + L R without building the sum.
+
+    ``‖w + l R‖² = ‖w‖² + 2 l·(R w) + l (R Rᵀ) lᵀ`` for each row w of W and l
+    of L: besides W itself, no tensor of the weight's size exists.
+
+    Args:
+        weight: W, shape ``(out, in, *kernel)``.
+        left: L, shape ``(out, rank)``.
+        right: R, shape ``(rank, in, *kernel)``.
+
+    Returns:
+        Shape ``(out,)``.
+    """
+    rows, span = weight.flatten(1), right.flatten(1)
+    own = rows.square().sum(1)
+    cross = ((rows @ span.T) * left).sum(1)
+    added = ((left @ (span @ span.T)) * left).sum(1)
+    return (own + 2 * cross + added).clamp_min(0).sqrt()

@@ -1,7 +1,5 @@
 """The injector: match layers by name, adapt them in place, freeze the rest."""
 
-import difflib
-import inspect
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -11,23 +9,13 @@ from torch import nn
 
 from mmflora.registry import ADAPTERS
 
-from .base import Adapter
-from .layers import (
-    AdaptedLayer,
-    adapt_layer,
-    check_adapter,
-    weight_name,
-    why_not_adapted,
-)
+from .base import Adapter, AdapterBase, describe_layer
+from .blocks import BlockAdapter, adapt_block
+from .candidates import Candidates, candidates, read_layers
+from .layers import AdaptedLayer, adapt_layer, check_adapter
 from .lean import make_lean
-
-# Children whose weights their parent hands to a fused kernel.
-_READ: dict[type[nn.Module], tuple[str, ...]] = {
-    nn.MultiheadAttention: ('out_proj',),
-    nn.TransformerEncoderLayer: ('linear1', 'linear2'),
-}
-
-Targets = str | Iterable[str] | Mapping[str, Mapping[str, Any]]
+from .targets import Targets, check_patterns, compile_patterns, first_match
+from .tuning import Tuning, tune
 
 
 @dataclass
@@ -35,13 +23,15 @@ class InjectionReport:
     """What :func:`inject` did.
 
     Attributes:
-        adapted: Names of the adapted layers.
+        adapted: Names of the adapted layers and blocks.
+        tuned: Names of the base's parameters that train.
         left_out: Layers with a weight that were matched but not adapted, and
             why.
         remarks: What adapters changed of their settings, by layer.
     """
 
     adapted: list[str] = field(default_factory=list)
+    tuned: list[str] = field(default_factory=list)
     left_out: dict[str, str] = field(default_factory=dict)
     remarks: dict[str, str] = field(default_factory=dict)
 
@@ -56,7 +46,8 @@ def inject(
     r"""Give the matching layers of a model an adapter, and freeze the rest.
 
     Layers change in place, so that no key of the model is renamed; every
-    parameter that is not an adapter's stops requiring a gradient.
+    parameter that is not an adapter's stops requiring a gradient, but for
+    those that a tuning method trains.
 
     Args:
         model: The model, for instance a backbone.
@@ -64,7 +55,8 @@ def inject(
         targets: Regular expressions that must match the whole name of a
             layer (``re.fullmatch``): one, several, or a mapping from each to
             options that replace those of ``adapter`` for the layers that it
-            matches; the first match counts.
+            matches (all of them, where it names another ``type``); the first
+            match counts whose method deals with such layers.
         exclude: Regular expressions for layers to leave alone.
         lean: Rebuild in the backward pass what is cheap to rebuild, see
             :mod:`mmflora.adapters.lean`; else outputs of norms alone.
@@ -85,42 +77,38 @@ def inject(
         ...     targets={r'stages\.3\..*': dict(rank=32), '.*': {}},
         ...     exclude=r'stem\..*',
         ... )
+        >>> inject(
+        ...     backbone,
+        ...     dict(type='LoRA', rank=8),
+        ...     targets={r'.*\.conv_dw': dict(type='Full'), '.*': {}},
+        ... )
     """
     _check_adapter(adapter)
+    patterns = compile_patterns(targets, 'targets')
     options = dict(targets) if isinstance(targets, Mapping) else {}
     _check_options(adapter, options)
-    layers = _weighted_layers(model)
-    read = _read_layers(model)
-    patterns = _compile(targets, 'targets')
-    excluded = _compile(exclude, 'exclude')
-    _check_patterns(patterns, layers, 'targets')
-    _check_patterns(excluded, layers, 'exclude')
+    settings = {
+        text: _settings(adapter, options.get(text, {})) for text in patterns
+    }
+    found = {
+        text: candidates(model, _method(config), _options(config))
+        for text, config in settings.items()
+    }
+    names = {name for layers in found.values() for name in layers}
+    excluded = compile_patterns(exclude, 'exclude')
+    for text, pattern in patterns.items():
+        check_patterns({text: pattern}, list(found[text]), 'targets')
+    every = [name for name, _ in model.named_modules() if name in names]
+    check_patterns(excluded, every, 'exclude')
 
     report = InjectionReport()
-    chosen: list[tuple[str, nn.Module, str]] = []
-    for name, (layer, reason) in layers.items():
-        pattern = _first_match(patterns, name)
-        if pattern is None or _first_match(excluded, name) is not None:
-            continue
-        if reason:
-            report.left_out[name] = reason
-        else:
-            chosen.append((name, layer, pattern))
-    _check_chosen(chosen, patterns, report, layers)
-
-    built = [
-        _build(
-            {**adapter, **options.get(pattern, {})}, name, layer, name in read
-        )
-        for name, layer, pattern in chosen
-    ]
+    chosen = _choose(patterns, excluded, found, report)
+    _check_chosen(chosen, patterns, report, found)
+    built = _build(model, chosen, settings, report)
+    _check_chosen(built, patterns, report, found)
     for parameter in model.parameters():
         parameter.requires_grad_(False)
-    for (name, layer, _), update in zip(chosen, built, strict=True):
-        adapt_layer(layer, update, read=name in read)
-        report.adapted.append(name)
-        if update.remark():
-            report.remarks[name] = update.remark()
+    _put_in_place(model, built, report)
     make_lean(model, norms_only=not lean)
     return report
 
@@ -134,74 +122,130 @@ def adapted_layers(model: nn.Module) -> dict[str, AdaptedLayer]:
     }
 
 
-def _build(
-    config: dict[str, Any], name: str, layer: nn.Module, read: bool
-) -> Adapter:
-    weight = layer.get_parameter(weight_name(layer))
-    options = dict(config)
-    kind = options.pop('type')
+def adapted_modules(model: nn.Module) -> dict[str, Any]:
+    """Return the layers and the blocks of a model that have an adapter."""
+    return {
+        name: module
+        for name, module in model.named_modules()
+        if isinstance(module._modules.get('adapter'), AdapterBase)
+    }
+
+
+def _settings(
+    adapter: Mapping[str, Any], own: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Return a pattern's configuration: another type has its own alone."""
+    if own.get('type', adapter['type']) != adapter['type']:
+        return dict(own)
+    return {**adapter, **own}
+
+
+def _method(config: Mapping[str, Any]) -> type:
     # ADAPTERS.build() would look for the toolkit's scope, and warn.
-    method = ADAPTERS.get(kind) if isinstance(kind, str) else kind
-    try:
-        built = method(weight, **options)
-        check_adapter(layer, built, read)
-    except (TypeError, ValueError) as error:
-        raise type(error)(
-            f"Layer '{name}' ({type(layer).__name__}, weight "
-            f'{tuple(weight.shape)}): {error}'
-        ) from error
+    kind = config['type']
+    method: type = ADAPTERS.get(kind) if isinstance(kind, str) else kind
+    return method
+
+
+def _options(config: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in config.items() if key != 'type'}
+
+
+def _choose(
+    patterns: Mapping[str, re.Pattern[str]],
+    excluded: Mapping[str, re.Pattern[str]],
+    found: Mapping[str, Candidates],
+    report: InjectionReport,
+) -> dict[str, tuple[nn.Module, str]]:
+    """Map each layer to adapt to it and to the pattern that chose it."""
+    chosen: dict[str, tuple[nn.Module, str]] = {}
+    for text, pattern in patterns.items():
+        for name, (layer, reason) in found[text].items():
+            known = name in chosen or name in report.left_out
+            if known or not pattern.fullmatch(name):
+                continue
+            if first_match(excluded, name) is not None:
+                continue
+            if reason:
+                report.left_out[name] = reason
+            else:
+                chosen[name] = (layer, text)
+    return chosen
+
+
+def _build(
+    model: nn.Module,
+    chosen: Mapping[str, tuple[nn.Module, str]],
+    settings: Mapping[str, Mapping[str, Any]],
+    report: InjectionReport,
+) -> dict[str, tuple[nn.Module, Any]]:
+    """Build all adapters; layers of equal settings form one group."""
+    groups: list[tuple[Mapping[str, Any], dict[str, nn.Module]]] = []
+    for name, (layer, text) in chosen.items():
+        for config, layers in groups:
+            if config == settings[text]:
+                layers[name] = layer
+                break
+        else:
+            groups.append((settings[text], {name: layer}))
+    read = read_layers(model)
+    built: dict[str, tuple[nn.Module, Any]] = {}
+    for config, layers in groups:
+        method: Any = _method(config)
+        if issubclass(method, Tuning):
+            tuning = method(**_options(config))
+            built.update({key: (layers[key], tuning) for key in layers})
+            continue
+        for name, adapter in method.build_all(
+            layers, **_options(config)
+        ).items():
+            if isinstance(adapter, str):
+                report.left_out[name] = adapter
+                continue
+            _check_fit(name, layers[name], adapter, name in read)
+            built[name] = (layers[name], adapter)
     return built
 
 
-def _weighted_layers(
-    model: nn.Module,
-) -> dict[str, tuple[nn.Module, str]]:
-    """Map each layer with a matrix or kernel to why it cannot be adapted."""
-    layers: dict[str, tuple[nn.Module, str]] = {}
-    read = _read_layers(model)
-    for name, module in model.named_modules():
-        weight = module._parameters.get(weight_name(module))
-        # Attention without a packed weight has its matrices apart.
-        apart = weight is None and isinstance(module, nn.MultiheadAttention)
-        if not apart and (weight is None or weight.dim() < 2):
-            continue
-        reason = why_not_adapted(module)
-        if not reason and name in read and not isinstance(module, nn.Linear):
-            reason = f'{read[name]} reads its weight without calling it'
-        layers[name] = (module, reason)
-    return layers
+def _check_fit(
+    name: str, layer: nn.Module, adapter: AdapterBase, read: bool
+) -> None:
+    """Check that a layer can take its adapter, before any changes.
 
-
-def _read_layers(model: nn.Module) -> dict[str, str]:
-    """Map each layer whose parent reads its weight to the parent's class."""
-    read: dict[str, str] = {}
-    for name, module in model.named_modules():
-        prefix = f'{name}.' if name else ''
-        kind = getattr(module, 'stock_class', type(module))
-        children = _read_children(kind)
-        for parent, names in _READ.items():
-            if isinstance(module, parent):
-                children = [*children, *names]
-        for child in children:
-            if isinstance(getattr(module, child, None), nn.Module):
-                read[prefix + child] = kind.__name__
-    return read
-
-
-def _read_children(kind: type[nn.Module]) -> list[str]:
-    """Find children whose weight the forward pass of a class itself reads.
-
-    ``F.linear(x, self.qkv.weight, bias)``, as BEiT and Swin V2 have it, goes
-    past the layer and so past its adapter.
+    Raises:
+        TypeError: If the layer's type cannot be adapted.
+        ValueError: If the adapter's settings do not suit it.
     """
+    if not isinstance(adapter, Adapter):
+        return
     try:
-        source = inspect.getsource(kind.forward)
-    except (OSError, TypeError):
-        return []
-    return re.findall(
-        r'\bself\.(\w+)\.weight\b(?!\.(?:dtype|device|shape|size|dim)\b)',
-        source,
-    )
+        check_adapter(layer, adapter, read)
+    except (TypeError, ValueError) as error:
+        place = describe_layer(name, layer)
+        raise type(error)(f'{place}: {error}') from error
+
+
+def _put_in_place(
+    model: nn.Module,
+    built: Mapping[str, tuple[nn.Module, Any]],
+    report: InjectionReport,
+) -> None:
+    """Adapt the layers, in the order in which the model has them."""
+    read = read_layers(model)
+    order = {name: i for i, (name, _) in enumerate(model.named_modules())}
+    for name in sorted(built, key=order.__getitem__):
+        layer, adapter = built[name]
+        if isinstance(adapter, Tuning):
+            prefix = f'{name}.' if name else ''
+            report.tuned += [prefix + key for key in tune(layer, adapter)]
+            continue
+        if isinstance(adapter, BlockAdapter):
+            adapt_block(layer, adapter)
+        else:
+            adapt_layer(layer, adapter, read=name in read)
+        report.adapted.append(name)
+        if adapter.remark():
+            report.remarks[name] = adapter.remark()
 
 
 def _check_adapter(adapter: Mapping[str, Any]) -> None:
@@ -228,54 +272,14 @@ def _check_options(
                 "the adapter's options can follow, such as dict(rank=32) "
                 'or {} for none.'
             )
-        _check_adapter({**adapter, **own})
-
-
-def _compile(patterns: Targets, argument: str) -> dict[str, re.Pattern[str]]:
-    names = [patterns] if isinstance(patterns, str) else list(patterns)
-    compiled = {}
-    for name in names:
-        try:
-            compiled[name] = re.compile(name)
-        except re.error as error:
-            raise ValueError(
-                f'`{argument}`: {name!r} is no regular expression ({error}).'
-            ) from error
-    return compiled
-
-
-def _first_match(
-    patterns: Mapping[str, re.Pattern[str]], name: str
-) -> str | None:
-    for text, pattern in patterns.items():
-        if pattern.fullmatch(name):
-            return text
-    return None
-
-
-def _check_patterns(
-    patterns: Mapping[str, re.Pattern[str]],
-    layers: Mapping[str, Any],
-    argument: str,
-) -> None:
-    for text, pattern in patterns.items():
-        if any(pattern.fullmatch(name) for name in layers):
-            continue
-        near = difflib.get_close_matches(
-            text.replace('\\', ''), layers, n=5, cutoff=0.0
-        )
-        raise ValueError(
-            f'`{argument}`: {text!r} matches none of the '
-            f"{len(layers)} layers. A pattern must match a layer's whole name "
-            f'(re.fullmatch); the nearest names are {", ".join(near)}.'
-        )
+        _check_adapter(_settings(adapter, own))
 
 
 def _check_chosen(
-    chosen: list[tuple[str, nn.Module, str]],
+    chosen: Mapping[str, Any],
     patterns: Mapping[str, re.Pattern[str]],
     report: InjectionReport,
-    layers: Mapping[str, tuple[nn.Module, str]],
+    found: Mapping[str, Candidates],
 ) -> None:
     for name in report.left_out:
         if 'already' in report.left_out[name]:
@@ -284,7 +288,7 @@ def _check_chosen(
                 'remove the first adapter.'
             )
     for text in patterns:
-        matched = [name for name in layers if patterns[text].fullmatch(name)]
+        matched = [n for n in found[text] if patterns[text].fullmatch(n)]
         if matched and all(name in report.left_out for name in matched):
             reasons = '; '.join(
                 f"'{name}': {report.left_out[name]}" for name in matched[:5]

@@ -33,6 +33,8 @@ class AdaptedLayer(nn.Module):
         adapter_enabled: Whether the update counts; the frozen layer computes
             if not.
         weight_name: The name of the weight that is adapted.
+        bias_name: The name of the bias that goes with it.
+        channel_dim: The dimension of the output's channels, from the end.
     """
 
     weight: Tensor
@@ -41,6 +43,8 @@ class AdaptedLayer(nn.Module):
     stock_class: type[nn.Module]
     adapter_enabled: bool = True
     weight_name: ClassVar[str] = 'weight'
+    bias_name: ClassVar[str] = 'bias'
+    channel_dim: int = -1
 
     def base_weight(self) -> nn.Parameter:
         """Return the frozen weight W."""
@@ -49,15 +53,30 @@ class AdaptedLayer(nn.Module):
             raise AttributeError(f'{self.weight_name} is None')
         return weight
 
+    def base_bias(self) -> nn.Parameter | None:
+        """Return the frozen bias, ``None`` where there is none."""
+        return self._parameters.get(self.bias_name)
+
     def delta_weight(self) -> Tensor:
-        """Return the update ΔW, scaled, in the shape of the weight."""
-        return self.adapter.delta_weight()
+        """Return the adapted weight less W, in the shape of the weight."""
+        if self.adapter.additive:
+            return self.adapter.delta_weight()
+        weight = self.base_weight()
+        wide = weight.to(torch.promote_types(weight.dtype, torch.float32))
+        return self.adapter.adapted_weight(wide) - wide
 
     def adapted_weight(self) -> Tensor:
         """Return W + ΔW, or W where the adapter is disabled."""
         if not self.adapter_enabled:
             return self.base_weight()
         return self.adapter.adapted_weight(self.base_weight())
+
+    def adapted_bias(self) -> Tensor | None:
+        """Return the adapted bias, the frozen one if it is disabled."""
+        bias = self.base_bias()
+        return (
+            self.adapter.adapted_bias(bias) if self.adapter_enabled else (bias)
+        )
 
 
 class OperatorLayer(AdaptedLayer):
@@ -80,13 +99,14 @@ class OperatorLayer(AdaptedLayer):
         if self.training and self.adapter.dropout > 0:
             dropped = F.dropout(input, self.adapter.dropout)
             delta = self.delta_weight().to(self.weight.dtype)
-            frozen = self.compute(input, self.weight, self.bias)
+            frozen = self.compute(input, self.weight, self.adapted_bias())
             return frozen + self.compute(dropped, delta, None)
-        return self.compute_adapted(input)
+        output = self.adapter.forward_layer(self, input)
+        return self.compute_adapted(input) if output is None else output
 
     def compute_adapted(self, inputs: Tensor) -> Tensor:
         """Apply the operator with W + ΔW, without dropout."""
-        return self.compute(inputs, self.adapted_weight(), self.bias)
+        return self.compute(inputs, self.adapted_weight(), self.adapted_bias())
 
     def chosen_path(self, positions: int, update: LowRank) -> str:
         """Return the path that the adapter asks for, or the cheapest."""
@@ -113,10 +133,17 @@ class AdaptedLinear(OperatorLayer, nn.Linear):  # type: ignore[misc]
             positions = inputs.numel() // max(1, inputs.shape[-1])
             path = self.chosen_path(positions, update)
             if path != 'dense':
-                return low_rank_linear(
-                    inputs, self.weight, self.bias, *update, path == 'folded'
+                scale = self.adapter.output_scale(self.weight)
+                bias = self.adapted_bias()
+                output = low_rank_linear(
+                    inputs,
+                    self.weight,
+                    bias if scale is None else None,
+                    *update,
+                    path == 'folded',
                 )
-        return linear(inputs, self.adapted_weight(), self.bias)
+                return scale_output(output, scale, bias, self.channel_dim)
+        return linear(inputs, self.adapted_weight(), self.adapted_bias())
 
 
 class AdaptedConv(OperatorLayer, nn.modules.conv._ConvNd):
@@ -128,6 +155,11 @@ class AdaptedConv(OperatorLayer, nn.modules.conv._ConvNd):
     """
 
     lean: bool = False
+
+    @property
+    def channel_dim(self) -> int:  # type: ignore[override]
+        """The dimension of the output's channels, from the end."""
+        return 1 - self.weight.dim()
 
     def compute(
         self, inputs: Tensor, weight: Tensor, bias: Tensor | None
@@ -150,21 +182,24 @@ class AdaptedConv(OperatorLayer, nn.modules.conv._ConvNd):
             positions = math.prod(inputs.shape[2:]) // math.prod(self.stride)
             path = self.chosen_path(len(inputs) * positions, update)
             if path != 'dense':
-                return low_rank_conv(
+                scale = self.adapter.output_scale(self.weight)
+                bias = self.adapted_bias()
+                output = low_rank_conv(
                     inputs,
                     self.weight,
-                    self.bias,
+                    bias if scale is None else None,
                     *update,
                     geometry,
                     path == 'folded',
                 )
-        weight = self.adapted_weight()
-        output = conv(inputs, weight, self.bias, geometry)
+                return scale_output(output, scale, bias, self.channel_dim)
+        weight, bias = self.adapted_weight(), self.adapted_bias()
+        output = conv(inputs, weight, bias, geometry)
         if self.lean and 1 < self.groups == self.in_channels:
             dtype = compute_dtype(inputs, weight)
             leaves = [inputs, weight.detach()]
-            if self.bias is not None:
-                leaves.append(self.bias.detach())
+            if bias is not None:
+                leaves.append(bias.detach())
             leave_recipe(output, partial(_convolve, geometry, dtype), leaves)
         return output
 
@@ -184,6 +219,29 @@ class AdaptedConv(OperatorLayer, nn.modules.conv._ConvNd):
         return inputs, Geometry(
             self.stride, tuple(padding), self.dilation, self.groups
         )
+
+
+def scale_output(
+    output: Tensor, scale: Tensor | None, bias: Tensor | None, dim: int
+) -> Tensor:
+    """Scale a layer's output channels and add its bias.
+
+    The scale is not rounded to the output's type, in which small changes of
+    it would be lost.
+
+    Args:
+        output: The output without bias; with it where nothing is scaled.
+        scale: Shape ``(out,)`` or ``None``.
+        bias: Shape ``(out,)`` or ``None``.
+        dim: The dimension of the channels, from the end.
+    """
+    if scale is None:
+        return output
+    shape = (-1,) + (1,) * (-1 - dim)
+    scaled = output * scale.view(shape)
+    if bias is not None:
+        scaled = scaled + bias.view(shape)
+    return scaled.to(output.dtype)
 
 
 def _convolve(
@@ -221,6 +279,11 @@ class AdaptedConvTranspose(OperatorLayer, nn.modules.conv._ConvTransposeNd):
 
     operator: ClassVar[Callable[..., Tensor]]
 
+    @property
+    def channel_dim(self) -> int:  # type: ignore[override]
+        """The dimension of the output's channels, from the end."""
+        return 1 - self.weight.dim()
+
     def compute(
         self,
         inputs: Tensor,
@@ -252,13 +315,18 @@ class AdaptedConvTranspose(OperatorLayer, nn.modules.conv._ConvTransposeNd):
         self, input: Tensor, output_size: list[int] | None = None
     ) -> Tensor:
         """Compute the layer with W + ΔW."""
-        if self.adapter_enabled and self.training and self.adapter.dropout:
+        weight, bias = self.weight, self.adapted_bias()
+        if not self.adapter_enabled:
+            return self.compute(input, weight, bias, output_size)
+        if self.training and self.adapter.dropout:
             dropped = F.dropout(input, self.adapter.dropout)
-            delta = self.delta_weight().to(self.weight.dtype)
-            frozen = self.compute(input, self.weight, self.bias, output_size)
+            delta = self.delta_weight().to(weight.dtype)
+            frozen = self.compute(input, weight, bias, output_size)
             return frozen + self.compute(dropped, delta, None, output_size)
-        weight = self.adapted_weight()
-        return self.compute(input, weight, self.bias, output_size)
+        output = self.adapter.forward_layer(self, input, output_size)
+        if output is not None:
+            return output
+        return self.compute(input, self.adapted_weight(), bias, output_size)
 
 
 class AdaptedConvTranspose1d(AdaptedConvTranspose, nn.ConvTranspose1d):
@@ -288,7 +356,11 @@ class AdaptedEmbedding(AdaptedLayer, nn.Embedding):
     def forward(self, input: Tensor) -> Tensor:
         """Look up rows of W + ΔW."""
         update = self.adapter.low_rank() if self.adapter_enabled else None
-        plain = self.padding_idx is None and not self.scale_grad_by_freq
+        plain = (
+            self.padding_idx is None
+            and not self.scale_grad_by_freq
+            and self.adapter.additive
+        )
         if update is None or not plain:
             return self._look_up(input, self.adapted_weight())
         with full_precision(input.device.type):
@@ -305,17 +377,23 @@ class AdaptedEmbedding(AdaptedLayer, nn.Embedding):
         )
 
 
-class ReadLinear(AdaptedLayer, nn.Linear):  # type: ignore[misc]
+class ReadLinear(AdaptedLayer, nn.Linear):
     """``nn.Linear`` whose weight its parent reads past the forward pass.
 
     ``F.linear(x, self.qkv.weight)``, as BEiT, EVA and Swin V2 have it, and
-    PyTorch's fused kernels find W + ΔW under the old name.
+    PyTorch's fused kernels find W + ΔW under the old name, the adapted bias
+    too.
     """
 
     @property
     def weight(self) -> Tensor:  # type: ignore[override]
         """Return W + ΔW."""
         return self.adapted_weight()
+
+    @property
+    def bias(self) -> Tensor | None:  # type: ignore[override]
+        """Return the adapted bias."""
+        return self.adapted_bias()
 
 
 class AdaptedMultiheadAttention(AdaptedLayer, nn.MultiheadAttention):
@@ -325,6 +403,12 @@ class AdaptedMultiheadAttention(AdaptedLayer, nn.MultiheadAttention):
     """
 
     weight_name = 'in_proj_weight'
+    bias_name = 'in_proj_bias'
+
+    @property
+    def in_proj_bias(self) -> Tensor | None:  # type: ignore[override]
+        """Return the adapted bias of queries, keys and values."""
+        return self.adapted_bias()
 
     @property
     def in_proj_weight(self) -> Tensor:  # type: ignore[override]
@@ -419,6 +503,19 @@ def check_adapter(
         TypeError: If the layer's type cannot be adapted.
         ValueError: If the adapter has dropout, and the layer no place for it.
     """
+    own: Any = adapter.layer_class(layer)
+    if own is not None:
+        if isinstance(layer, AdaptedLayer) or read:
+            raise TypeError(
+                f'{type(layer).__name__} cannot be adapted: '
+                + (
+                    'its parent reads its weight past the forward pass.'
+                    if read
+                    else 'it already has an adapter.'
+                )
+            )
+        chosen: type[AdaptedLayer] = own
+        return chosen
     reason = why_not_adapted(layer)
     if reason:
         supported = ', '.join(kind.__name__ for kind in ADAPTED_CLASSES)

@@ -75,12 +75,18 @@ def make_lean(model: nn.Module, norms_only: bool = False) -> int:
             isinstance(module, AdaptedConv) and not norms_only
         ):
             module.lean = True
-        elif kind in _NORMS or (_is_cheap(module) and not norms_only):
+        elif _is_norm(module) or (_is_cheap(module) and not norms_only):
             _add_hook(module)
         elif kind not in _LEAN_NORMS.values():
             continue
         count += 1
     return count
+
+
+def _is_norm(module: nn.Module) -> bool:
+    """Say whether a layer is a norm; a class of one's own may say so."""
+    own: bool = getattr(type(module), 'rebuilt_by_adapters', False)
+    return own or type(module) in _NORMS
 
 
 def _is_cheap(module: nn.Module) -> bool:

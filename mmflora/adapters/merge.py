@@ -5,11 +5,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from .base import Adapter
-from .inject import adapted_layers
+from .inject import adapted_layers, adapted_modules
 from .layers import AdaptedLayer, restore_layer
+from .tuning import tuned_parameters
 
 
 @dataclass
@@ -20,6 +21,7 @@ class _MergedLayer:
     adapted_class: type[AdaptedLayer]
     adapter: Adapter
     weight: nn.Parameter
+    bias: nn.Parameter | None
     enabled: bool
 
 
@@ -34,6 +36,7 @@ class Merged:
 
     def __init__(self, layers: dict[str, _MergedLayer]) -> None:
         self._layers = layers
+        self._undone = False
         self.names = list(layers)
 
     def unmerge(self) -> None:
@@ -42,7 +45,7 @@ class Merged:
         Raises:
             RuntimeError: If it was done before.
         """
-        if not self._layers:
+        if self._undone:
             raise RuntimeError(
                 'This merge has been undone already: merge() returns a new '
                 'way back each time.'
@@ -51,19 +54,23 @@ class Merged:
             stock = type(old.layer)
             name = old.adapted_class.weight_name
             old.layer._parameters[name] = old.weight
+            if old.bias is not None:
+                old.layer._parameters[old.adapted_class.bias_name] = old.bias
             old.layer.__class__ = old.adapted_class
             old.layer.stock_class = stock  # type: ignore[assignment]
             old.layer.adapter = old.adapter
             if not old.enabled:
                 old.layer.adapter_enabled = False  # type: ignore[assignment]
         self._layers = {}
+        self._undone = True
 
 
 @torch.no_grad()
 def merge(model: nn.Module) -> Merged:
     """Replace each adapted layer by its stock class with the weight W + ΔW.
 
-    The sum is rounded once to the weight's type.  Merged, the model has the
+    The sum is rounded once to the weight's type.  What a tuning method trains
+    stays as it is: it is the base's own.  Merged, the model has the
     classes and keys that it had before any adapter, and computes at the
     frozen model's cost.
 
@@ -82,37 +89,72 @@ def merge(model: nn.Module) -> Merged:
         >>> way_back.unmerge()
     """
     layers = adapted_layers(model)
-    if not layers:
-        raise ValueError(
-            f'{type(model).__name__} has no adapted layer to merge: it was '
-            'never adapted, or has been merged already.'
-        )
-    for name, layer in layers.items():
-        if not layer.adapter.mergeable:
-            raise ValueError(
-                f"Layer '{name}': {type(layer.adapter).__name__} cannot be "
-                'merged into a weight; keep the adapter.'
-            )
+    _check_mergeable(model)
     merged = {
-        name: layer.adapter.adapted_weight(layer.base_weight())
+        name: (
+            layer.adapter.adapted_weight(layer.base_weight()),
+            _merged_bias(name, layer),
+        )
         for name, layer in layers.items()
     }
     before = {}
     for name, layer in layers.items():
+        weight, bias = merged[name]
         before[name] = _MergedLayer(
             layer,
             type(layer),
             layer.adapter,
             layer.base_weight(),
+            layer.base_bias(),
             layer.adapter_enabled,
         )
-        weight_name = layer.weight_name
+        weight_name, bias_name = layer.weight_name, layer.bias_name
         restore_layer(layer)
         base = before[name].weight
-        layer._parameters[weight_name] = nn.Parameter(
-            torch.empty_like(base).copy_(merged[name]), requires_grad=False
-        )
+        layer._parameters[weight_name] = _frozen_like(base, weight)
+        if bias is not None:
+            layer._parameters[bias_name] = bias
     return Merged(before)
+
+
+def _check_mergeable(model: nn.Module) -> None:
+    """Check that there is something to merge, and that all of it can be."""
+    modules = adapted_modules(model)
+    if not modules and not tuned_parameters(model):
+        raise ValueError(
+            f'{type(model).__name__} has no adapted layer to merge: it was '
+            'never adapted, or has been merged already.'
+        )
+    for name, module in modules.items():
+        adapter = module.adapter
+        if not adapter.mergeable:
+            why = adapter.why_not_mergeable
+            raise ValueError(
+                f"Layer '{name}': {type(adapter).__name__} cannot be "
+                f'merged into a weight{": " if why else ""}{why}; keep the '
+                'adapter.'
+            )
+
+
+def _merged_bias(name: str, layer: AdaptedLayer) -> nn.Parameter | None:
+    """Return the merged bias, ``None`` where the frozen one stays."""
+    base = layer.base_bias()
+    bias = layer.adapter.adapted_bias(base)
+    if bias is base or bias is None:
+        return None
+    if base is None:
+        raise ValueError(
+            f"Layer '{name}': {type(layer.adapter).__name__} gives it a bias, "
+            'which the stock layer does not have; keep the adapter.'
+        )
+    return _frozen_like(base, bias)
+
+
+def _frozen_like(base: nn.Parameter, value: Tensor) -> nn.Parameter:
+    """Return a frozen parameter of a base's type and memory format."""
+    return nn.Parameter(
+        torch.empty_like(base).copy_(value), requires_grad=False
+    )
 
 
 @contextmanager
@@ -121,7 +163,8 @@ def disabled(model: nn.Module) -> Iterator[nn.Module]:
 
     Args:
         model: A model with adapters; within the block its layers compute
-            with their frozen weights.
+            with their frozen weights, its blocks without their bottlenecks.
+            Parameters that a tuning method trains keep their values.
 
     Yields:
         The model.
@@ -130,8 +173,8 @@ def disabled(model: nn.Module) -> Iterator[nn.Module]:
         >>> with disabled(model):
         ...     before_fine_tuning = model(images)
     """
-    layers = list(adapted_layers(model).values())
-    before = [layer.adapter_enabled for layer in layers]
+    layers = list(adapted_modules(model).values())
+    before = [getattr(layer, 'adapter_enabled', True) for layer in layers]
     for layer in layers:
         layer.adapter_enabled = False
     try:

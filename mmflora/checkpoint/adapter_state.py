@@ -14,6 +14,8 @@ from typing import Any
 from mmengine.logging import print_log
 from torch import Tensor, nn
 
+from mmflora.adapters import adapted_modules
+
 from .base_record import RECORD_NAME, BaseRecord, content_hash
 from .base_weights import load_base
 from .keys import compare_keys, float_shapes, state_shapes
@@ -104,9 +106,18 @@ def _omit_base(
             state_dict.pop(prefix + key, None)
 
 
+def follow_base(backbone: nn.Module) -> None:
+    """Let adapters whose start depends on the base start anew from it."""
+    for module in adapted_modules(backbone).values():
+        module.adapter.follow(module)
+
+
 def _forget_base_keys(module: nn.Module, keys: Any) -> None:
     """Drop the base's keys from the missing ones: the base is in place."""
     record: BaseRecord = getattr(module, RECORD_NAME)
+    if record.replaced:
+        record.replaced = False
+        follow_base(module)
     forgotten = {record.loaded_prefix + key for key in record.forgivable}
     keys.missing_keys[:] = [
         key for key in keys.missing_keys if key not in forgotten
@@ -124,6 +135,7 @@ def _check_loaded(
     if record.loading:
         return
     record.loaded_prefix, record.forgivable = prefix, ()
+    record.replaced = False
     state = {
         key.removeprefix(prefix): value
         for key, value in state_dict.items()
@@ -164,6 +176,9 @@ def _check_adapter_checkpoint(
             f'model has {record.method}. Build the model with the '
             'configuration that the checkpoint was trained with.'
         )
+    if not base:  # all of it trains, and stands in the checkpoint
+        record.set_base(theirs['source'], theirs['sha256'], theirs['origin'])
+        return
     if with_base:
         _check_base_content(record, state, theirs['sha256'])
         record.set_base(theirs['source'], theirs['sha256'], theirs['origin'])
@@ -247,11 +262,13 @@ def _check_plain_checkpoint(
             'this backbone.'
         )
     record.forgivable = tuple(key for key in shapes if key not in base)
+    record.replaced = True
     # Content and source are noted when training starts over this base.
     record.set_base(None, None, None)
     print_log(
         f'The checkpoint replaces the base of {type(module).__name__}; it '
-        'holds no adapters, which keep their values.',
+        'holds no adapters, which stay as they are (or, where their '
+        'start depends on the base, start from this one).',
         logger='current',
         level=logging.WARNING,
     )

@@ -43,6 +43,9 @@ class BaseRecord(nn.Module):
     Args:
         base_keys: Names of the frozen parameters in the backbone.
         new_keys: Names of the backbone's own parameters that train.
+        tuned_keys: Names of the base's parameters that train; they are loaded
+            with the base, saved with the adapters, and no part of the frozen
+            base's content.
         method: The adapter's configuration, for the checkpoint's reader.
         allow_random: Whether training over a base without a source is meant.
         stock_shapes: Shapes of the backbone's weights and buffers by key,
@@ -63,10 +66,12 @@ class BaseRecord(nn.Module):
         stock_shapes: Mapping[str, tuple[int, ...]] | None = None,
         optional: Iterable[str] = (),
         unused: Iterable[str] = (),
+        tuned_keys: Iterable[str] = (),
     ) -> None:
         super().__init__()
         self.base_keys = tuple(base_keys)
         self.new_keys = tuple(new_keys)
+        self.tuned_keys = tuple(tuned_keys)
         self.method = dict(method)
         self.allow_random = allow_random
         self.stock_shapes = dict(stock_shapes or {})
@@ -77,6 +82,8 @@ class BaseRecord(nn.Module):
         self.loaded_prefix = ''
         self.forgivable: tuple[str, ...] = ()
         self.loading = False
+        # Whether a plain checkpoint is taking the base's place.
+        self.replaced = False
         blank = torch.zeros(self.SIZE, dtype=torch.uint8, device='cpu')
         self.register_buffer('info', blank)
         self.set_base(None, None, None)

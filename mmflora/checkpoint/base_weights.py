@@ -86,7 +86,7 @@ def load_convnext(
     state = convnext_to_timm(state, shapes)
     report = compare_keys(float_shapes(state), shapes, optional, unused)
     if report:
-        raise ValueError(_mismatch_message(source, model, str(report)))
+        raise ValueError(mismatch_message(source, model, str(report)))
     kept = {key: value for key, value in state.items() if key in shapes}
     load_state_dict(model, kept, strict=False, logger='silent')
 
@@ -101,7 +101,8 @@ def load_base(
     """Load a base with the backbone's own ``init_weights``, and check it.
 
     Whatever conversion the backbone's class does on loading stays its own;
-    what it finally offers to its parameters is compared with them.
+    what it finally offers to its parameters is compared with them.  A class
+    with ``checks_base = True`` has compared them itself.
 
     Args:
         backbone: Any backbone whose ``init_weights`` follows ``init_cfg``.
@@ -133,6 +134,8 @@ def load_base(
                 'whole and in the layout that this class reads, and '
                 '`init_cfg.prefix`.'
             ) from error
+    if getattr(kind, 'checks_base', False):
+        return
     if not offered:
         raise ValueError(
             f"{type(backbone).__name__} loaded nothing from '{source}': its "
@@ -141,7 +144,7 @@ def load_base(
         )
     report = compare_keys(offered, shapes, optional, unused)
     if report:
-        raise ValueError(_mismatch_message(source, backbone, str(report)))
+        raise ValueError(mismatch_message(source, backbone, str(report)))
 
 
 @contextmanager
@@ -171,7 +174,8 @@ def _offered_keys(
         handle.remove()
 
 
-def _mismatch_message(source: str, model: nn.Module, report: str) -> str:
+def mismatch_message(source: str, model: nn.Module, report: str) -> str:
+    """Say that a base does not fit, what of it, and what to do."""
     return (
         f"The base weights '{source}' do not fit "
         f'{type(model).__name__}:\n{report}\n'

@@ -11,15 +11,16 @@ import re
 import zipfile
 from collections.abc import Mapping
 from pickle import UnpicklingError
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from mmengine.runner.checkpoint import CheckpointLoader
 from torch import Tensor
 
+from .stored_tensors import unwrap, weight_files
+
 TIMM_SCHEME = 'timm://'
-# The keys under which frameworks keep a model's weights, in this order.
-_WRAPPERS = ('state_dict', 'model', 'state_dict_ema', 'model_ema', 'module')
+T = TypeVar('T')
 
 
 @CheckpointLoader.register_scheme(prefixes=TIMM_SCHEME, force=True)
@@ -88,7 +89,8 @@ def check_source(source: str) -> None:
     """Check that a local base or checkpoint exists and is complete.
 
     Args:
-        source: What ``init_cfg.checkpoint`` or ``load_from`` names.
+        source: What ``init_cfg.checkpoint`` or ``load_from`` names: a file,
+            an index of shards, or a folder of either.
 
     Raises:
         FileNotFoundError: If a local file is missing.
@@ -96,6 +98,21 @@ def check_source(source: str) -> None:
     """
     if not is_local(source):
         return
+    path = os.path.expanduser(source)
+    if is_sharded(source) and os.path.exists(path):
+        for file in weight_files(source):
+            _check_file(file)
+        return
+    _check_file(source)
+
+
+def is_sharded(source: str) -> bool:
+    """Say whether a source is a folder or an index of shards."""
+    path = os.path.expanduser(source)
+    return os.path.isdir(path) or path.endswith('.index.json')
+
+
+def _check_file(source: str) -> None:
     path = os.path.expanduser(source)
     if not os.path.isfile(path):
         raise FileNotFoundError(
@@ -153,10 +170,31 @@ def read_state_dict(
         ValueError: If the file is damaged, or holds nothing under ``prefix``.
     """
     check_source(source)
+    sharded = is_local(source) and is_sharded(source)
     state = {
-        re.sub(r'^module\.', '', key): value
-        for key, value in _unwrap(_load(source)).items()
+        key: value
+        for file in (weight_files(source) if sharded else [source])
+        for key, value in unwrap(_load(file)).items()
         if isinstance(key, str) and isinstance(value, Tensor)
+    }
+    return named_weights(state, source, prefix)
+
+
+def named_weights(
+    weights: Mapping[str, T], source: str, prefix: str | None = None
+) -> dict[str, T]:
+    """Drop what wrappers put before the keys of a model's weights.
+
+    Args:
+        weights: Weights by the keys of their file.
+        source: The file, for the error.
+        prefix: As for :func:`read_state_dict`.
+
+    Raises:
+        ValueError: If there are none, or none under ``prefix``.
+    """
+    state = {
+        re.sub(r'^module\.', '', key): value for key, value in weights.items()
     }
     if not state:
         raise ValueError(f"'{source}' holds no named weights.")
@@ -189,13 +227,3 @@ def _load(source: str) -> Any:
             f"'{source}' is truncated or no PyTorch checkpoint ({error}). "
             'Copy or download it again.'
         ) from error
-
-
-def _unwrap(checkpoint: Any) -> Mapping[Any, Any]:
-    """Return what stands under the keys that frameworks put around weights."""
-    if not isinstance(checkpoint, Mapping):
-        return {}
-    for wrapper in _WRAPPERS:
-        if isinstance(checkpoint.get(wrapper), Mapping):
-            checkpoint = checkpoint[wrapper]
-    return checkpoint

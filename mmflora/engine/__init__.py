@@ -1,5 +1,6 @@
 """What the runner needs: optimizer construction, checkpoints, checks."""
 
+from .adalora_hook import AdaLoRAHook
 from .adapter_checkpoint_hook import AdapterCheckpointHook
 from .adapter_gradient_hook import AdapterGradientHook
 from .atomic_backend import AtomicLocalBackend
@@ -9,6 +10,7 @@ from .roles import Role, parameter_roles
 from .seed_hook import IterationSeedHook
 
 __all__ = [
+    'AdaLoRAHook',
     'AdapterCheckpointHook',
     'AdapterGradientHook',
     'AtomicLocalBackend',

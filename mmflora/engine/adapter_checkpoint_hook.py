@@ -17,6 +17,7 @@ from mmflora.checkpoint.adapter_state import (
     INFO_KEY,
     adapter_state_dict,
     base_tensors,
+    follow_base,
 )
 from mmflora.checkpoint.base_record import base_records, content_hash
 from mmflora.checkpoint.keys import compare_keys, float_shapes, state_shapes
@@ -24,6 +25,7 @@ from mmflora.registry import HOOKS
 from mmflora.version import __version__
 
 from .atomic_backend import ATOMIC_BACKEND, AtomicLocalBackend
+from .plain_checkpoint import make_plain, restore_histories
 
 
 @HOOKS.register_module()
@@ -34,7 +36,8 @@ class AdapterCheckpointHook(CheckpointHook):
     arguments.  The frozen base stays out of the files; they name it by source
     and content (``meta['mmflora']``).  Files are written atomically, and an
     old file is removed only once its successor is there.  Ordinary
-    ``--resume``, ``load_from`` and tests read these files.
+    ``--resume``, ``load_from`` and tests read these files, and so does
+    ``torch.load(path, weights_only=True)``.
 
     Args:
         *args: As for :class:`mmengine.hooks.CheckpointHook`, also
@@ -67,11 +70,12 @@ class AdapterCheckpointHook(CheckpointHook):
             self.file_backend = AtomicLocalBackend()
 
     def before_save_checkpoint(self, runner: Any, checkpoint: dict) -> None:
-        """Describe method and base in the checkpoint's meta."""
+        """Describe method and base in the meta; leave plain types alone."""
         checkpoint['meta']['mmflora'] = dict(
             version=__version__,
             torch_version=str(torch.__version__),
             mmengine_version=mmengine.__version__,
+            toolkit=runner.default_scope.scope_name,
             backbones={
                 name: dict(
                     method=record.method,
@@ -82,6 +86,7 @@ class AdapterCheckpointHook(CheckpointHook):
                 for name, (_, record) in base_records(_inner(runner)).items()
             },
         )
+        make_plain(checkpoint)
 
     def after_load_checkpoint(self, runner: Any, checkpoint: dict) -> None:
         """Refuse a checkpoint that would leave parts of the model random.
@@ -92,6 +97,7 @@ class AdapterCheckpointHook(CheckpointHook):
         Raises:
             ValueError: If the checkpoint does not fit; all keys are listed.
         """
+        restore_histories(checkpoint)
         state = checkpoint.get('state_dict', checkpoint)
         model = _inner(runner)
         # The runner builds its loop only when it trains.
@@ -147,7 +153,7 @@ class AdapterCheckpointHook(CheckpointHook):
     def _settle_bases(self, runner: Any) -> None:
         """Know each base by its content, or refuse to train over it."""
         for name, (backbone, record) in base_records(_inner(runner)).items():
-            if record.in_place or not record.base_keys:
+            if record.in_place or not (record.base_keys or record.tuned_keys):
                 continue
             replaced = None if runner._resume else runner._load_from
             if replaced:
@@ -167,6 +173,8 @@ class AdapterCheckpointHook(CheckpointHook):
                     'base on purpose, set `allow_random_base=True`.'
                 )
             else:
+                if not runner._resume:  # init_weights() has drawn it anew
+                    follow_base(backbone)
                 runner.logger.warning(
                     f"'{name}': the base has no source; every checkpoint "
                     'holds it in full.'

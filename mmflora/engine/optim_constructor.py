@@ -3,28 +3,30 @@
 from collections.abc import Mapping
 from typing import Any
 
-import torch
 from mmengine.logging import print_log
 from mmengine.model import is_model_wrapper
 from mmengine.optim import DefaultOptimWrapperConstructor, OptimWrapper
 from mmengine.registry import OPTIM_WRAPPERS, OPTIMIZERS
 from torch import nn
 
+from mmflora.adapters import is_norm
 from mmflora.registry import OPTIM_WRAPPER_CONSTRUCTORS
 
+from .layer_decay import layer_scales
 from .parameter_table import parameter_table
 from .roles import NamedParameter, Role, parameter_roles
 
-_NORMS = (
-    nn.LayerNorm,
-    nn.GroupNorm,
-    nn.RMSNorm,
-    nn.modules.batchnorm._NormBase,
-    nn.LocalResponseNorm,
-)
+_GROUP_NAMES = {
+    Role.CORE: 'cores',
+    Role.ADAPTER: 'adapters',
+    Role.TUNED: 'tuned',
+    Role.NEW: 'heads',
+    Role.HEAD: 'heads',
+}
 _ROLE_PREFIX = {
     Role.CORE: 'core',
     Role.ADAPTER: 'adapter',
+    Role.TUNED: 'tuned',
     Role.NEW: 'head',
     Role.HEAD: 'head',
 }
@@ -32,7 +34,7 @@ _ROLE_PREFIX = {
 
 @OPTIM_WRAPPER_CONSTRUCTORS.register_module()
 class PEFTOptimWrapperConstructor(DefaultOptimWrapperConstructor):
-    """Trains adapters, a backbone's new parameters, neck and heads.
+    """Trains adapters, tuned and new backbone parameters, neck and heads.
 
     The frozen base of a backbone never enters the optimizer.  Parameters of
     the same learning rate and weight decay share one group, named after
@@ -46,13 +48,19 @@ class PEFTOptimWrapperConstructor(DefaultOptimWrapperConstructor):
             - ``adapter_lr_mult``, ``adapter_decay_mult``: adapters;
             - ``core_lr_mult``, ``core_decay_mult``: their cores, by default
               as the adapters;
+            - ``tuned_lr_mult``, ``tuned_decay_mult``: parameters of the base
+              that a tuning method (BitFit, full fine-tuning) trains;
             - ``head_lr_mult``, ``head_decay_mult``: neck, heads and the
               backbone's new parameters;
             - ``norm_decay_mult``: weights and biases of norm layers;
             - ``bias_decay_mult``, ``bias_lr_mult``: other biases;
+            - ``layer_decay``: learning rates in the backbone fall by this
+              factor from layer to layer towards the input, see
+              :func:`mmflora.engine.layer_decay.layer_scales`;
             - ``custom_keys``: maps a part of a parameter's name to
               ``lr_mult`` and ``decay_mult``, as MMEngine does; the longest
-              matching key counts, and replaces all of the above.
+              matching key counts, and replaces all of the above but for
+              ``layer_decay``.
 
     Raises:
         ValueError: If ``paramwise_cfg`` has an unknown entry, or the model no
@@ -75,11 +83,14 @@ class PEFTOptimWrapperConstructor(DefaultOptimWrapperConstructor):
         'adapter_decay_mult',
         'core_lr_mult',
         'core_decay_mult',
+        'tuned_lr_mult',
+        'tuned_decay_mult',
         'head_lr_mult',
         'head_decay_mult',
         'norm_decay_mult',
         'bias_decay_mult',
         'bias_lr_mult',
+        'layer_decay',
         'custom_keys',
     )
 
@@ -109,7 +120,8 @@ class PEFTOptimWrapperConstructor(DefaultOptimWrapperConstructor):
         inner: Any = model.module if wrapped else model
         items = list(parameter_roles(inner))
         self._freeze(items, wrapped)
-        groups = self._groups([item for item in items if item.role.trains])
+        trained = [item for item in items if item.role.trains]
+        groups = self._groups(trained, self._layer_scales(inner))
         optimizer = OPTIMIZERS.build(dict(self.optimizer_cfg, params=groups))
         config = dict(self.optim_wrapper_cfg)
         config.setdefault('type', 'OptimWrapper')
@@ -123,7 +135,7 @@ class PEFTOptimWrapperConstructor(DefaultOptimWrapperConstructor):
         changed = [
             item
             for item in items
-            if item.role in (Role.BASE, Role.CORE, Role.ADAPTER, Role.NEW)
+            if item.role is not Role.HEAD
             and item.parameter.requires_grad != item.role.trains
         ]
         if wrapped and changed:
@@ -139,18 +151,23 @@ class PEFTOptimWrapperConstructor(DefaultOptimWrapperConstructor):
         for item in changed:
             item.parameter.requires_grad_(item.role.trains)
 
-    def _groups(self, items: list[NamedParameter]) -> list[dict[str, Any]]:
+    def _layer_scales(self, model: nn.Module) -> dict[nn.Parameter, float]:
+        decay = self.paramwise_cfg.get('layer_decay')
+        return {} if decay is None else layer_scales(model, decay)
+
+    def _groups(
+        self,
+        items: list[NamedParameter],
+        scales: Mapping[nn.Parameter, float],
+    ) -> list[dict[str, Any]]:
         """Sort parameters into groups of equal settings."""
         groups: dict[tuple[Any, ...], dict[str, Any]] = {}
         for item in items:
             if not item.parameter.requires_grad:
                 continue  # a head's own decision
             lr_mult, decay_mult = self._multipliers(item)
-            role = (
-                'heads'
-                if _ROLE_PREFIX[item.role] == 'head'
-                else (f'{item.role.value}s')
-            )
+            lr_mult *= scales.get(item.parameter, 1.0)
+            role = _GROUP_NAMES[item.role]
             key = (role, lr_mult, decay_mult)
             if key not in groups:
                 groups[key] = {'params': [], 'name': role}
@@ -177,9 +194,9 @@ class PEFTOptimWrapperConstructor(DefaultOptimWrapperConstructor):
         decay_mult = self._role_multiplier(item.role, 'decay_mult')
         if item.role in (Role.CORE, Role.ADAPTER):
             return lr_mult, decay_mult
-        if isinstance(item.module, _NORMS) or _is_norm2d(item.module):
+        if is_norm(item.module):
             return lr_mult, decay_mult * options.get('norm_decay_mult', 1.0)
-        if item.name.endswith('.bias'):
+        if item.name.endswith('bias') and item.parameter.dim() == 1:
             lr_mult *= options.get('bias_lr_mult', 1.0)
             decay_mult *= options.get('bias_decay_mult', 1.0)
         return lr_mult, decay_mult
@@ -190,13 +207,3 @@ class PEFTOptimWrapperConstructor(DefaultOptimWrapperConstructor):
         if prefix == 'core':
             default = self.paramwise_cfg.get(f'adapter_{kind}', 1.0)
         return self.paramwise_cfg.get(f'{prefix}_{kind}', default)
-
-
-def _is_norm2d(module: nn.Module) -> bool:
-    """Recognise norms that are no subclass of torch's, by their shape."""
-    weight = getattr(module, 'weight', None)
-    return (
-        'norm' in type(module).__name__.lower()
-        and isinstance(weight, torch.Tensor)
-        and weight.dim() == 1
-    )

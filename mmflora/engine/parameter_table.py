@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from torch import nn
 
-from mmflora.adapters import adapted_layers
+from mmflora.adapters import adapted_modules
 from mmflora.checkpoint.base_record import base_records
 
 from .roles import Role, component, parameter_roles
@@ -15,7 +15,7 @@ class Row:
     """One component's counts.
 
     Attributes:
-        layers: Number of adapted layers.
+        layers: Number of adapted layers and blocks.
         total: Number of parameters.
         trainable: Number of parameters that train.
     """
@@ -50,7 +50,7 @@ def count_parameters(model: nn.Module) -> dict[str, Row]:
             row.total += count
             row.trainable += count if item.role.trains else 0
     for name, (backbone, _) in backbones.items():
-        layers = len(adapted_layers(backbone))
+        layers = len(adapted_modules(backbone))
         for row in (total, rows[name or 'backbone']):
             row.layers += layers
         adapters = f'{name or "backbone"}: {_ROLE_NAMES[Role.ADAPTER]}'
@@ -83,5 +83,6 @@ _ROLE_NAMES = {
     Role.BASE: 'frozen base',
     Role.ADAPTER: 'adapters',
     Role.CORE: 'adapters',
+    Role.TUNED: 'tuned base',
     Role.NEW: 'new',
 }

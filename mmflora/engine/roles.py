@@ -6,7 +6,7 @@ from enum import Enum
 
 from torch import nn
 
-from mmflora.adapters import adapted_layers
+from mmflora.adapters import adapted_modules
 from mmflora.checkpoint.base_record import base_records
 
 
@@ -16,6 +16,7 @@ class Role(Enum):
     BASE = 'base'
     CORE = 'core'
     ADAPTER = 'adapter'
+    TUNED = 'tuned'
     NEW = 'new'
     HEAD = 'head'
 
@@ -38,10 +39,11 @@ class NamedParameter:
 def parameter_roles(model: nn.Module) -> Iterator[NamedParameter]:
     """Yield every parameter of a model once, with its role.
 
-    Frozen parameters of a backbone are its base; adapters (and their cores)
-    are known by the layers that hold them; other parameters of a backbone
-    are new; whatever stands outside of a backbone with a base is a head's,
-    necks included.
+    Frozen parameters of a backbone are its base, those of the base that a
+    tuning method trains are tuned; adapters (and their cores) are known by
+    the layers that hold them; other parameters of a backbone are new;
+    whatever stands outside of a backbone with a base is a head's, necks
+    included.
 
     Args:
         model: The whole model, not wrapped.
@@ -58,13 +60,14 @@ def parameter_roles(model: nn.Module) -> Iterator[NamedParameter]:
             'train it with the default optimizer wrapper constructor.'
         )
     for backbone, record in backbones.values():
-        for layer in adapted_layers(backbone).values():
+        for layer in adapted_modules(backbone).values():
             for parameter in layer.adapter.parameters():
                 roles[parameter] = Role.ADAPTER
             for parameter in layer.adapter.core_parameters():
                 roles[parameter] = Role.CORE
         own = dict(backbone.named_parameters())
         roles.update({own[key]: Role.BASE for key in record.base_keys})
+        roles.update({own[key]: Role.TUNED for key in record.tuned_keys})
         roles.update({own[key]: Role.NEW for key in record.new_keys})
     seen: set[nn.Parameter] = set()
     for prefix, module in model.named_modules():

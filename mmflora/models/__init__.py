@@ -1,14 +1,19 @@
 """Backbones: plain ones, and any backbone with a frozen base and adapters."""
 
 from .convnext import ConvNeXt
+from .intern_vit import InternViT
 from .peft_backbone import adapt_backbone, build_peft_backbone
 from .peft_convnext import FLoRAConvNeXt, PEFTConvNeXt
+from .peft_intern_vit import FLoRAInternViT, PEFTInternViT
 from .timm_backbone import build_timm_backbone
 
 __all__ = [
     'ConvNeXt',
     'FLoRAConvNeXt',
+    'FLoRAInternViT',
+    'InternViT',
     'PEFTConvNeXt',
+    'PEFTInternViT',
     'adapt_backbone',
     'build_peft_backbone',
     'build_timm_backbone',

@@ -130,6 +130,12 @@ class ConvNeXt(BaseModule):
         )
         self._is_init = True
 
+    def group_matcher(self, coarse: bool = False) -> dict[str, Any]:
+        """Return timm's patterns of the layers, for layer-wise decay."""
+        matcher: Any = timm_convnext.ConvNeXt.group_matcher
+        patterns: dict[str, Any] = matcher(self, coarse)
+        return patterns
+
     def forward(self, inputs: Tensor) -> tuple[Tensor, ...]:
         """Return the features of the chosen stages.
 

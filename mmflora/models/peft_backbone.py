@@ -10,7 +10,12 @@ from mmengine.logging import print_log
 from mmengine.registry import MODELS as MMENGINE_MODELS
 from torch import nn
 
-from mmflora.adapters import InjectionReport, adapted_layers, inject
+from mmflora.adapters import (
+    InjectionReport,
+    adapted_modules,
+    inject,
+    tuned_parameters,
+)
 from mmflora.adapters.inject import Targets
 from mmflora.checkpoint.adapter_state import (
     attach_record,
@@ -30,7 +35,7 @@ from .autocast import run_in_autocast
 def build_peft_backbone(
     backbone: Mapping[str, Any],
     adapter: Mapping[str, Any] | None,
-    targets: Targets = '.*',
+    targets: Targets | None = None,
     exclude: str | Iterable[str] = (),
     new_params: Iterable[str] = (),
     unused_keys: Iterable[str] = (),
@@ -44,7 +49,8 @@ def build_peft_backbone(
         backbone: Configuration of a backbone of mmdet, mmseg, mmrotate or
             mmflora, with ``init_cfg`` for its base weights.
         adapter: See :func:`adapt_backbone`, as for all that follow.
-        targets: Which layers to adapt.
+        targets: Which layers to adapt; by default those that the backbone's
+            class names as ``default_targets``, else all.
         exclude: Which layers to leave alone.
         new_params: Patterns of the backbone's parameters that no base holds.
         unused_keys: Patterns of keys of the base's file without use here,
@@ -88,7 +94,7 @@ def adapt_backbone(
     backbone: nn.Module,
     adapter: Mapping[str, Any] | None,
     *,
-    targets: Targets = '.*',
+    targets: Targets | None = None,
     exclude: str | Iterable[str] = (),
     new_params: Iterable[str] = (),
     unused_keys: Iterable[str] = (),
@@ -103,9 +109,11 @@ def adapt_backbone(
 
     Args:
         backbone: The backbone; its ``init_cfg`` names the base.
-        adapter: Configuration of the adapter, ``dict(type='FLoRA', ...)``;
+        adapter: Configuration of the method, ``dict(type='FLoRA', ...)``;
             ``None`` freezes the base without any adapter.
-        targets: Which layers to adapt, see :func:`mmflora.adapters.inject`.
+        targets: Which layers to adapt, see :func:`mmflora.adapters.inject`;
+            by default those that the backbone's class names as
+            ``default_targets``, else all.
         exclude: Which layers to leave alone.
         new_params: Patterns of the backbone's parameters that no base holds
             (norms of the outputs, say); they train and are saved.  Added to
@@ -133,6 +141,8 @@ def adapt_backbone(
         *getattr(backbone, 'unused_keys', ()),
         *_tuple(unused_keys),
     )
+    if targets is None:
+        targets = getattr(backbone, 'default_targets', '.*')
     shapes = state_shapes(backbone)
     source = pretrained_cfg(getattr(backbone, 'init_cfg', None))
     if source is not None:
@@ -143,7 +153,7 @@ def adapt_backbone(
     else:
         report = inject(backbone, adapter, targets, exclude, lean)
         _say_report(backbone, report)
-    base, new_names = _split_base(backbone, shapes, new)
+    base, new_names, tuned = _split_base(backbone, shapes, new)
     _check_train_mode(backbone)
     record = BaseRecord(
         base,
@@ -153,6 +163,7 @@ def adapt_backbone(
         stock_shapes=shapes,
         optional=new,
         unused=unused,
+        tuned_keys=tuned,
     )
     attach_record(backbone, record)
     if source is not None:
@@ -187,7 +198,11 @@ def _signature(backbone: nn.Module) -> str:
     """Condense what the adapters' parameters mean, however it was spelt."""
     lines = [
         f'{name}: {layer.adapter.signature()}'
-        for name, layer in adapted_layers(backbone).items()
+        for name, layer in adapted_modules(backbone).items()
+    ]
+    lines += [
+        f'{name}: {tuning.signature()}'
+        for name, tuning in tuned_parameters(backbone).items()
     ]
     return hashlib.sha256('\n'.join(lines).encode()).hexdigest()[:16]
 
@@ -196,15 +211,23 @@ def _split_base(
     backbone: nn.Module,
     shapes: Mapping[str, Any],
     new_params: tuple[str, ...],
-) -> tuple[list[str], list[str]]:
-    """Unfreeze the new parameters; return names of base and new ones."""
-    base, new = [], []
+) -> tuple[list[str], list[str], list[str]]:
+    """Unfreeze the new parameters.
+
+    Returns:
+        The names of the frozen base, of the new ones, and of those of the
+        base that a tuning method trains.
+    """
+    base, new, tuned = [], [], []
+    trained = tuned_parameters(backbone)
     for name, parameter in backbone.named_parameters():
         if name not in shapes:
             continue  # an adapter's
         if matches_any(new_params, name):
             parameter.requires_grad_(True)
             new.append(name)
+        elif name in trained:
+            tuned.append(name)
         else:
             base.append(name)
     for pattern in new_params:
@@ -214,7 +237,7 @@ def _split_base(
                 f'{type(backbone).__name__}. A pattern must match the whole '
                 "name of a parameter, such as r'norm0\\.weight'."
             )
-    return base, new
+    return base, new, tuned
 
 
 def _check_train_mode(backbone: nn.Module) -> None:

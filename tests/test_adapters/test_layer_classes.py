@@ -3,18 +3,21 @@ import torch
 from torch import nn
 
 from mmflora.adapters import (
-    AdaptedConv2d,
-    AdaptedLinear,
+    ADAPTED_CLASSES,
     FLoRA,
     adapt_layer,
     adapted_class,
+    layers,
     restore_layer,
 )
 
 
 def sample(layer):
-    shape = (5, 6) if isinstance(layer, nn.Linear) else (6, 9, 8)
-    return torch.randn(2, *shape)
+    if isinstance(layer, nn.Linear):
+        return torch.randn(2, 5, 6)
+    if isinstance(layer, nn.Embedding):
+        return torch.randint(6, (2, 5))
+    return torch.randn(2, 6, *(9, 8, 7)[: layer.weight.dim() - 2])
 
 
 def mmcv_conv():
@@ -29,16 +32,38 @@ def mmcv_linear():
     return Linear(6, 8)
 
 
+def mmcv_transposed():
+    from mmcv.cnn.bricks.wrappers import ConvTranspose2d
+
+    return ConvTranspose2d(6, 8, 3, stride=2)
+
+
 class Renamed(nn.Linear):
     """Inherits the forward pass, so that nothing is lost."""
 
 
 ADAPTABLE = {
-    'Linear': (lambda: nn.Linear(6, 8), AdaptedLinear),
-    'Conv2d': (lambda: nn.Conv2d(6, 8, 3), AdaptedConv2d),
-    'mmcv Linear': (mmcv_linear, AdaptedLinear),
-    'mmcv Conv2d': (mmcv_conv, AdaptedConv2d),
-    'subclass': (lambda: Renamed(6, 8), AdaptedLinear),
+    'Linear': (lambda: nn.Linear(6, 8), 'AdaptedLinear'),
+    'Conv1d': (lambda: nn.Conv1d(6, 8, 3), 'AdaptedConv1d'),
+    'Conv2d': (lambda: nn.Conv2d(6, 8, 3), 'AdaptedConv2d'),
+    'Conv3d': (lambda: nn.Conv3d(6, 8, 3), 'AdaptedConv3d'),
+    'ConvTranspose1d': (
+        lambda: nn.ConvTranspose1d(6, 8, 3),
+        'AdaptedConvTranspose1d',
+    ),
+    'ConvTranspose2d': (
+        lambda: nn.ConvTranspose2d(6, 8, 3),
+        'AdaptedConvTranspose2d',
+    ),
+    'ConvTranspose3d': (
+        lambda: nn.ConvTranspose3d(6, 8, 3),
+        'AdaptedConvTranspose3d',
+    ),
+    'Embedding': (lambda: nn.Embedding(6, 8), 'AdaptedEmbedding'),
+    'mmcv Linear': (mmcv_linear, 'AdaptedLinear'),
+    'mmcv Conv2d': (mmcv_conv, 'AdaptedConv2d'),
+    'mmcv ConvTranspose2d': (mmcv_transposed, 'AdaptedConvTranspose2d'),
+    'subclass': (lambda: Renamed(6, 8), 'AdaptedLinear'),
 }
 
 
@@ -46,15 +71,21 @@ ADAPTABLE = {
 def test_class_of_an_adapted_layer(build, kind, randomise):
     layer = build()
     own = type(layer)
-    assert adapted_class(layer) is kind
-    adapt_layer(layer, FLoRA(layer.weight, rank=3))
+    assert adapted_class(layer) is getattr(layers, kind)
+    adapt_layer(layer, FLoRA(layer.weight, rank=3, scale=0.1))
     randomise(layer.adapter)
+    assert type(layer) is adapted_class(build())
     inputs = sample(layer)
-    expected = layer.compute(
-        inputs, layer.weight + layer.delta_weight(), layer.bias
-    )
-    torch.testing.assert_close(layer(inputs), expected)
+    output, whole = layer(inputs), layer.weight + layer.delta_weight()
     assert type(restore_layer(layer)) is own
+    layer.weight = nn.Parameter(whole.detach())
+    torch.testing.assert_close(output, layer(inputs))
+
+
+def test_every_adapted_class_is_here():
+    kinds = {kind for _, kind in ADAPTABLE.values()}
+    every = {kind.__name__ for kind in ADAPTED_CLASSES.values()}
+    assert every - kinds == {'AdaptedMultiheadAttention'}
 
 
 class OwnForward(nn.Linear):
@@ -65,6 +96,11 @@ class OwnForward(nn.Linear):
 class OwnConvForward(nn.Conv2d):
     def _conv_forward(self, inputs, weight, bias):
         return super()._conv_forward(inputs, weight - weight.mean(), bias)
+
+
+class OwnTransposedForward(nn.ConvTranspose2d):
+    def forward(self, inputs):
+        return super().forward(inputs, output_size=[9, 9])
 
 
 def timm_conv(name):
@@ -79,17 +115,20 @@ REFUSED = {
     'timm Conv2dSame': lambda: timm_conv('Conv2dSame'),
     'timm StdConv2d': lambda: timm_conv('StdConv2d'),
     'timm ScaledStdConv2d': lambda: timm_conv('ScaledStdConv2d'),
-    'ConvTranspose2d': lambda: nn.ConvTranspose2d(6, 8, 3),
-    'Embedding': lambda: nn.Embedding(6, 8),
+    'own transposed forward': lambda: OwnTransposedForward(6, 8, 3),
+    'Bilinear': lambda: nn.Bilinear(6, 8, 3),
+    'LSTMCell': lambda: nn.LSTMCell(6, 8),
 }
 
 
 @pytest.mark.parametrize('build', REFUSED.values(), ids=REFUSED)
 def test_layer_with_a_forward_of_its_own_is_refused(build):
     layer = build()
+    weight = next(layer.parameters())
     assert adapted_class(layer) is None
     with pytest.raises(TypeError, match=type(layer).__name__):
-        adapt_layer(layer, FLoRA(layer.weight, rank=3))
+        adapt_layer(layer, FLoRA(weight, rank=3))
+    assert not hasattr(layer, 'adapter')
 
 
 def test_adapted_layer_is_not_adapted_again():

@@ -60,10 +60,6 @@ CASES = {
         ),
         size=32,
         extra=('head.weight',),
-        left_out=(
-            'layers.0.attn.attn.out_proj',
-            'layers.1.attn.attn.out_proj',
-        ),
     ),
     'mmseg MixVisionTransformer': Case(
         dict(
@@ -74,7 +70,6 @@ CASES = {
             drop_path_rate=0.0,
         ),
         extra=('head.weight', 'head.bias'),
-        left_out=tuple(f'layers.{i}.1.0.attn.attn.out_proj' for i in range(4)),
     ),
     'mmflora ConvNeXt': Case(
         dict(
@@ -111,6 +106,19 @@ CASES = {
             out_indices=(0, 1, 2, 3),
         ),
         extra=('head.fc.weight',),
+    ),
+    # Its strided convolutions pad by the size of their input.
+    'timm MobileNet': Case(
+        dict(
+            type='mmflora.TimmBackbone',
+            model_name='tf_mobilenetv3_small_minimal_100',
+            out_indices=(1, 2, 3, 4),
+        ),
+        extra=('classifier.weight', 'classifier.bias'),
+        left_out=(
+            'conv_stem',
+            *(f'blocks.{i}.0.conv_dw' for i in (0, 1, 2, 4)),
+        ),
     ),
     'timm ResNet': Case(
         dict(

@@ -129,8 +129,8 @@ def test_every_matrix_and_kernel_is_adapted_or_left_out(case):
     layers = {
         name
         for name, module in adapted.named_modules()
-        if getattr(module, 'weight', None) is not None
-        and module.weight.dim() > 1
+        for key, value in module.named_parameters(recurse=False)
+        if key.endswith('weight') and value.dim() > 1
     }
     assert layers - set(adapted_layers(adapted)) == set(case.left_out)
 
@@ -202,6 +202,7 @@ def test_autocast_gives_float32_features(case, base):
 KERNELS = (
     'fc1.weight',
     'conv1.weight',
+    'conv_pw.weight',
     'attn.proj.weight',
     'w_msa.proj.weight',
     'ffn.layers.0.weight',

@@ -1,2 +1,2 @@
-# Full fine-tuning: the plain backbone, every parameter of which trains.
-method = dict(type='mmflora.ConvNeXt')
+# Full fine-tuning: every parameter of the pre-trained backbone trains.
+method = dict(type='mmflora.PEFTConvNeXt', adapter=dict(type='Full'))

@@ -5,6 +5,7 @@ atto = dict(
     backbone=dict(
         arch='convnextv2_atto',
         drop_path_rate=0.0,
+        autocast=None,
         init_cfg=dict(
             # What the config of configs/full writes when it is trained on the
             # source domain of the generated data.

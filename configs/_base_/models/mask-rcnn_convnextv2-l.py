@@ -23,6 +23,9 @@ model = dict(
         arch='convnextv2_large',
         out_indices=(0, 1, 2, 3),
         drop_path_rate=0.4,
+        # bfloat16 inside the backbone, float32 features out of it, which the
+        # operators of the heads need. On a GPU without bfloat16: None.
+        autocast='bfloat16',
         init_cfg=dict(type='Pretrained', checkpoint=base_weights),
     ),
     neck=dict(in_channels=[192, 384, 768, 1536]),

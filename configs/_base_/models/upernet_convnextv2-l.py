@@ -30,6 +30,7 @@ model = dict(
         arch='convnextv2_large',
         out_indices=(0, 1, 2, 3),
         drop_path_rate=0.4,
+        autocast='bfloat16',
         init_cfg=dict(type='Pretrained', checkpoint=base_weights),
     ),
     decode_head=dict(

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from mmflora.registry import ADAPTERS
 
 from ..base import Adapter
-from .catalogue import check_options, config_class, make_config
+from .catalogue import check_options, make_config
 from .graft import detach, shadow_of, wrap
 from .layers import BridgedLayer, bridged_class
 from .trial import Trials, Verdict, merged_base
@@ -31,26 +31,35 @@ class HFPEFT(Adapter):
         weight: The frozen weight.
         peft_layer: Peft's layer around the adapted one.
         config: Peft's configuration, the same object for all layers.
-        described: What gives the parameters their meaning.
-        unmergeable: Why it cannot be merged, ``''`` if it can.
+        name: The layer's name in the model.
+        options: The settings that the configuration was made of.
+        verdict: What the trial of such a layer showed.
 
     Example:
         >>> adapter = dict(type='HFPEFT', peft_type='LORA', r=8, use_dora=True)
     """
+
+    peft_layer: Any
+    additive = False
+    paper = 'https://github.com/huggingface/peft'
 
     def __init__(
         self,
         weight: Tensor,
         peft_layer: Any,
         config: Any,
-        described: str,
-        unmergeable: str = '',
+        name: str,
+        options: Mapping[str, Any],
+        verdict: Verdict,
     ) -> None:
         super().__init__(weight)
         self.config = config
-        self.described = described
-        self.why_not_mergeable = unmergeable
-        self.mergeable = not unmergeable
+        self.name = name
+        self.options = dict(options)
+        self.starts = verdict.starts
+        self.follows = verdict.follows
+        self.why_not_mergeable = verdict.unmergeable
+        self.mergeable = not verdict.unmergeable
         # Beside the modules, not among them: its own are this adapter's.
         self.__dict__['peft_layer'] = peft_layer
         for name in ('_parameters', '_buffers', '_modules'):
@@ -58,14 +67,14 @@ class HFPEFT(Adapter):
 
     @classmethod
     def build_all(
-        cls, layers: Mapping[str, nn.Module], peft_type: str, **options: Any
-    ) -> dict[str, Adapter | str]:
+        cls, layers: Mapping[str, nn.Module], **options: Any
+    ) -> dict[str, Any]:
         """Build the adapters of layers, which stay as they are.
 
         Args:
             layers: The layers by their names in the model.
-            peft_type: The name of a method of peft, such as ``'RANDLORA'``.
-            **options: Settings of peft's configuration class.
+            **options: ``peft_type``, the name of a method of peft, such as
+                ``'RANDLORA'``, and settings of its configuration class.
 
         Returns:
             By name an adapter, or why the layer cannot be adapted.
@@ -76,32 +85,49 @@ class HFPEFT(Adapter):
                 layers, or a setting is not for an adapter to decide.
             MissingPeft: If peft is not installed.
         """
-        config_class(peft_type)
+        peft_type = options.pop('peft_type', None)
         check_options(peft_type, options)
         trials = Trials(peft_type, options)
         verdicts: dict[str, Verdict] = {
             name: trials.verdict(name, layer) for name, layer in layers.items()
         }
-        built: dict[str, Adapter | str] = {
+        built: dict[str, Any] = {
             name: verdict.refusal for name, verdict in verdicts.items()
         }
         taken = [name for name, reason in built.items() if not reason]
         if not taken:
             return built
         config = make_config(peft_type, options, taken)
-        wrapped = wrap(
-            config, {name: shadow_of(layers[name]) for name in taken}
-        )
+        shadows = {name: shadow_of(layers[name]) for name in taken}
+        try:
+            wrapped = wrap(config, shadows)
+        except Exception as error:  # each was tried alone, not all together
+            raise ValueError(
+                f'HFPEFT: peft cannot adapt {len(taken)} layers together by '
+                f'{peft_type.upper()}: {error}'
+            ) from error
         detach(wrapped)
         for name in taken:
-            built[name] = cls(
+            adapter = cls(
                 layers[name].get_parameter('weight'),
                 wrapped[name],
                 config,
-                _describe(peft_type, options),
-                verdicts[name].unmergeable,
+                name,
+                options,
+                verdicts[name],
             )
+            built[name] = adapter.train(layers[name].training)
         return built
+
+    @classmethod
+    def looks_at(
+        cls, layer: nn.Module, peft_type: str = '', **options: Any
+    ) -> bool:
+        """Say whether a layer is of a kind that the method deals with."""
+        weight = layer._parameters.get('weight')
+        if str(peft_type).upper() == 'LN_TUNING':
+            return weight is not None and weight.dim() == 1
+        return super().looks_at(layer)
 
     @property
     def peft_type(self) -> str:
@@ -164,11 +190,43 @@ class HFPEFT(Adapter):
         }
 
     def signature(self) -> str:
-        """Return the method and those settings that differ from default."""
-        return self.described
+        """Return the method and its settings."""
+        return f'HFPEFT({self.extra_repr()})'
+
+    def follow(self, layer: nn.Module) -> None:
+        """Start anew over another base, where the start depends on it.
+
+        Args:
+            layer: The layer that has this adapter.
+
+        Raises:
+            ValueError: If the method looks at all layers at once.
+        """
+        if not self.follows:
+            return
+        if self.peft_type == 'FROD':
+            raise ValueError(
+                'FROD takes all frozen weights apart at once, and cannot '
+                'start anew over another base. Name the base with the '
+                "backbone's `init_cfg`, so that it is there from the start."
+            )
+        config = make_config(self.peft_type, self.options, [self.name])
+        base = shadow_of(self.peft_layer.base_layer)
+        fresh = wrap(config, {self.name: base})
+        detach(fresh)
+        state = fresh[self.name].state_dict()
+        with torch.no_grad():
+            for key, value in self.state_dict(keep_vars=True).items():
+                if key in state:  # else another layer's, held here
+                    value.copy_(state[key])
 
     def remark(self) -> str:
-        """Say that AdaLoRA's ranks need their schedule."""
+        """Say where the method asks for attention."""
+        if not self.starts:
+            return (
+                f'{self.peft_type} does not start at the frozen layer with '
+                'these options'
+            )
         if self.peft_type == 'ADALORA':
             return (
                 "AdaLoRA keeps every rank unless dict(type='mmflora."
@@ -183,18 +241,14 @@ class HFPEFT(Adapter):
         return self
 
     def extra_repr(self) -> str:
-        """Return the method, as it stands in a printed model."""
-        return self.described.removeprefix('HFPEFT(').removesuffix(')')
+        """Return the method and its settings, as a printed model shows them.
 
-
-def _describe(peft_type: str, options: Mapping[str, Any]) -> str:
-    """Name what gives the parameters of an adapter their meaning.
-
-    Dropout ends with training, and AdaLoRA's schedule changes values alone.
-    """
-    settings = ', '.join(
-        f'{name}={value!r}'
-        for name, value in sorted(options.items())
-        if 'dropout' not in name and name != 'total_step'
-    )
-    return f'HFPEFT({peft_type.upper()}{", " if settings else ""}{settings})'
+        Not those of dropout, which ends with training, nor the length of
+        AdaLoRA's schedule, which changes values alone.
+        """
+        settings = (
+            f'{name}={value!r}'
+            for name, value in sorted(self.options.items())
+            if 'dropout' not in name and name != 'total_step'
+        )
+        return ', '.join([self.peft_type, *settings])

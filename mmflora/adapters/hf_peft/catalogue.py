@@ -36,8 +36,10 @@ _NOT_OURS = frozenset(
 # Whether peft's files hold what a seed determines; mmflora's always do, as the
 # adapters would be lost with another version of the random numbers.
 _SAVED = ('save_projection', 'save_indices')
-# Methods that have layers to choose, but no place in a vision backbone.
+# Methods that have layers to choose, and yet do not work here.
 _UNFIT = {
+    'ADAMSS': 'the shapes of its parameters follow from the frozen values, so '
+    'that no checkpoint could be read before its base',
     'ADAPTION_PROMPT': 'it adds prompts to the attention of language models',
     'POLY': 'its forward pass asks for the identity of a task',
     'SHADOW': 'it runs a second, smaller transformer beside the first',
@@ -151,12 +153,7 @@ def make_config(
             for name in names
             if any(re.fullmatch(pattern, name) for pattern in patterns)
         ]
-    try:
-        return kind(target_modules=names, **settings)
-    except ImportError as error:
-        raise ValueError(
-            f'HFPEFT: {peft_type.upper()} needs a library more: {error}'
-        ) from error
+    return kind(target_modules=names, **settings)
 
 
 def check_options(peft_type: str, options: Mapping[str, Any]) -> None:

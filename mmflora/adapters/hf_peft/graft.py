@@ -47,6 +47,9 @@ def wrap(config: Any, shadows: Mapping[str, nn.Module]) -> dict[str, Any]:
     Returns:
         What stands in the shadows' places: peft's layers, or the shadows
         themselves where peft passed them over.
+
+    Raises:
+        Exception: Of any type, where peft refuses.
     """
     peft = load_peft()
     tuner = peft.mapping.PEFT_TYPE_TO_TUNER_MAPPING[config.peft_type]
@@ -69,12 +72,19 @@ def detach(layers: Mapping[str, Any]) -> None:
     """
     owned: set[Any] = set()
     for layer in layers.values():
+        for name, value in list(vars(layer).items()):
+            if isinstance(value, nn.Module):  # FRoD keeps its bases aside
+                layer._modules[name] = layer.__dict__.pop(name)
         layer.__dict__['base_layer'] = layer._modules.pop('base_layer')
         for name, child in list(layer._modules.items()):
             if _is_owned(child, owned):
                 layer.__dict__[name] = layer._modules.pop(name)
         owned.update(layer.modules(), layer.parameters())
     for layer in layers.values():
+        # By peft's own lists; a cast of its makes some of them require it.
+        for name in layer.other_param_names:
+            if isinstance(layer._modules.get(name), nn.Module):
+                layer._modules[name].requires_grad_(False)
         for module in layer.modules():
             _freeze(module)
 
@@ -103,7 +113,7 @@ def _freeze(module: nn.Module) -> None:
             module.register_buffer(name, parameter.detach())
     module._non_persistent_buffers_set.clear()
     if hasattr(module, 'persistent'):  # of peft's BufferDict
-        module.persistent = True
+        vars(module)['persistent'] = True
 
 
 def _tree(layers: Mapping[str, nn.Module]) -> nn.Module:

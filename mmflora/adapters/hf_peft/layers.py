@@ -1,6 +1,5 @@
 """The layers that peft adapts: stock layers that compute through peft's."""
 
-import functools
 from typing import Any
 
 from torch import Tensor, nn
@@ -27,10 +26,15 @@ class BridgedLayer(AdaptedLayer):
         return _blank, (self.stock_class,), vars(self)
 
 
-@functools.cache
+_CLASSES: dict[type[nn.Module], type[BridgedLayer]] = {}
+
+
 def bridged_class(stock: type[nn.Module]) -> type[BridgedLayer]:
-    """Return the bridged class of a stock class."""
-    return type(f'Bridged{stock.__name__}', (BridgedLayer, stock), {})
+    """Return the bridged class of a stock class, always the same one."""
+    if stock not in _CLASSES:
+        name = f'Bridged{stock.__name__}'
+        _CLASSES[stock] = type(name, (BridgedLayer, stock), {})
+    return _CLASSES[stock]
 
 
 def _blank(stock: type[nn.Module]) -> BridgedLayer:

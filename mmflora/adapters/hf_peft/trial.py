@@ -8,7 +8,7 @@ is adapted, run, randomised, run and merged.
 
 import copy
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -28,10 +28,14 @@ class Verdict:
     Attributes:
         refusal: Why the layer cannot be adapted, ``''`` if it can.
         unmergeable: Why the adapter cannot be merged, ``''`` if it can.
+        starts: Whether training starts at the frozen layer.
+        follows: Whether the start depends on the frozen values.
     """
 
     refusal: str = ''
     unmergeable: str = ''
+    starts: bool = True
+    follows: bool = False
 
 
 class Trials:
@@ -60,39 +64,62 @@ class Trials:
             type(layer),
             layer.extra_repr(),
             tuple(
-                (key, value.shape)
+                (key, value.shape, value.dtype)
                 for key, value in layer._parameters.items()
                 if value is not None
             ),
         )
         if kind not in self._known:
-            with torch.random.fork_rng(devices=[]), torch.enable_grad():
+            with (
+                torch.random.fork_rng(devices=[]),
+                torch.enable_grad(),
+                torch.device('cpu'),  # a model may be built on another
+            ):
                 self._known[kind] = self._try(name, layer)
         return self._known[kind]
 
     def _try(self, name: str, layer: nn.Module) -> Verdict:
+        if not _dimensions(layer):
+            return Verdict(f'peft adapts no {type(layer).__name__} as a whole')
         if any(value is not None for value in layer._buffers.values()):
             return Verdict('it keeps statistics, which peft would double')
         if self.peft_type.upper() == 'LN_TUNING' and _dimensions(layer) > 1:
             return Verdict('LN_TUNING trains norm layers alone')
         base = _random_copy(layer)
-        config = make_config(self.peft_type, self.options, [name])
         before = {key: p.clone() for key, p in base.named_parameters()}
-        shadow = shadow_of(base)
         try:
-            wrapped = wrap(config, {name: shadow})[name]
-        except (KeyboardInterrupt, MemoryError):
+            wrapped = self._wrap(name, base)
+            other = self._wrap(name, _random_copy(layer))
+        except MemoryError:
             raise
         except Exception as error:  # peft's refusals have every type
             return Verdict(_reason(error, layer))
-        if wrapped is shadow or not hasattr(wrapped, 'get_base_layer'):
+        if not hasattr(wrapped, 'get_base_layer'):
             return Verdict(f'peft passes over {type(layer).__name__}')
         for key, parameter in base.named_parameters():
             if not torch.equal(parameter, before[key]):
                 return Verdict(
                     'with these options it rewrites the frozen weight'
                 )
-        return _compare(wrapped, base, name)
+        follows = _differ(wrapped, other)
+        return replace(_compare(wrapped, base, name), follows=follows)
+
+    def _wrap(self, name: str, base: nn.Module) -> Any:
+        """Let peft adapt a layer, with the same random numbers each time."""
+        config = make_config(self.peft_type, self.options, [name])
+        torch.manual_seed(0)
+        return wrap(config, {name: shadow_of(base)})[name]
+
+
+def _differ(one: Any, other: Any) -> bool:
+    """Say whether two of peft's layers start at different values."""
+    values = dict(other.named_parameters()) | dict(other.named_buffers())
+    for key, value in [*one.named_parameters(), *one.named_buffers()]:
+        if key.startswith('base_layer.'):
+            continue
+        if key not in values or not torch.equal(value, values[key]):
+            return True
+    return False
 
 
 def _compare(wrapped: Any, base: nn.Module, name: str) -> Verdict:
@@ -111,11 +138,12 @@ def _compare(wrapped: Any, base: nn.Module, name: str) -> Verdict:
         return Verdict(f'its output would have shape {tuple(adapted.shape)}')
     detach({name: wrapped})
     unmergeable = _why_unmergeable(wrapped, inputs, adapted)
-    if unmergeable and not _close(start, expected):
+    starts = _close(start, expected)
+    if unmergeable and not starts:
         return Verdict(
             "peft's layer computes something else than the layer it adapts"
         )
-    return Verdict(unmergeable=unmergeable)
+    return Verdict(unmergeable=unmergeable, starts=starts)
 
 
 def _why_unmergeable(wrapped: Any, inputs: Tensor, adapted: Tensor) -> str:
@@ -159,11 +187,13 @@ def merged_base(
 
 
 def example_input(layer: nn.Module) -> Tensor:
-    """Return a small random input for a layer, float32.
+    """Return a small random input for a layer, in its type.
 
     Args:
         layer: A linear, convolution, embedding or norm layer.
     """
+    weight = layer.get_parameter('weight')
+    dtype = weight.dtype
     if isinstance(layer, nn.Embedding):
         return torch.randint(layer.num_embeddings, (5,))
     if isinstance(layer, nn.modules.conv._ConvNd):
@@ -173,13 +203,12 @@ def example_input(layer: nn.Module) -> Tensor:
                 layer.dilation, layer.kernel_size, strict=True
             )
         ]
-        return torch.randn(2, layer.in_channels, *reach)
+        return torch.randn(2, layer.in_channels, *reach, dtype=dtype)
     if isinstance(layer, nn.Linear):
-        return torch.randn(3, layer.in_features)
-    weight = layer.get_parameter('weight')
+        return torch.randn(3, layer.in_features, dtype=dtype)
     if isinstance(layer, nn.GroupNorm) or type(layer).__name__.endswith('2d'):
-        return torch.randn(2, len(weight), 3, 3)
-    return torch.randn(3, *weight.shape)
+        return torch.randn(2, len(weight), 3, 3, dtype=dtype)
+    return torch.randn(3, *weight.shape, dtype=dtype)
 
 
 def _dimensions(layer: nn.Module) -> int:
@@ -188,7 +217,10 @@ def _dimensions(layer: nn.Module) -> int:
 
 
 def _random_copy(layer: nn.Module) -> nn.Module:
-    """Return a layer of the same kind with random parameters, float32."""
+    """Return a layer of the same kind with random parameters.
+
+    They are of single precision at least, on the CPU.
+    """
     other = shadow_of(layer)
     other.__dict__['_parameters'] = {
         name: None if value is None else nn.Parameter(_random(value))
@@ -200,7 +232,8 @@ def _random_copy(layer: nn.Module) -> nn.Module:
 def _random(parameter: Tensor) -> Tensor:
     """Draw a parameter of the size that trained ones have."""
     fan = parameter[0].numel() if parameter.dim() > 1 else 1
-    return torch.randn(parameter.shape) / max(1.0, fan**0.5)
+    dtype = torch.promote_types(parameter.dtype, torch.float32)
+    return torch.randn(parameter.shape, dtype=dtype) / max(1.0, fan**0.5)
 
 
 def _randomise(wrapped: Any) -> None:
@@ -210,16 +243,17 @@ def _randomise(wrapped: Any) -> None:
 
 
 def _close(one: Tensor, other: Tensor) -> bool:
-    """Say whether float32 results are equal up to rounding."""
+    """Say whether results are equal up to rounding in single precision."""
     scale = max(1.0, float(other.abs().max()))
     return bool((one - other).abs().max() <= 1e-3 * scale)
 
 
 def _reason(error: Exception, layer: nn.Module) -> str:
-    """Return the first sentence of a refusal, without the layer's text."""
+    """Return the first line of a refusal, without the layer's long text."""
     kind = type(layer).__name__
     if isinstance(error, KeyError):
         return f'peft passes over {kind}'
-    text = str(error).replace(str(layer), kind)
-    first = text.strip().split('\n')[0].split('. ')[0].rstrip('.')
-    return f'peft: {first or type(error).__name__}'
+    text = str(error).replace(str(layer), kind).strip().split('\n')[0]
+    if len(text) > 160:
+        text = text[:160].rsplit('. ', 1)[0]
+    return f'peft: {text.rstrip(".") or type(error).__name__}'

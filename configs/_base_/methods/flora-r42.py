@@ -1,0 +1,5 @@
+# FLoRA with as many parameters as LoRA of rank 8 on ConvNeXt-V2-L, to within
+# one per cent.
+_base_ = './flora-r16.py'
+
+method = dict(adapter=dict(rank=42))

@@ -1,0 +1,6 @@
+# LoHa, a Hadamard product of two low-rank updates (Hyeon-Woo et al., FedPara,
+# 2022), by huggingface/peft.
+method = dict(
+    type='mmflora.PEFTConvNeXt',
+    adapter=dict(type='HFPEFT', peft_type='LOHA', r=8),
+)

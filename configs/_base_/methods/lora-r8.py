@@ -1,0 +1,6 @@
+# LoRA as the paper has it: in loralib's form for convolutions, on every
+# convolution and linear layer.
+method = dict(
+    type='mmflora.PEFTConvNeXt',
+    adapter=dict(type='LoRA', rank=8, alpha=16, form='loralib'),
+)

@@ -1,0 +1,4 @@
+# LoRA-XS: a core between frozen singular vectors of the weight.
+method = dict(
+    type='mmflora.PEFTConvNeXt', adapter=dict(type='LoRAXS', rank=8, alpha=16)
+)

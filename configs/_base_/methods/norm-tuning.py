@@ -1,0 +1,2 @@
+# Norm tuning: scale and shift of every norm train, response norms included.
+method = dict(type='mmflora.PEFTConvNeXt', adapter=dict(type='NormTuning'))

@@ -1,0 +1,9 @@
+_base_ = [
+    '../_base_/models/oriented-rcnn-le90_convnextv2-l.py',
+    '../_base_/datasets/dota.py',
+    '../_base_/schedules/sgd_12e.py',
+    '../_base_/methods/dora-r16.py',
+    '../_base_/default_runtime_mmrotate.py',
+]
+
+model = dict(backbone=_base_.method)

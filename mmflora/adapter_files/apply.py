@@ -1,0 +1,147 @@
+"""Putting an adapter into a model, with every key accounted for."""
+
+from collections.abc import Mapping
+
+from mmengine.config import Config
+from mmengine.registry import MODELS, DefaultScope, init_default_scope
+from torch import nn
+
+from mmflora.checkpoint.base_record import base_records
+from mmflora.checkpoint.keys import compare_keys, float_shapes, state_shapes
+from mmflora.launch import register_toolkit
+from mmflora.preflight import resolve_config
+
+from .adapter_file import AdapterFile
+
+
+def apply_adapter(
+    model: nn.Module, adapter: AdapterFile, toolkit: str | None = None
+) -> nn.Module:
+    """Load an adapter with its heads into a model that was built for it.
+
+    Nothing is loaded unless all of it fits.
+
+    Args:
+        model: A model of the configuration that the adapter was trained
+            with; its base is in place, or comes from where the adapter
+            says.
+        adapter: The adapter.
+        toolkit: The library of the model's task; by default what the
+            model's ``cfg`` or the current scope says.
+
+    Returns:
+        The model.
+
+    Raises:
+        FileNotFoundError: If the base is not in place nor where it should be.
+        ValueError: If toolkit, base, settings, keys or shapes differ; all
+            that differs is listed.
+    """
+    _check_toolkit(adapter, toolkit or _toolkit_of(model))
+    _check_keys(model, adapter)
+    state = adapter.state_dict()
+    # Backbones first: their hooks check base and meaning of the method, and
+    # where they refuse, nothing else has been loaded yet.
+    for name, (backbone, _) in base_records(model).items():
+        prefix = f'{name}.' if name else ''
+        own = {
+            key.removeprefix(prefix): value
+            for key, value in state.items()
+            if key.startswith(prefix)
+        }
+        backbone.load_state_dict(own, strict=False)
+    model.load_state_dict(state, strict=False)
+    return model
+
+
+def build_and_check(config: str | Config, adapter: AdapterFile) -> nn.Module:
+    """Build the model of a config, and put an adapter into it.
+
+    Args:
+        config: A config or its path.
+        adapter: The adapter.
+
+    Returns:
+        The model, in evaluation mode, with its config as ``cfg``.
+
+    Raises:
+        FileNotFoundError: If the config or the base is missing.
+        ValueError: If the adapter does not fit, see :func:`apply_adapter`.
+    """
+    if not isinstance(config, Config):
+        config = Config.fromfile(resolve_config(config))
+    register_toolkit(config)
+    _check_toolkit(adapter, config.get('default_scope'))
+    init_default_scope(config.get('default_scope', 'mmengine'))
+    model = MODELS.build(config.model)
+    model.cfg = config
+    apply_adapter(model, adapter)
+    return model.eval()
+
+
+def check_toolkit(adapter: AdapterFile, config: Config) -> None:
+    """Refuse an adapter for a config of another toolkit.
+
+    Raises:
+        ValueError: If they differ.
+    """
+    _check_toolkit(adapter, config.get('default_scope'))
+
+
+def _check_toolkit(adapter: AdapterFile, ours: str | None) -> None:
+    theirs = adapter.config['toolkit']
+    if theirs is None or ours is None or theirs == ours:
+        return
+    raise ValueError(
+        f"The adapter '{adapter.path}' belongs to a model of {theirs}, but "
+        f'this one is of {ours}: heads and classes mean something else '
+        f'there. Use a configuration of {theirs}.'
+    )
+
+
+def _toolkit_of(model: nn.Module) -> str | None:
+    config = getattr(model, 'cfg', None)
+    if isinstance(config, Mapping) or hasattr(config, 'get'):
+        named = config.get('default_scope')  # type: ignore[union-attr]
+        if named:
+            return str(named)
+    current = DefaultScope.get_current_instance()
+    return None if current is None else str(current.scope_name)
+
+
+def _check_keys(model: nn.Module, adapter: AdapterFile) -> None:
+    """Compare keys and shapes, before anything is changed.
+
+    Raises:
+        ValueError: If the model needs what the adapter lacks or the reverse.
+    """
+    records = base_records(model)
+    described = adapter.config['backbones']
+    if records.keys() != described.keys():
+        raise ValueError(
+            f"The adapter '{adapter.path}' is for the backbone(s) "
+            f'{sorted(described)}, but {type(model).__name__} has adapted '
+            f'backbone(s) {sorted(records)}. Build the model with the '
+            'configuration that the adapter was trained with.'
+        )
+    base = {
+        f'{name}.{key}' if name else key
+        for name, (_, record) in records.items()
+        for key in record.base_keys
+    }
+    expected = {
+        key: shape
+        for key, shape in state_shapes(model).items()
+        if key not in base or key in adapter.tensors
+    }
+    report = compare_keys(float_shapes(adapter.tensors), expected)
+    if report:
+        settings = [
+            part['method'].get('adapter') for part in described.values()
+        ]
+        raise ValueError(
+            f"The adapter '{adapter.path}' does not fit "
+            f'{type(model).__name__}:\n{report}\nIt was trained with '
+            f'adapter={settings}. Nothing was loaded. Build the model with '
+            'the configuration that the adapter was trained with.'
+        )

@@ -1,0 +1,130 @@
+"""Which parts of a model a method deals with."""
+
+import inspect
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from torch import nn
+
+from .base import Adapter, AdapterBase
+from .blocks import BlockAdapter, blocks_of
+from .layers import AdaptedLayer, why_not_adapted
+from .tuning import Tuning
+
+Candidates = dict[str, tuple[nn.Module, str]]
+
+# Children whose weights their parent hands to a fused kernel.
+_READ: dict[type[nn.Module], tuple[str, ...]] = {
+    nn.MultiheadAttention: ('out_proj',),
+    nn.TransformerEncoderLayer: ('linear1', 'linear2'),
+}
+
+
+def candidates(
+    model: nn.Module, method: type, options: Mapping[str, Any]
+) -> Candidates:
+    """Map the name of each part to it and to why it cannot be adapted.
+
+    Weight adapters deal with layers, tuning methods with modules that have
+    parameters of theirs to train, block adapters with blocks.
+
+    Args:
+        model: The model.
+        method: A class registered in ``ADAPTERS``.
+        options: Its settings.
+
+    Raises:
+        TypeError: If it is no method.
+    """
+    if issubclass(method, Tuning):
+        tuning = method(**options)
+        return {
+            name: (module, '')
+            for name, module in _modules(model).items()
+            if tuning.parameters_of(module)
+        }
+    if issubclass(method, BlockAdapter):
+        places = options.get('places') or method.places
+        return {
+            name: (block, _why_no_block(block))
+            for name, block in blocks_of(model, places).items()
+        }
+    if issubclass(method, Adapter):
+        return _layers(model, method, options)
+    raise TypeError(
+        f'{method.__name__} is registered as an adapter, but is no subclass '
+        'of Adapter, Tuning or BlockAdapter.'
+    )
+
+
+def _modules(model: nn.Module) -> dict[str, nn.Module]:
+    """Return the modules that are the model's own, by name."""
+    found = {}
+    added: list[str] = []
+    for name, module in model.named_modules():
+        if isinstance(module, AdapterBase):
+            added.append(f'{name}.')
+        elif not name.startswith(tuple(added)):
+            found[name] = module
+    return found
+
+
+def _why_no_block(block: nn.Module) -> str:
+    own = block._modules.get('adapter')
+    if isinstance(own, AdapterBase):
+        return 'it already has an adapter'
+    return '' if own is None else "it has a child 'adapter' of its own"
+
+
+def _layers(
+    model: nn.Module, method: type[Adapter], options: Mapping[str, Any]
+) -> Candidates:
+    """Map layers to why a weight adapter cannot serve them."""
+    found: Candidates = {}
+    read = read_layers(model)
+    own_class = method.layer_class is not Adapter.layer_class
+    for name, layer in _modules(model).items():
+        if not method.looks_at(layer, **options):
+            continue
+        if isinstance(layer, AdaptedLayer) or not own_class:
+            reason = why_not_adapted(layer)
+        else:
+            reason = ''
+        served = isinstance(layer, nn.Linear) and not own_class
+        if not reason and name in read and not served:
+            reason = f'{read[name]} reads its weight without calling it'
+        found[name] = (layer, reason)
+    return found
+
+
+def read_layers(model: nn.Module) -> dict[str, str]:
+    """Map each layer whose parent reads its weight to the parent's class."""
+    read: dict[str, str] = {}
+    for name, module in model.named_modules():
+        prefix = f'{name}.' if name else ''
+        kind = getattr(module, 'stock_class', type(module))
+        children = _read_children(kind)
+        for parent, names in _READ.items():
+            if isinstance(module, parent):
+                children = [*children, *names]
+        for child in children:
+            if isinstance(getattr(module, child, None), nn.Module):
+                read[prefix + child] = kind.__name__
+    return read
+
+
+def _read_children(kind: type[nn.Module]) -> list[str]:
+    """Find children whose weight the forward pass of a class itself reads.
+
+    ``F.linear(x, self.qkv.weight, bias)``, as BEiT and Swin V2 have it, goes
+    past the layer and so past its adapter.
+    """
+    try:
+        source = inspect.getsource(kind.forward)
+    except (OSError, TypeError):
+        return []
+    return re.findall(
+        r'\bself\.(\w+)\.weight\b(?!\.(?:dtype|device|shape|size|dim)\b)',
+        source,
+    )

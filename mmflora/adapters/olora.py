@@ -1,0 +1,33 @@
+"""OLoRA: LoRA on an orthonormal basis of the weight."""
+
+import torch
+from torch import Tensor
+
+from mmflora.registry import ADAPTERS
+
+from .lora_start import StartedLoRA
+
+
+@ADAPTERS.register_module()
+class OLoRA(StartedLoRA):
+    """LoRA whose start is the leading part of the weight's QR decomposition.
+
+    Büyükakyüz, "OLoRA: Orthonormal Low-Rank Adaptation of Large Language
+    Models" (2024), section 3: B0 holds the first r columns of Q, A0 the first
+    r rows of R.
+
+    Args:
+        weight: The frozen weight.
+        **options: As for :class:`StartedLoRA`; ``iterations`` has no use.
+
+    Example:
+        >>> adapter = dict(type='OLoRA', rank=16)
+    """
+
+    paper = 'Büyükakyüz, 2024, arXiv:2406.01775'
+
+    def start(self, matrix: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the leading columns of Q and rows of R."""
+        q, r = torch.linalg.qr(matrix)
+        rank = len(self.down)
+        return q[:, :rank], r[:rank]

@@ -1,0 +1,65 @@
+"""Patterns of names: which layers a configuration means."""
+
+import difflib
+import re
+from collections.abc import Collection, Iterable, Mapping
+from typing import Any
+
+Targets = str | Iterable[str] | Mapping[str, Mapping[str, Any]]
+
+
+def compile_patterns(
+    patterns: Targets, argument: str
+) -> dict[str, re.Pattern[str]]:
+    """Compile one pattern, several, or those that a mapping has as keys.
+
+    Args:
+        patterns: Regular expressions.
+        argument: What they are called, for the error.
+
+    Raises:
+        ValueError: If one is no regular expression.
+    """
+    names = [patterns] if isinstance(patterns, str) else list(patterns)
+    compiled = {}
+    for name in names:
+        try:
+            compiled[name] = re.compile(name)
+        except re.error as error:
+            raise ValueError(
+                f'`{argument}`: {name!r} is no regular expression ({error}).'
+            ) from error
+    return compiled
+
+
+def first_match(
+    patterns: Mapping[str, re.Pattern[str]], name: str
+) -> str | None:
+    """Return the first pattern that matches the whole name, if any."""
+    for text, pattern in patterns.items():
+        if pattern.fullmatch(name):
+            return text
+    return None
+
+
+def check_patterns(
+    patterns: Mapping[str, re.Pattern[str]],
+    layers: Collection[str],
+    argument: str,
+) -> None:
+    """Check that each pattern matches a layer.
+
+    Raises:
+        ValueError: If one does not; the nearest names are listed.
+    """
+    for text, pattern in patterns.items():
+        if any(pattern.fullmatch(name) for name in layers):
+            continue
+        near = difflib.get_close_matches(
+            text.replace('\\', ''), layers, n=5, cutoff=0.0
+        )
+        raise ValueError(
+            f'`{argument}`: {text!r} matches none of the '
+            f"{len(layers)} layers. A pattern must match a layer's whole name "
+            f'(re.fullmatch); the nearest names are {", ".join(near)}.'
+        )

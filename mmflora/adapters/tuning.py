@@ -1,0 +1,89 @@
+"""What a tuning method is: it trains parameters that the base already has."""
+
+from typing import Any, ClassVar
+
+from torch import nn
+
+
+class Tuning:
+    """Chooses which of a layer's own parameters train; adds nothing.
+
+    The parameters start at the base's values, keep their names and are saved
+    with the adapters; merging leaves them as they are.  A method subclasses
+    it in one file, registers in ``ADAPTERS`` and names the parameters.
+    """
+
+    paper: ClassVar[str] = ''
+    mergeable: ClassVar[bool] = True
+
+    def parameters_of(self, layer: nn.Module) -> list[str]:
+        """Return the names of a layer's own parameters that train.
+
+        Args:
+            layer: Any module; its children are asked for apart.
+        """
+        raise NotImplementedError
+
+    def signature(self) -> str:
+        """Return what gives the parameters their meaning."""
+        return f'{type(self).__name__}()'
+
+
+def own_parameters(layer: nn.Module) -> dict[str, nn.Parameter]:
+    """Return a module's own floating-point parameters by name."""
+    return {
+        name: parameter
+        for name, parameter in layer._parameters.items()
+        if parameter is not None and parameter.is_floating_point()
+    }
+
+
+def is_norm(layer: nn.Module) -> bool:
+    """Say whether a layer is a norm, of PyTorch or of another library.
+
+    Those that subclass nothing of PyTorch's are known by their name and by a
+    weight of one dimension (timm's global response norm among them).
+    """
+    if isinstance(layer, _NORMS):
+        return True
+    weight = layer._parameters.get('weight')
+    named = 'norm' in type(layer).__name__.lower()
+    return named and weight is not None and weight.dim() == 1
+
+
+def tune(layer: nn.Module, tuning: Tuning) -> list[str]:
+    """Let parameters of a layer train, and note on the layer by what.
+
+    Returns:
+        Their names in the layer.
+    """
+    names = tuning.parameters_of(layer)
+    for name in names:
+        layer.get_parameter(name).requires_grad_(True)
+    vars(layer)['tuning'] = tuning
+    return names
+
+
+def tuned_parameters(model: nn.Module) -> dict[str, Tuning]:
+    """Map each parameter that a tuning method trains to the method."""
+    found: dict[str, Tuning] = {}
+    seen: set[Any] = set()
+    for prefix, module in model.named_modules():
+        tuning = vars(module).get('tuning')
+        if not isinstance(tuning, Tuning):
+            continue
+        for name in tuning.parameters_of(module):
+            parameter = module.get_parameter(name)
+            if parameter not in seen:
+                seen.add(parameter)
+                found[f'{prefix}.{name}' if prefix else name] = tuning
+    return found
+
+
+_NORMS = (
+    nn.LayerNorm,
+    nn.GroupNorm,
+    nn.RMSNorm,
+    nn.modules.batchnorm._NormBase,
+    nn.LocalResponseNorm,
+)

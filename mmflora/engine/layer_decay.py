@@ -1,0 +1,47 @@
+"""Learning rates that fall towards a backbone's input, in timm's grouping."""
+
+from typing import Any
+
+from timm.models import group_parameters
+from torch import nn
+
+from mmflora.checkpoint.base_record import base_records
+
+
+def layer_scales(model: nn.Module, decay: float) -> dict[nn.Parameter, float]:
+    """Map the parameters of each backbone to decay^(layers above them).
+
+    Bao et al., "BEiT" (2022), appendix; the layers are those that timm's
+    ``group_matcher`` of the backbone names.  Adapters belong to the layer
+    that they adapt; what stands in no group (output norms) to the last.
+
+    Args:
+        model: The whole model, not wrapped.
+        decay: The factor from one layer to the one below, in (0, 1].
+
+    Raises:
+        ValueError: If ``decay`` is out of range, or a backbone says nothing
+            of its layers.
+    """
+    if not 0.0 < decay <= 1.0:
+        raise ValueError(
+            f'`layer_decay` is a factor in (0, 1], got {decay!r}. Leave it '
+            'out, or set 1.0, for equal learning rates.'
+        )
+    scales: dict[nn.Parameter, float] = {}
+    for name, (backbone, _) in base_records(model).items():
+        own: Any = backbone
+        if not hasattr(own, 'group_matcher'):
+            raise ValueError(
+                f"`layer_decay`: the backbone '{name}' of type "
+                f'{type(backbone).__name__} has no group_matcher(), by which '
+                'timm groups parameters into layers. Leave `layer_decay` out, '
+                'or take a backbone of mmflora or of timm '
+                "(type='mmflora.TimmBackbone')."
+            )
+        matcher = own.group_matcher(coarse=False)
+        layers = group_parameters(backbone, matcher, reverse=True)
+        last = max(layers.values(), default=0)
+        for key, parameter in backbone.named_parameters():
+            scales[parameter] = decay ** (last - layers.get(key, last))
+    return scales

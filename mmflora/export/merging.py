@@ -1,0 +1,310 @@
+"""From an adapter checkpoint to a plain one, compared before it is kept."""
+
+import json
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from mmengine.config import Config
+from mmengine.registry import MODELS, init_default_scope
+from torch import Tensor, nn
+
+from mmflora.checkpoint import base_records
+from mmflora.version import __version__
+
+from .dense_outputs import (
+    Difference,
+    dense_outputs,
+    image_size,
+    largest_difference,
+    random_images,
+)
+from .merged_state import DTYPES, cast_parameters, merged_state
+from .plain_config import PlainConfig, plain_config
+from .staged_file import staged_file
+from .timm_layout import (
+    build_timm,
+    stage_features,
+    timm_arguments,
+    timm_features,
+    timm_state,
+)
+from .trained_model import build_model, load_trained, load_whole
+
+BOUNDS = {'float32': 1e-4, 'float16': 1e-2, 'bfloat16': 1e-1}
+"""Largest relative difference allowed, by the type of the file."""
+
+Say = Callable[[str], None]
+
+
+@dataclass
+class MergeOptions:
+    """How a merged checkpoint is written.
+
+    Attributes:
+        dtype: Type of the file's parameters: ``'float32'``, ``'float16'``,
+            ``'bfloat16'``; ``None`` for the model's own.
+        backbone_only: Write the backbone alone.
+        layout: ``'stock'``: the keys of the plain config's backbone;
+            ``'timm'``: those of ``timm.create_model``.
+        size: Height and width of the images that are compared; ``None``:
+            what the config crops or pads to, else 256 × 256.
+        bound: Largest relative difference with which the file is kept;
+            ``None``: of :data:`BOUNDS`.
+        seed: Of the images.
+    """
+
+    dtype: str | None = None
+    backbone_only: bool = False
+    layout: str = 'stock'
+    size: tuple[int, int] | None = None
+    bound: float | None = None
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        """Check options against each other."""
+        if self.layout not in ('stock', 'timm'):
+            raise ValueError(
+                f"--layout is 'stock' or 'timm', got {self.layout!r}."
+            )
+        if self.layout == 'timm' and not self.backbone_only:
+            raise ValueError(
+                "--layout timm is the layout of a backbone's weights: add "
+                '--backbone-only.'
+            )
+
+    @property
+    def allowed(self) -> float:
+        """The largest relative difference with which the file is kept."""
+        if self.bound is not None:
+            return self.bound
+        return BOUNDS[self.dtype or 'float32']
+
+
+@dataclass
+class MergeReport:
+    """What was written.
+
+    Attributes:
+        files: The files, the checkpoint first.
+        difference: How far the two models are apart.
+        seconds: What each step took.
+        remarks: What the plain model does otherwise.
+    """
+
+    files: list[Path]
+    difference: Difference
+    seconds: dict[str, float] = field(default_factory=dict)
+    remarks: list[str] = field(default_factory=list)
+
+
+def merge_checkpoint(
+    cfg: Config,
+    checkpoint: str,
+    out: str | Path,
+    out_config: str | Path | None = None,
+    options: MergeOptions | None = None,
+    say: Say = print,
+) -> MergeReport:
+    """Write the plain checkpoint of an adapted model, and its plain config.
+
+    The file is read back into the stock model; only if that computes what
+    the adapted model did is it given its name.
+
+    Args:
+        cfg: The config that the checkpoint was trained with.
+        checkpoint: An adapter checkpoint, or a whole one of mmflora.
+        out: The file to write.
+        out_config: The plain config to write, ``None`` for none.
+        options: See :class:`MergeOptions`.
+        say: Where progress goes, line by line.
+
+    Raises:
+        FileNotFoundError: If a file is missing.
+        ValueError: If a method cannot be merged, the checkpoint does not
+            fit, or the models differ by more than is allowed.  Nothing is
+            written then.
+    """
+    options = options or MergeOptions()
+    _check_targets((out, out_config), (checkpoint, cfg.filename))
+    plain = plain_config(cfg)
+    if options.layout == 'timm':
+        timm_arguments(plain.cfg.model.backbone)
+    steps = _Steps(say)
+    images = random_images(options.size or image_size(cfg.model), options.seed)
+    content, before = _merge(cfg, checkpoint, plain, images, options, steps)
+    with staged_file(out) as partial:
+        with steps('write'):
+            torch.save(content, partial)
+        del content
+        with steps('read the file into the stock model and run it'):
+            after = _stock_outputs(plain, partial, images, options)
+        difference = largest_difference(before, after)
+        say(str(difference))
+        _check(difference, options)
+        files = [Path(out)]
+        if out_config is not None:
+            files += plain.write(out_config)
+    return MergeReport(files, difference, steps.seconds, plain.remarks)
+
+
+def _check_targets(
+    targets: tuple[str | Path | None, ...],
+    sources: tuple[str | Path | None, ...],
+) -> None:
+    """Refuse to replace what is merged by the result."""
+    kept = {Path(source).resolve() for source in sources if source}
+    for target in targets:
+        if target and Path(target).resolve() in kept:
+            raise ValueError(
+                f"'{target}' is what is merged: adapters cannot be taken out "
+                'of the result again. Give --out and --out-config other names.'
+            )
+
+
+def _merge(
+    cfg: Config,
+    checkpoint: str,
+    plain: PlainConfig,
+    images: Tensor,
+    options: MergeOptions,
+    steps: '_Steps',
+) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """Return the checkpoint's content, and what the adapted model gives."""
+    with steps('build the model and load base and adapters'):
+        model, trained = load_trained(cfg, checkpoint)
+    meta = _plain_meta(trained, model, plain)
+    with steps('run the adapted model'):
+        outputs = _outputs(model, images, options)
+    with steps('merge'):
+        dtype = DTYPES.get(options.dtype or '')
+        state = cast_parameters(merged_state(model), model, dtype)
+    if options.backbone_only:
+        state = _backbone_state(state)
+    if options.layout == 'timm':
+        arguments = timm_arguments(plain.cfg.model.backbone)
+        state = timm_state(state, build_timm(arguments))
+    return dict(meta=meta, state_dict=state), outputs
+
+
+def build_stock(cfg: Config, checkpoint: str) -> nn.Module:
+    """Build the stock model that a checkpoint becomes when it is merged.
+
+    Args:
+        cfg: A config with mmflora's modules, or a plain one.
+        checkpoint: Its checkpoint.
+
+    Returns:
+        The model without adapters, in evaluation mode.
+
+    Raises:
+        FileNotFoundError: If a file is missing.
+        ValueError: If a method cannot be merged, or something does not fit.
+    """
+    plain = plain_config(cfg)
+    model, _ = load_trained(cfg, checkpoint)
+    state = merged_state(model)
+    del model
+    stock = build_model(plain.cfg)
+    load_whole(stock, state, checkpoint)
+    return stock.eval()
+
+
+class _Steps:
+    """Says what is done, and keeps how long it took."""
+
+    def __init__(self, say: Say) -> None:
+        self.say = say
+        self.seconds: dict[str, float] = {}
+
+    @contextmanager
+    def __call__(self, what: str) -> Iterator[None]:
+        started = time.perf_counter()
+        self.say(f'{what} …')
+        yield
+        self.seconds[what] = time.perf_counter() - started
+        self.say(f'    {self.seconds[what]:.1f} s')
+
+
+def _outputs(
+    model: nn.Module, images: Tensor, options: MergeOptions
+) -> dict[str, Tensor]:
+    if options.layout == 'timm':
+        return stage_features(model.get_submodule('backbone'), images)
+    return dense_outputs(model, images, options.backbone_only)
+
+
+def _stock_outputs(
+    plain: PlainConfig, path: Path, images: Tensor, options: MergeOptions
+) -> dict[str, Tensor]:
+    """Load a file as users will, and return the same outputs."""
+    backbone = plain.cfg.model.backbone
+    if options.layout == 'timm':
+        model = build_timm(timm_arguments(backbone), str(path))
+        indices = tuple(backbone.get('out_indices', (0, 1, 2, 3)))
+        return timm_features(model, indices, images)
+    content = torch.load(path, weights_only=True, mmap=True)
+    if options.backbone_only:
+        init_default_scope(plain.cfg.default_scope)
+        model = MODELS.build(backbone.to_dict())
+    else:
+        model = build_model(plain.cfg)
+    load_whole(model, content['state_dict'], str(path))
+    del content
+    return dense_outputs(model, images, options.backbone_only)
+
+
+def _backbone_state(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {
+        key.removeprefix('backbone.'): value
+        for key, value in state.items()
+        if key.startswith('backbone.')
+    }
+
+
+def _check(difference: Difference, options: MergeOptions) -> None:
+    if not difference.relative <= options.allowed:
+        raise ValueError(
+            f'The merged model differs from the adapted one by '
+            f'{difference.relative:.2e} of the largest value (in '
+            f"'{difference.where}'), more than the {options.allowed:.0e} "
+            'that are allowed; the file was not kept. Merge with --dtype '
+            'float32, or allow more with --bound.'
+        )
+
+
+def _plain_meta(
+    meta: dict[str, Any], model: nn.Module, plain: PlainConfig
+) -> dict[str, Any]:
+    """Keep what stock tools read, in types that any reader allows."""
+    kept = ('dataset_meta', 'CLASSES', 'PALETTE', 'epoch', 'iter', 'seed')
+    result = {key: _simple(meta[key]) for key in kept if key in meta}
+    result['cfg'] = plain.cfg.pretty_text
+    result['merged_by'] = f'mmflora {__version__}'
+    result['merged_from'] = json.dumps(
+        {
+            name: dict(
+                method=record.method,
+                base=record.source,
+                base_sha256=record.sha256,
+            )
+            for name, (_, record) in base_records(model).items()
+        },
+        default=str,
+    )
+    return result
+
+
+def _simple(value: Any) -> Any:
+    """Turn arrays, sets and mappings of any kind into plain ones."""
+    if isinstance(value, dict):
+        return {str(key): _simple(item) for key, item in value.items()}
+    if isinstance(value, set):
+        return [_simple(item) for item in sorted(value)]
+    if isinstance(value, list | tuple):
+        return type(value)(map(_simple, value))
+    return value.tolist() if hasattr(value, 'tolist') else value

@@ -1,0 +1,250 @@
+"""The config of a merged model, in which nothing of mmflora is left."""
+
+import copy
+import inspect
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from mmengine.config import Config
+
+from mmflora.models import ConvNeXt
+
+from . import merged_backbone
+from .staged_file import staged_file
+
+# mmflora's backbones on timm's models, and what replaces them.
+_BACKBONES = {
+    'mmflora.ConvNeXt': 'TimmConvNeXt',
+    'mmflora.PEFTConvNeXt': 'TimmConvNeXt',
+    'mmflora.FLoRAConvNeXt': 'TimmConvNeXt',
+    'mmflora.TimmBackbone': 'TimmIntermediates',
+}
+# Arguments that only mmflora's backbones have.
+_OWN_ARGUMENTS = (
+    'adapter',
+    'targets',
+    'exclude',
+    'lean',
+    'allow_random_base',
+    'autocast',
+    'init_cfg',
+)
+_OTHERS = {
+    'mmflora.AdapterCheckpointHook': 'CheckpointHook',
+    'mmflora.ThreadedDOTAMetric': 'DOTAMetric',
+}
+# What MMEngine's own constructor of optimizers reads of `paramwise_cfg`.
+_STOCK_MULTIPLIERS = (
+    'bias_lr_mult',
+    'bias_decay_mult',
+    'norm_decay_mult',
+    'flat_decay_mult',
+    'dwconv_decay_mult',
+    'dcn_offset_lr_mult',
+    'bypass_duplicate',
+    'custom_keys',
+)
+# Variables of mmflora's configs of which only other settings are made.
+_VARIABLES = ('atto', 'method', 'base_weights', 'weights_help', 'data_help')
+_MODULE = Path(inspect.getfile(merged_backbone))
+# MMEngine puts the config's folder in; no `import`, which would make the
+# file one of MMEngine's configs of the other kind.
+_LOADER = (
+    '# The backbone is in {module}, in the folder of this file.\n'
+    "__import__('sys').path.append('{{{{ fileDirname }}}}')\n"
+)
+
+
+@dataclass
+class PlainConfig:
+    """A config without mmflora.
+
+    Attributes:
+        cfg: The config.
+        own_backbone: Whether it needs ``merged_backbone.py`` beside it.
+        remarks: What the plain model does otherwise.
+    """
+
+    cfg: Config
+    own_backbone: bool
+    remarks: list[str] = field(default_factory=list)
+
+    def text(self) -> str:
+        """Return the config as Python."""
+        text = self.cfg.pretty_text
+        if not self.own_backbone:
+            return text
+        return _LOADER.format(module=_MODULE.name) + text
+
+    def write(self, path: str | Path) -> list[Path]:
+        """Write the config, and the backbone's module beside it if needed.
+
+        Args:
+            path: A ``.py`` file.
+
+        Returns:
+            The files.
+        """
+        path = Path(path)
+        files = [path]
+        if self.own_backbone:
+            files.insert(0, path.with_name(_MODULE.name))
+            with staged_file(files[0]) as partial:
+                partial.write_bytes(_MODULE.read_bytes())
+        with staged_file(path) as partial:
+            partial.write_text(self.text(), encoding='utf-8')
+        return files
+
+
+def plain_config(cfg: Config) -> PlainConfig:
+    """Replace everything of mmflora in a config by what is stock.
+
+    Adapted backbones become the backbones that they adapt; mmflora's
+    ConvNeXt and timm's models, which no toolkit has, become classes of
+    ``merged_backbone.py``.  Pretrained weights, hooks for adapters and the
+    optimizer's roles are left out.
+
+    Args:
+        cfg: The config of a training with mmflora, whole.
+
+    Returns:
+        The plain config; the argument stays as it is.
+
+    Raises:
+        ValueError: If it names something of mmflora that has no stock
+            counterpart; all places are listed.
+    """
+    settings = copy.deepcopy(cfg.to_dict())
+    remarks: list[str] = []
+    settings['model'] = _plain_model(settings.get('model') or {}, remarks)
+    if settings['model'].get('pretrained'):
+        settings['model']['pretrained'] = None
+    _replace_training(settings)
+    settings.update(load_from=None, resume=False)
+    for name in _VARIABLES:
+        settings.pop(name, None)
+    own = _mentions(settings['model'], tuple(set(_BACKBONES.values())))
+    _replace_imports(settings, bool(own))
+    left = _mentions(settings, ('mmflora',))
+    if left:
+        raise ValueError(
+            'The config cannot be written without mmflora: '
+            + ', '.join(f'{key} is {value!r}' for key, value in left.items())
+            + ' has no stock counterpart. Change it with --cfg-options '
+            'KEY=VALUE to something of the toolkit, or to None.'
+        )
+    return PlainConfig(Config(settings), bool(own), remarks)
+
+
+def _plain_model(node: Any, remarks: list[str]) -> Any:
+    """Return a part of the model's config without mmflora."""
+    if isinstance(node, list | tuple):
+        return type(node)(_plain_model(item, remarks) for item in node)
+    if not isinstance(node, dict):
+        return node
+    if node.get('autocast') and str(node.get('type')).startswith('mmflora.'):
+        remarks.append(
+            f"autocast='{node['autocast']}' of the backbone is left out: the "
+            'plain model computes in float32. For mixed precision, run it '
+            'under torch.autocast.'
+        )
+    if node.get('type') == 'mmflora.PEFTBackbone':
+        return _plain_model(node['backbone'], remarks)
+    if node.get('type') in _BACKBONES:
+        kept = {
+            key: value
+            for key, value in node.items()
+            if key not in _OWN_ARGUMENTS
+        }
+        if _BACKBONES[node['type']] == 'TimmConvNeXt':
+            kept.setdefault('arch', _default_arch())
+        return {**kept, 'type': _BACKBONES[node['type']]}
+    plain = {
+        key: _plain_model(value, remarks)
+        for key, value in node.items()
+        if key != 'init_cfg'
+    }
+    if 'init_cfg' in node:
+        plain['init_cfg'] = _without_pretrained(node['init_cfg'])
+    return plain
+
+
+def _default_arch() -> Any:
+    return inspect.signature(ConvNeXt.__init__).parameters['arch'].default
+
+
+def _without_pretrained(init_cfg: Any) -> Any:
+    """Drop what loads weights: the checkpoint brings all of them."""
+    if isinstance(init_cfg, list | tuple):
+        return [kept for kept in map(_without_pretrained, init_cfg) if kept]
+    if not isinstance(init_cfg, dict):
+        return init_cfg
+    if init_cfg.get('type') in ('Pretrained', 'PretrainedInit'):
+        return None
+    return init_cfg
+
+
+def _replace_training(settings: dict[str, Any]) -> None:
+    """Take stock hooks, metrics and optimizer constructor, in place."""
+    wrapper = settings.get('optim_wrapper')
+    if isinstance(wrapper, dict) and str(
+        wrapper.get('constructor', '')
+    ).startswith('mmflora.'):
+        wrapper.pop('constructor')
+        kept = {
+            key: value
+            for key, value in (
+                wrapper.pop('paramwise_cfg', None) or {}
+            ).items()
+            if key in _STOCK_MULTIPLIERS
+        }
+        if kept:
+            wrapper['paramwise_cfg'] = kept
+    hooks = settings.get('custom_hooks')
+    if hooks:
+        settings['custom_hooks'] = [
+            hook for hook in hooks if not _mentions(hook, ('mmflora',))
+        ]
+    for key in ('default_hooks', 'val_evaluator', 'test_evaluator'):
+        if key in settings:
+            settings[key] = _rename_types(settings[key])
+
+
+def _rename_types(node: Any) -> Any:
+    if isinstance(node, list | tuple):
+        return type(node)(_rename_types(item) for item in node)
+    if not isinstance(node, dict):
+        return node
+    renamed = {key: _rename_types(value) for key, value in node.items()}
+    if renamed.get('type') in _OTHERS:
+        renamed['type'] = _OTHERS[renamed['type']]
+    return renamed
+
+
+def _replace_imports(settings: dict[str, Any], own_backbone: bool) -> None:
+    """Import the backbone's module instead of mmflora's, in place."""
+    imports = dict(settings.pop('custom_imports', None) or {})
+    names = imports.get('imports') or []
+    names = [names] if isinstance(names, str) else list(names)
+    kept = [name for name in names if name.split('.')[0] != 'mmflora']
+    if own_backbone and _MODULE.stem not in kept:
+        kept.append(_MODULE.stem)
+    if kept:
+        imports.update(imports=kept, allow_failed_imports=False)
+        settings['custom_imports'] = imports
+
+
+def _mentions(node: Any, words: tuple[str, ...]) -> dict[str, str]:
+    """Return what is, or lies in, one of some packages; by its place."""
+    found: dict[str, str] = {}
+    pending = [('', node)]
+    while pending:
+        where, value = pending.pop()
+        if isinstance(value, dict):
+            pending += [(f'{where}.{k}', item) for k, item in value.items()]
+        elif isinstance(value, list | tuple):
+            pending += [(f'{where}.{i}', item) for i, item in enumerate(value)]
+        elif isinstance(value, str) and value.split('.')[0] in words:
+            found[where.removeprefix('.')] = value
+    return found

@@ -1,0 +1,124 @@
+"""Models built from a config, and filled by a checkpoint without a gap."""
+
+import copy
+import os
+import pickle
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from mmengine.config import Config
+from mmengine.registry import MODELS, init_default_scope
+from safetensors.torch import load_file
+from torch import nn
+
+from mmflora.checkpoint import check_source
+from mmflora.launch import register_toolkit
+from mmflora.preflight import find_dicts
+
+
+def build_model(cfg: Config) -> nn.Module:
+    """Build the model of a config, in the scope of its toolkit.
+
+    Backbones of mmflora compute in float32, whatever their ``autocast``.
+
+    Args:
+        cfg: A config of MMDetection, MMRotate or MMSegmentation.
+
+    Raises:
+        FileNotFoundError: If a base's file is missing.
+        ValueError: If ``default_scope`` names none of these toolkits.
+    """
+    register_toolkit(cfg)
+    init_default_scope(cfg.default_scope)
+    settings = copy.deepcopy(cfg.model)
+    for _, node in find_dicts(settings, 'model'):
+        if str(node.get('type')).startswith('mmflora.'):
+            node.pop('autocast', None)
+    model: nn.Module = MODELS.build(settings)
+    return model
+
+
+def read_checkpoint(path: str) -> dict[str, Any]:
+    """Read a checkpoint of MMEngine without running anything in it.
+
+    Args:
+        path: A local file: a checkpoint, or weights as ``.safetensors``.
+
+    Returns:
+        With ``state_dict`` and ``meta``.
+
+    Raises:
+        FileNotFoundError: If it is missing.
+        ValueError: If it is damaged, holds no weights, or other objects than
+            tensors and plain Python values.
+    """
+    check_source(path)
+    checkpoint = _read(path)
+    state = checkpoint.get('state_dict', checkpoint)
+    if not any(isinstance(value, torch.Tensor) for value in state.values()):
+        raise ValueError(f"'{path}' holds no weights of a model.")
+    state = {key.removeprefix('module.'): state[key] for key in state}
+    return dict(state_dict=state, meta=dict(checkpoint.get('meta') or {}))
+
+
+def _read(path: str) -> Mapping[str, Any]:
+    if path.endswith('.safetensors'):
+        return load_file(os.path.expanduser(path))
+    try:
+        content = torch.load(
+            os.path.expanduser(path), map_location='cpu', weights_only=True
+        )
+    except (EOFError, RuntimeError, pickle.UnpicklingError) as error:
+        raise ValueError(
+            f"'{path}' cannot be read: it is truncated, no checkpoint, or "
+            'holds objects that reading would run as code, which is refused '
+            f'({str(error).splitlines()[0]}). Take the file as the training '
+            'wrote it.'
+        ) from error
+    return content if isinstance(content, Mapping) else {}
+
+
+def load_whole(model: nn.Module, state: Mapping[str, Any], name: str) -> None:
+    """Load a state dict that leaves nothing of the model as it was built.
+
+    The base of an adapted backbone may be missing: it is checked against the
+    one that the adapters were trained over.
+
+    Args:
+        model: The model.
+        state: The state dict of an adapter checkpoint, or a whole one.
+        name: The checkpoint's name, for the error.
+
+    Raises:
+        ValueError: If a key is missing, unknown or of another shape, or the
+            base is another one.
+        FileNotFoundError: If the base that the adapters need is missing.
+    """
+    try:
+        model.load_state_dict(state, strict=True)
+    except RuntimeError as error:
+        raise ValueError(
+            f"The checkpoint '{name}' does not fill the model of the config: "
+            f'{error}\nUse the config that it was trained with.'
+        ) from error
+
+
+def load_trained(cfg: Config, checkpoint: str) -> tuple[nn.Module, dict]:
+    """Build the model of a config and load a checkpoint in full.
+
+    Args:
+        cfg: The config that the checkpoint was trained with.
+        checkpoint: The checkpoint's file.
+
+    Returns:
+        The model in evaluation mode, and the checkpoint's ``meta``.
+
+    Raises:
+        FileNotFoundError: If the file or the base's is missing.
+        ValueError: If either does not fit.
+    """
+    content = read_checkpoint(checkpoint)
+    model = build_model(cfg)
+    load_whole(model, content['state_dict'], checkpoint)
+    return model.eval(), content['meta']

@@ -1,0 +1,127 @@
+"""FLoRA adapters in the keys of the method's authors.
+
+Their layers keep the core as ``<layer>.flora_layer.param_G`` and the factor
+of mode n as ``<layer>.flora_layer.param_<n>``.  The paper names the modes in
+the order input, output, kernel (eq. 5); weights have the output first.  Which
+order a file has is seen from the sizes of its factors.
+"""
+
+import re
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+
+from mmflora.adapters import FLoRA, adapted_layers
+
+_KEY = re.compile(r'(.+)\.flora_layer\.param_(G|\d+)')
+Parts = dict[str, Tensor]
+
+
+@torch.no_grad()
+def load_authors_flora(
+    backbone: nn.Module, state: Mapping[str, Tensor], prefix: str = ''
+) -> list[str]:
+    """Load the authors' adapters into a backbone with FLoRA adapters.
+
+    Their scale is no part of the state dict: the backbone's own counts.
+
+    Args:
+        backbone: With FLoRA adapters of the same ranks on the same layers.
+        state: The authors' state dict; keys without ``flora_layer`` are not
+            looked at.
+        prefix: What stands before the layers' names in it.
+
+    Returns:
+        The names of the layers.
+
+    Raises:
+        ValueError: If layers or shapes differ, a core lacks a factor, or
+            the order of the modes cannot be seen; nothing has changed then.
+    """
+    found = _layers(state, prefix)
+    layers = adapted_layers(backbone)
+    if not found or found.keys() != layers.keys():
+        apart = sorted(found.keys() ^ layers.keys())
+        raise ValueError(
+            f'The file has FLoRA layers {_few(found)}, the model '
+            f'{_few(layers)}; {len(apart)} stand in one alone, such as '
+            f'{apart[:3]}. Set `targets`, or the prefix of the keys.'
+        )
+    swapped = _input_first(found, {k: layers[k].base_weight() for k in found})
+    ready: dict[str, tuple[Tensor, list[Tensor]]] = {}
+    for name, parts in found.items():
+        core = parts['G']
+        factors = [parts[str(mode)] for mode in range(core.dim())]
+        if swapped:
+            core = core.transpose(0, 1)
+            factors[:2] = factors[1::-1]
+        adapter = layers[name].adapter
+        wanted = (
+            [adapter.core, *adapter.factors]
+            if isinstance(adapter, FLoRA)
+            else []
+        )
+        shapes = [tuple(part.shape) for part in (core, *factors)]
+        if shapes != [tuple(part.shape) for part in wanted]:
+            raise ValueError(
+                f"Layer '{name}': the file's core and factors have shapes "
+                f"{shapes}, the model's adapter has "
+                f'{[tuple(part.shape) for part in wanted]}. Set the rank of '
+                "the model's FLoRA to the file's."
+            )
+        ready[name] = core, factors
+    for name, (core, factors) in ready.items():
+        adapter = layers[name].adapter
+        adapter.core.copy_(core)  # type: ignore[operator]
+        for ours, theirs in zip(adapter.factors, factors, strict=True):  # type: ignore[arg-type]
+            ours.copy_(theirs)
+    return list(ready)
+
+
+def _layers(state: Mapping[str, Tensor], prefix: str) -> dict[str, Parts]:
+    found: dict[str, Parts] = {}
+    for key, value in state.items():
+        match = _KEY.fullmatch(key.removeprefix(prefix))
+        if match and key.startswith(prefix):
+            found.setdefault(match[1], {})[match[2]] = value
+    for name, parts in found.items():
+        modes = parts['G'].dim() if 'G' in parts else 0
+        wanted = {'G', *map(str, range(modes))}
+        if parts.keys() != wanted:
+            raise ValueError(
+                f"Layer '{name}' has the parameters {sorted(parts)}; a core "
+                f'of {modes} modes needs {sorted(wanted)}. The file is '
+                'incomplete.'
+            )
+    return found
+
+
+def _input_first(
+    found: Mapping[str, Parts], weights: Mapping[str, Tensor]
+) -> bool:
+    """Say whether factors stand in the order input, output."""
+    seen: set[bool] = set()
+    for name, parts in found.items():
+        sizes = len(parts['0']), len(parts['1'])
+        shape = tuple(weights[name].shape[:2])
+        if sizes not in (shape, shape[::-1]):
+            raise ValueError(
+                f"Layer '{name}': the first two factors have {sizes} rows, "
+                f'but its weight has {shape} channels (output, input).'
+            )
+        if shape[0] != shape[1]:
+            seen.add(sizes == shape[::-1])
+    if len(seen) != 1:
+        reason = 'all weights are square' if not seen else 'layers disagree'
+        raise ValueError(
+            'It cannot be seen whether the factors stand in the order '
+            f'output, input: {reason}. Add a layer whose weight is not '
+            'square, or mend the file.'
+        )
+    return seen.pop()
+
+
+def _few(names: Mapping[str, object]) -> str:
+    listed = list(names)
+    return f'{listed[:3]} ({len(listed)} in all)'

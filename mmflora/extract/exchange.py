@@ -1,0 +1,84 @@
+"""Adapters of other projects for a config's model, and back."""
+
+from typing import Any
+
+from mmengine.config import Config
+from mmengine.registry import MODELS, init_default_scope
+from torch import nn
+
+from mmflora.adapter_files import AdapterFile, apply_adapter
+from mmflora.adapter_files.checkpoint import from_state
+from mmflora.adapter_files.reading import read_any
+from mmflora.adapter_files.safe_loading import load_checkpoint
+from mmflora.checkpoint import adapter_state_dict
+from mmflora.checkpoint.base_record import base_records
+from mmflora.launch import register_toolkit
+from mmflora.preflight import resolve_config
+
+from .authors import load_authors_flora
+from .peft_lora import load_peft_lora, write_peft_lora
+
+
+def import_foreign(kind: str, path: str, config: str) -> AdapterFile:
+    """Put an adapter of another project into a config's model.
+
+    Such files hold neither neck nor heads: these are the model's, freshly
+    drawn.  The result is a start for a training, not a model to test.
+
+    Args:
+        kind: ``'peft'``, a folder of huggingface/peft with a LoRA; or
+            ``'authors'``, a state dict of FLoRA's authors.
+        path: The folder or file.
+        config: The path of a config whose backbone has the same adapters.
+
+    Raises:
+        FileNotFoundError: If a file is missing.
+        ValueError: If the adapter does not fit the config's backbone.
+    """
+    cfg, model = _build(config)
+    backbone = _only_backbone(model)
+    if kind == 'peft':
+        load_peft_lora(backbone, path)
+    else:
+        state = load_checkpoint(path, bare=True)['state_dict']
+        load_authors_flora(backbone, state)
+    with adapter_state_dict():
+        return from_state(
+            model.state_dict(), dict(cfg=cfg.pretty_text), {}, path
+        )
+
+
+def export_peft(adapter: str, config: str, folder: str) -> None:
+    """Write a trained LoRA as a folder of huggingface/peft.
+
+    Args:
+        adapter: A checkpoint or an adapter's file.
+        config: The path of the config that it was trained with.
+        folder: Where to write.
+
+    Raises:
+        FileNotFoundError: If a file is missing.
+        ValueError: If the adapter does not fit, or is no LoRA of peft.
+    """
+    _, model = _build(config)
+    apply_adapter(model, read_any(adapter))
+    write_peft_lora(_only_backbone(model), folder)
+
+
+def _build(config: str) -> tuple[Config, nn.Module]:
+    cfg = Config.fromfile(resolve_config(config))
+    register_toolkit(cfg)
+    init_default_scope(cfg.default_scope)
+    model: Any = MODELS.build(cfg.model)
+    model.cfg = cfg
+    return cfg, model
+
+
+def _only_backbone(model: nn.Module) -> nn.Module:
+    found = [backbone for backbone, _ in base_records(model).values()]
+    if len(found) != 1:
+        raise ValueError(
+            f'{type(model).__name__} has {len(found)} backbones with a '
+            'frozen base; one is needed. Give a config of mmflora.'
+        )
+    return found[0]

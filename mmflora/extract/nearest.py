@@ -1,0 +1,165 @@
+"""The updates of low rank that are nearest to a given one.
+
+HOSVD takes the leading singular vectors of each unfolding; HOOI then
+improves the factors in turn (De Lathauwer, De Moor and Vandewalle, "On the
+best rank-1 and rank-(R1, …, RN) approximation of higher-order tensors",
+2000).  HOOI is TensorLy's; it starts from a HOSVD by Gram matrices of the
+smaller side of each unfolding, which takes seconds where a whole SVD of a
+large layer takes minutes.
+"""
+
+import warnings
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from mmflora.adapter_files.updates import TuckerUpdate
+from mmflora.adapters.functional import mode_product
+
+
+class MissingTensorLy(ImportError):  # noqa: N818
+    """TensorLy is not installed."""
+
+
+def nearest_tucker(
+    delta: Tensor, ranks: Sequence[int], iterations: int = 10
+) -> TuckerUpdate:
+    """Return a Tucker update of given ranks that is near to ΔW.
+
+    It is the nearest one for matrices.  For kernels HOSVD comes within a
+    factor √N of the least distance, and HOOI within a local minimum.
+
+    Args:
+        delta: ΔW, of ``N`` modes.
+        ranks: The rank of each mode, at most its size.
+        iterations: The most HOOI does; 0 for HOSVD alone.
+
+    Returns:
+        With orthonormal factors, so that the core has the update's norm.
+
+    Raises:
+        MissingTensorLy: If TensorLy is not installed.
+        ValueError: If ΔW is not finite.
+    """
+    exact = delta.detach().cpu().double()
+    if not bool(torch.isfinite(exact).all()):
+        raise ValueError(
+            f'The update of shape {tuple(delta.shape)} has values that are '
+            'not finite: one of the two checkpoints is damaged.'
+        )
+    if not bool(exact.any()):
+        factors = tuple(
+            torch.eye(size, rank, dtype=torch.float64)
+            for size, rank in zip(exact.shape, ranks, strict=True)
+        )
+        return TuckerUpdate(torch.zeros(*ranks, dtype=torch.float64), factors)
+    found = [
+        _leading(exact.movedim(mode, 0).flatten(1), rank)
+        for mode, rank in enumerate(ranks)
+    ]
+    if iterations:
+        found = _refine(exact, found, iterations)
+    factors = tuple(
+        torch.linalg.qr(torch.as_tensor(factor).double()).Q for factor in found
+    )
+    core = exact
+    for mode, factor in enumerate(factors):
+        core = mode_product(core, factor.T, mode)
+    return TuckerUpdate(core, factors)
+
+
+def _refine(
+    exact: Tensor, factors: list[Tensor], iterations: int
+) -> list[Tensor]:
+    """Improve factors by TensorLy's HOOI."""
+    try:
+        from tensorly.decomposition import tucker
+    except ImportError as error:
+        raise MissingTensorLy(
+            'Extraction needs TensorLy: pip install mmflora[extract].'
+        ) from error
+    core = exact
+    for mode, factor in enumerate(factors):
+        core = mode_product(core, factor.T, mode)
+    start = core.numpy(), [factor.numpy() for factor in factors]
+    with warnings.catch_warnings():
+        # Of ranks that exceed what the other modes span, as a depthwise
+        # kernel's do; the factors are completed then.
+        warnings.filterwarnings('ignore', 'Trying to compute SVD')
+        _, found = tucker(
+            exact.numpy(),
+            rank=list(core.shape),
+            n_iter_max=iterations,
+            init=start,
+            tol=1e-7,
+            random_state=0,
+        )
+    return [torch.as_tensor(factor).double() for factor in found]
+
+
+def _leading(matrix: Tensor, rank: int) -> Tensor:
+    """Return an orthonormal basis of the leading left singular vectors.
+
+    Args:
+        matrix: Shape ``(d, m)``.
+        rank: At most ``d``; beyond ``m`` the basis is completed at random.
+
+    Returns:
+        Shape ``(d, rank)``.
+    """
+    rows, columns = matrix.shape
+    if rows <= columns:
+        return torch.linalg.eigh(matrix @ matrix.T).eigenvectors.flip(1)[
+            :, :rank
+        ]
+    right = torch.linalg.eigh(matrix.T @ matrix).eigenvectors.flip(1)
+    basis = torch.linalg.qr(matrix @ right[:, :rank]).Q
+    if rank > columns:
+        source = torch.Generator().manual_seed(0)
+        more = torch.randn(
+            rows, rank - columns, generator=source, dtype=matrix.dtype
+        )
+        basis = torch.linalg.qr(torch.cat([basis, more], 1)).Q
+    return basis
+
+
+def spectrum(tensor: Tensor, mode: int = 0) -> Tensor:
+    """Return the singular values of an unfolding, in descending order.
+
+    Args:
+        tensor: Of any number of modes.
+        mode: The mode that becomes the rows.
+
+    Returns:
+        A vector; its squares sum to the squared norm.
+    """
+    unfolded = tensor.detach().cpu().double().movedim(mode, 0).flatten(1)
+    tall = len(unfolded) > unfolded.shape[1]
+    gram = unfolded.T @ unfolded if tall else unfolded @ unfolded.T
+    return torch.linalg.eigvalsh(gram).flip(0).clamp(min=0).sqrt()
+
+
+def lora_energy(
+    delta: Tensor, parameters: int, values: Tensor | None = None
+) -> float:
+    """Return how much of ΔW a LoRA of as many parameters explains at most.
+
+    By SVD of the matrix ``(out, in · kernel)``, which is the nearest product
+    B A of a rank.
+
+    Args:
+        delta: ΔW.
+        parameters: How many parameters B and A may have together; the rank
+            is the largest that they allow, 0 where even one is too much.
+        values: :func:`spectrum` of ΔW, if it is known.
+
+    Returns:
+        The part of ‖ΔW‖² from 0 to 1.
+    """
+    squares = (spectrum(delta) if values is None else values).square()
+    total = float(squares.sum())
+    if total == 0:
+        return 1.0
+    rank = parameters // (len(delta) + delta[0].numel())
+    return float(squares[:rank].sum()) / total

@@ -1,0 +1,110 @@
+"""One copy of a frozen base for several backbones."""
+
+from torch import Tensor, nn
+
+from mmflora.checkpoint.adapter_state import base_tensors, keep_base
+from mmflora.checkpoint.base_record import BaseRecord, content_hash
+
+
+class SharedBase:
+    """The frozen tensors that several backbones stand on.
+
+    Parameters stay each backbone's own objects, under their names; what they
+    share is the memory behind them.  So every method works on a shared base,
+    and a backbone that is dropped leaves the base to the others.
+
+    Attributes:
+        tensors: By their names in the backbones.
+    """
+
+    def __init__(self) -> None:
+        self.tensors: dict[str, Tensor] = {}
+
+    def lend(
+        self, backbone: nn.Module, record: BaseRecord, sha256: str | None
+    ) -> bool:
+        """Put a backbone on this base, if this is the base that it needs.
+
+        Args:
+            backbone: A backbone, whatever its base holds so far.
+            record: Its record.
+            sha256: The content of the base that it needs.
+
+        Returns:
+            Whether it was done; it is not where the content differs, or the
+            backbone freezes a parameter that this base does not hold.
+        """
+        keys = record.base_keys
+        if sha256 is None or not keys or not self.tensors.keys() >= set(keys):
+            return False
+        own = base_tensors(backbone, record)
+        if any(not _alike(own[key], self.tensors[key]) for key in keys):
+            return False
+        if content_hash({key: self.tensors[key] for key in keys}) != sha256:
+            return False
+        for key, parameter in own.items():
+            parameter.data = self.tensors[key]
+        return True
+
+    def adopt(self, backbone: nn.Module, record: BaseRecord) -> None:
+        """Share with a backbone whose base is in place, whole or in part.
+
+        What this base lacks is taken from the backbone.
+
+        Raises:
+            ValueError: If the backbone stands on another base; nothing has
+                changed then.
+        """
+        own = base_tensors(backbone, record)
+        for key, parameter in own.items():
+            held = self.tensors.get(key)
+            if held is not None and not _same(parameter, held):
+                raise ValueError(
+                    f"The backbone's base differs from the resident one in "
+                    f"'{key}': its adapter was trained over another base "
+                    f'({record.source}). Keep the tasks of each base in a '
+                    'TaskSet of their own.'
+                )
+        for key, parameter in own.items():
+            held = self.tensors.setdefault(key, parameter.detach())
+            parameter.data = held
+
+    def bytes(self) -> int:
+        """Return the size of the base in memory."""
+        return sum(
+            tensor.numel() * tensor.element_size()
+            for tensor in self.tensors.values()
+        )
+
+
+def settle(
+    backbone: nn.Module, record: BaseRecord, described: dict[str, object]
+) -> None:
+    """Note in a record that the base it stands on is the one described.
+
+    Args:
+        backbone: A backbone that a base was lent to.
+        record: Its record.
+        described: ``source``, ``sha256`` and ``origin`` of that base.
+    """
+    record.set_base(
+        described['source'],  # type: ignore[arg-type]
+        described['sha256'],  # type: ignore[arg-type]
+        described['origin'],  # type: ignore[arg-type]
+    )
+    keep_base(backbone)
+
+
+def _alike(first: Tensor, second: Tensor) -> bool:
+    return (
+        first.shape == second.shape
+        and first.dtype == second.dtype
+        and first.device == second.device
+    )
+
+
+def _same(first: Tensor, second: Tensor) -> bool:
+    shared = first.data_ptr() == second.data_ptr()
+    return _alike(first, second) and (
+        shared or bool((first.detach() == second).all())
+    )

@@ -1,0 +1,267 @@
+"""Named adapters, each with its heads, on one base."""
+
+import copy
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from mmengine.config import Config
+from mmengine.registry import MODELS, init_default_scope
+from torch import nn
+
+from mmflora.adapter_files import AdapterFile, apply_adapter
+from mmflora.adapter_files.apply import check_toolkit
+from mmflora.adapter_files.reading import read_any
+from mmflora.adapters import Merged, adapted_layers, merge
+from mmflora.checkpoint.base_record import base_records
+from mmflora.launch import register_toolkit
+from mmflora.preflight import adapted_backbones, resolve_config
+
+from .shared_base import SharedBase, settle
+
+
+@dataclass
+class Task:
+    """One task of a :class:`TaskSet`.
+
+    Attributes:
+        name: Its name.
+        model: Its whole model, over the shared base.
+        merged: The way back from a merge, ``None`` while unmerged.
+    """
+
+    name: str
+    model: nn.Module
+    merged: Merged | None = None
+
+
+class TaskSet:
+    """Several tasks over one frozen base in memory.
+
+    Each task is a model of its own: adapters, output norms, neck, head and
+    statistics; the frozen weights of all of them are the same memory.  So a
+    switch copies nothing, tasks may differ in method, rank, head and
+    toolkit, and all of them are ready at any time.
+
+    Args:
+        device: Where the models are.
+
+    Example:
+        >>> tasks = TaskSet()
+        >>> tasks.load('ships', 'oriented.py', 'ships.safetensors')
+        >>> tasks.load('land', 'upernet.py', 'land.safetensors')
+        >>> model = tasks.activate('land')
+    """
+
+    def __init__(self, device: str = 'cpu') -> None:
+        self.device = device
+        self.base = SharedBase()
+        self._tasks: dict[str, Task] = {}
+        self._active: str | None = None
+
+    def load(
+        self,
+        name: str,
+        config: str | Config,
+        adapter: str | os.PathLike[str] | AdapterFile,
+        base: str | None = None,
+    ) -> nn.Module:
+        """Build a task's model and put its adapter in.
+
+        The base is read from its file only if it is not resident yet.  The
+        first task that is loaded becomes the active one.
+
+        Args:
+            name: What to call the task.
+            config: The config that it was trained with, or its path.
+            adapter: An adapter, its file or folder, or its checkpoint.
+            base: Where the base is, if elsewhere than the adapter says.
+
+        Returns:
+            The model, in evaluation mode.
+
+        Raises:
+            FileNotFoundError: If a file is missing.
+            ValueError: If the name is taken, the adapter does not fit its
+                config, or it stands on another base.
+        """
+        self._check_free(name)
+        if not isinstance(adapter, AdapterFile):
+            adapter = read_any(adapter)
+        if base is not None:
+            adapter = copy.deepcopy(adapter)
+            adapter.move_base(base)
+        if not isinstance(config, Config):
+            config = Config.fromfile(resolve_config(config))
+        check_toolkit(adapter, config)
+        model = _build(config).to(self.device)
+        for key, (backbone, record) in base_records(model).items():
+            described = adapter.backbone(key)['base']
+            if self.base.lend(backbone, record, described['sha256']):
+                settle(backbone, record, described)
+        apply_adapter(model, adapter)
+        # The toolkits' own functions for inference look for it there.
+        vars(model)['dataset_meta'] = dict(adapter.config['dataset_meta'])
+        return self.add(name, model)
+
+    def add(self, name: str, model: nn.Module) -> nn.Module:
+        """Take in a model whose adapter and base are in place.
+
+        Raises:
+            ValueError: If the name is taken, or the model has no frozen base
+                or another one.
+        """
+        self._check_free(name)
+        records = base_records(model)
+        if not records:
+            raise ValueError(
+                f"Task '{name}': {type(model).__name__} has no backbone with "
+                'a frozen base. Build it with a backbone of mmflora.'
+            )
+        for backbone, record in records.values():
+            self.base.adopt(backbone, record)
+        self._tasks[name] = Task(name, model.eval())
+        if self._active is None:
+            self._active = name
+        return model
+
+    def activate(self, name: str) -> nn.Module:
+        """Make a task the active one, its adapters enabled.
+
+        Returns:
+            Its model.
+        """
+        model = self[name].model
+        _enable(model, True)
+        self._active = name
+        return model
+
+    def disable(self) -> nn.Module:
+        """Let the active task's backbone compute without its adapters.
+
+        Returns:
+            Its model; :meth:`activate` enables the adapters again.
+
+        Raises:
+            ValueError: If it is merged: its weights hold the adapters.
+        """
+        task = self[self.active]
+        if task.merged is not None:
+            raise ValueError(
+                f"Task '{task.name}' is merged, so that its adapters cannot "
+                f"be disabled. Unmerge it first: unmerge('{task.name}')."
+            )
+        _enable(task.model, False)
+        return task.model
+
+    @contextmanager
+    def using(self, name: str) -> Iterator[nn.Module]:
+        """Make a task active within a ``with`` block."""
+        before = self.active
+        try:
+            yield self.activate(name)
+        finally:
+            self._active = before
+
+    def unload(self, name: str) -> None:
+        """Drop a task; its memory but for the base's is free then."""
+        self[name]
+        del self._tasks[name]
+        if self._active == name:
+            self._active = next(iter(self._tasks), None)
+        if not self._tasks:
+            self.base = SharedBase()
+
+    def merge(self, name: str) -> None:
+        """Merge a task's adapters into weights of its own.
+
+        It then computes at the frozen model's cost, and takes the memory of
+        its adapted weights; other tasks and the base stay as they are.
+
+        Raises:
+            ValueError: If it is merged, or its method cannot be.
+        """
+        task = self[name]
+        if task.merged is not None:
+            raise ValueError(f"Task '{name}' is merged already.")
+        task.merged = merge(task.model)
+
+    def unmerge(self, name: str) -> None:
+        """Put a merged task back onto the shared base, bit for bit.
+
+        Raises:
+            ValueError: If it is not merged.
+        """
+        task = self[name]
+        if task.merged is None:
+            raise ValueError(f"Task '{name}' is not merged.")
+        task.merged.unmerge()
+        task.merged = None
+
+    @property
+    def active(self) -> str:
+        """The name of the active task.
+
+        Raises:
+            ValueError: If nothing is loaded.
+        """
+        if self._active is None:
+            raise ValueError('No task is loaded: use load() or add() first.')
+        return self._active
+
+    @property
+    def model(self) -> nn.Module:
+        """The active task's model."""
+        return self[self.active].model
+
+    def names(self) -> list[str]:
+        """Return the names of all tasks, in the order of loading."""
+        return list(self._tasks)
+
+    def own_bytes(self, name: str) -> int:
+        """Return the memory that a task takes beside the shared base."""
+        shared = {tensor.data_ptr() for tensor in self.base.tensors.values()}
+        model = self[name].model
+        own = {
+            tensor.data_ptr(): tensor.numel() * tensor.element_size()
+            for tensor in (*model.parameters(), *model.buffers())
+        }
+        return sum(size for at, size in own.items() if at not in shared)
+
+    def __getitem__(self, name: str) -> Task:
+        if name not in self._tasks:
+            raise ValueError(
+                f"There is no task '{name}'; loaded are "
+                f'{", ".join(self._tasks) or "none"}.'
+            )
+        return self._tasks[name]
+
+    def __len__(self) -> int:
+        return len(self._tasks)
+
+    def _check_free(self, name: str) -> None:
+        if name in self._tasks:
+            raise ValueError(
+                f"There is a task '{name}' already: unload it, or give the "
+                'new one another name.'
+            )
+
+
+def _build(config: Config) -> nn.Module:
+    """Build a model without reading the bases that its config names."""
+    settings = copy.deepcopy(config.get('model'))
+    for _, backbone in adapted_backbones(dict(model=settings)):
+        for node in (backbone, backbone.get('backbone')):
+            if node is not None and 'init_cfg' in node:
+                node['init_cfg'] = None
+    register_toolkit(config)
+    init_default_scope(config.get('default_scope'))
+    model: nn.Module = MODELS.build(settings)
+    model.cfg = config
+    return model
+
+
+def _enable(model: nn.Module, enabled: bool) -> None:
+    for layer in adapted_layers(model).values():
+        layer.adapter_enabled = enabled

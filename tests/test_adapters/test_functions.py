@@ -1,0 +1,199 @@
+"""The autograd functions against finite differences, and their geometry."""
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from layer_cases import Case
+from torch import nn
+from torch.autograd import gradcheck
+
+from mmflora.adapters.autograd import (
+    Geometry,
+    _depthwise_weight_gradient,
+    conv,
+    linear,
+    low_rank_conv,
+    low_rank_linear,
+)
+from mmflora.adapters.lean import GlobalResponseNorm
+
+FEW = settings(max_examples=15, deadline=None, derandomize=True, database=None)
+
+
+def draw(*shape, grad=True):
+    return torch.randn(shape, dtype=torch.float64, requires_grad=grad)
+
+
+@pytest.mark.parametrize('shape', [(3, 4), (2, 3, 4), (4,)], ids=str)
+def test_linear(shape):
+    assert gradcheck(linear, (draw(*shape), draw(5, 4), draw(5)))
+    assert gradcheck(linear, (draw(*shape), draw(5, 4), None))
+
+
+@pytest.mark.parametrize('folded', [True, False])
+@pytest.mark.parametrize('shape', [(3, 4), (2, 3, 4), (4,)], ids=str)
+def test_low_rank_linear(shape, folded):
+    frozen = draw(5, 4, grad=False)
+    factors = draw(5, 2), draw(2, 4)
+    for bias in (draw(5), draw(5, grad=False), None):
+        arguments = draw(*shape), frozen, bias, *factors, folded
+        assert gradcheck(low_rank_linear, arguments)
+
+
+# Shape of the input, of the weight; stride, padding, dilation, groups.
+GEOMETRIES = {
+    '1d': ((2, 4, 6), (3, 4, 2), Geometry((2,), (1,), (2,))),
+    '2d': ((2, 4, 5, 4), (3, 4, 2, 3), Geometry((2, 1), (1, 1), (1, 1))),
+    '3d': (
+        (1, 2, 3, 3, 4),
+        (3, 2, 2, 1, 2),
+        Geometry((1, 1, 2), (0, 1, 0), (1, 1, 1)),
+    ),
+    'groups': (
+        (2, 4, 4, 3),
+        (6, 2, 2, 2),
+        Geometry((1, 1), (1, 0), (1, 1), 2),
+    ),
+    'depthwise': (
+        (3, 4, 6, 5),
+        (8, 1, 2, 2),
+        Geometry((3, 2), (1, 0), (1, 2), 4),
+    ),
+    'depthwise, 1d': (
+        (2, 3, 7),
+        (3, 1, 4),
+        Geometry((2,), (2,), (1,), 3),
+    ),
+}
+
+
+@pytest.mark.parametrize(
+    ('inputs', 'weight', 'geometry'), GEOMETRIES.values(), ids=GEOMETRIES
+)
+def test_conv(inputs, weight, geometry):
+    for bias in (draw(weight[0]), None):
+        # gradcheck would take the geometry's tuple apart.
+        assert gradcheck(
+            lambda *tensors: conv(*tensors, geometry),
+            (draw(*inputs), draw(*weight), bias),
+        )
+
+
+@pytest.mark.parametrize('folded', [True, False])
+@pytest.mark.parametrize('name', ['1d', '2d', '3d'])
+def test_low_rank_conv(name, folded):
+    inputs, weight, geometry = GEOMETRIES[name]
+    factors = draw(weight[0], 2), draw(2, *weight[1:])
+    frozen = draw(*weight, grad=False)
+    for bias in (draw(weight[0]), None):
+        assert gradcheck(
+            lambda *tensors: low_rank_conv(*tensors, geometry, folded),
+            (draw(*inputs), frozen, bias, *factors),
+        )
+
+
+@pytest.mark.parametrize('channels_last', [True, False])
+def test_global_response_norm(channels_last):
+    norm = GlobalResponseNorm(3, channels_last=channels_last).double()
+    shape = (2, 4, 2, 3) if channels_last else (2, 3, 4, 2)
+
+    def function(inputs, weight, bias):
+        return torch.func.functional_call(
+            norm, {'weight': weight, 'bias': bias}, (inputs,)
+        )
+
+    assert gradcheck(function, (draw(*shape), draw(3), draw(3)))
+
+
+def random_geometry(dims, values, groups):
+    def several(low, high):
+        return tuple(values.draw(st.integers(low, high)) for _ in range(dims))
+
+    kernel, stride = several(1, 5), several(1, 4)
+    dilation, padding = several(1, 3), several(0, 3)
+    size = [
+        values.draw(st.integers(max(1, d * (k - 1) + 1 - 2 * p), 12))
+        for k, d, p in zip(kernel, dilation, padding, strict=True)
+    ]
+    return kernel, size, Geometry(stride, padding, dilation, groups)
+
+
+@FEW
+@given(
+    values=st.data(),
+    dims=st.integers(1, 2),
+    channels=st.integers(2, 5),
+    multiplier=st.integers(1, 3),
+    batch=st.integers(1, 3),
+)
+def test_depthwise_weight_gradient(values, dims, channels, multiplier, batch):
+    kernel, size, geometry = random_geometry(dims, values, channels)
+    inputs = draw(batch, channels, *size, grad=False)
+    weight = draw(channels * multiplier, 1, *kernel)
+    output = geometry.convolve(inputs, weight)
+    upstream = torch.randn_like(output)
+    (expected,) = torch.autograd.grad(output, weight, upstream)
+    found = _depthwise_weight_gradient(geometry, upstream, inputs, weight)
+    assert found.shape == weight.shape
+    torch.testing.assert_close(found, expected, rtol=1e-10, atol=1e-12)
+
+
+def test_depthwise_weight_gradient_sums_a_batch_in_full_precision():
+    geometry = Geometry((1, 1), (1, 1), (1, 1), 8)
+    inputs, upstream = torch.randn(2, 64, 8, 10, 10).bfloat16()
+    weight = torch.randn(8, 1, 3, 3)
+    found = geometry.weight_gradient(upstream, inputs, weight.bfloat16())
+    exact = geometry.weight_gradient(
+        upstream.double(), inputs.double(), weight.double()
+    )
+    # One rounding per image, 2⁻⁹ at most, not one per addition.
+    error = (found.double() - exact).norm() / exact.norm()
+    assert error < 2.5e-3
+
+
+@FEW
+@given(
+    values=st.data(),
+    dims=st.integers(1, 3),
+    groups=st.sampled_from([1, 1, 2]),
+    rank=st.lists(st.integers(1, 5), min_size=2, max_size=2),
+    path=st.sampled_from(['folded', 'factored', 'dense', 'auto']),
+)
+def test_convolutions_of_any_shape(values, dims, groups, rank, path):
+    kernel, size, geometry = random_geometry(dims, values, groups)
+    kind = (nn.Conv1d, nn.Conv2d, nn.Conv3d)[dims - 1]
+    case = Case(lambda: kind(4, 6, kernel, *geometry), (2, 4, *size))
+    layer = case.adapted(rank=rank[0], kernel_rank=rank[1], path=path)
+    inputs = case.inputs().requires_grad_()
+    check_layer(layer, inputs)
+
+
+@FEW
+@given(
+    shape=st.lists(st.integers(1, 4), min_size=0, max_size=3),
+    sizes=st.tuples(st.integers(1, 9), st.integers(1, 9)),
+    ranks=st.tuples(st.integers(1, 9), st.integers(1, 9)),
+    path=st.sampled_from(['folded', 'factored', 'dense', 'auto']),
+)
+def test_linear_layers_of_any_shape(shape, sizes, ranks, path):
+    case = Case(lambda: nn.Linear(*sizes), (*shape, sizes[0]))
+    layer = case.adapted(rank=ranks, path=path)
+    check_layer(layer, case.inputs().requires_grad_())
+
+
+def check_layer(layer, inputs):
+    """Compare a layer with its stock operator and the weight W + ΔW."""
+    sources = [inputs, *layer.adapter.parameters()]
+    output = layer(inputs)
+    expected = layer.compute(
+        inputs, layer.weight + layer.delta_weight(), layer.bias
+    )
+    torch.testing.assert_close(output, expected, rtol=1e-9, atol=1e-10)
+    upstream = torch.randn_like(output)
+    for found, wanted in zip(
+        torch.autograd.grad(output, sources, upstream),
+        torch.autograd.grad(expected, sources, upstream),
+        strict=True,
+    ):
+        torch.testing.assert_close(found, wanted, rtol=1e-9, atol=1e-10)

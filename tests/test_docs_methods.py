@@ -1,0 +1,68 @@
+"""The pages on methods say what is so."""
+
+import re
+import sys
+from pathlib import Path
+
+import pytest
+from mmengine.config import Config
+from mmengine.registry import MODELS
+
+from mmflora.adapters import adapted_layers
+from mmflora.registry import ADAPTERS
+
+ROOT = Path(__file__).resolve().parents[1]
+TOOLS = str(ROOT / 'tools')
+
+
+@pytest.fixture
+def blocks(tmp_path, monkeypatch):
+    """The code of docs/add_a_method.md; its class is forgotten after."""
+    text = (ROOT / 'docs' / 'add_a_method.md').read_text(encoding='utf-8')
+    method, config, check = re.findall(r'```python\n(.*?)```', text, re.S)
+    (tmp_path / 'outer_product.py').write_text(method, encoding='utf-8')
+    # From the working tree, whether or not mmflora is installed.
+    assert "'mmflora::" in config
+    config = config.replace("'mmflora::", f"'{ROOT}/configs/")
+    (tmp_path / 'config.py').write_text(config, encoding='utf-8')
+    monkeypatch.syspath_prepend(str(tmp_path))
+    yield tmp_path, check
+    ADAPTERS._module_dict.pop('OuterProduct', None)
+    sys.modules.pop('outer_product', None)
+
+
+def test_the_example_of_a_method_is_true(blocks):
+    folder, check = blocks
+    config = Config.fromfile(folder / 'config.py')
+    backbone = config.model.backbone
+    assert backbone.adapter.to_dict() == dict(type='OuterProduct', scale=2.0)
+    built = MODELS.build(
+        {**backbone, 'init_cfg': None, 'allow_random_base': True}
+    )
+    layers = adapted_layers(built)
+    kinds = {type(layer.adapter).__name__ for layer in layers.values()}
+    assert kinds == {'OuterProduct'}
+    exec(compile(check, 'add_a_method.md', 'exec'), {})
+
+
+def test_method_page_is_what_the_script_finds(monkeypatch):
+    peft = pytest.importorskip('peft')
+    monkeypatch.syspath_prepend(TOOLS)
+    import list_methods
+
+    text = list_methods.PAGE.read_text(encoding='utf-8')
+    if f'huggingface/peft {peft.__version__}' not in text:
+        pytest.skip('the page is of another version of peft')
+    assert list_methods.page() == text, (
+        'run python tools/list_methods.py --write'
+    )
+
+
+def test_every_method_of_peft_has_a_description(monkeypatch):
+    pytest.importorskip('peft')
+    monkeypatch.syspath_prepend(TOOLS)
+    from peft_descriptions import DESCRIPTIONS
+
+    from mmflora.adapters.hf_peft import supported_types
+
+    assert list(DESCRIPTIONS) == supported_types()

@@ -1,0 +1,238 @@
+"""Keep, compare, share and swap adapters.
+
+python tools/adapters.py list work_dirs
+python tools/adapters.py export work_dirs/run/epoch_12.pth adapter
+python tools/adapters.py import adapter epoch_12.pth --config CONFIG
+python tools/adapters.py --help
+"""
+
+import argparse
+import os
+import runpy
+import sys
+from pathlib import Path
+
+# Read when torch is loaded, hence before any import of it: threads that wait
+# sleep instead of spinning, which on busy cores costs a factor of 40.
+if not {'OMP_WAIT_POLICY', 'GOMP_SPINCOUNT'} & os.environ.keys():
+    os.environ.update(OMP_WAIT_POLICY='PASSIVE', GOMP_SPINCOUNT='0')
+# A clone works without being installed; what is installed comes first.
+sys.path += [str(folder) for folder in Path(__file__).resolve().parents[:2]]
+
+from adapters_options import (  # noqa: E402
+    add_exchange,
+    add_extract,
+    add_files,
+    add_tasks,
+)
+
+
+def parse_args(argv=None):
+    """Read the command line."""
+    parser = argparse.ArgumentParser(
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    commands = parser.add_subparsers(dest='command', required=True)
+    add_files(commands)
+    add_exchange(commands)
+    add_tasks(commands)
+    add_extract(commands)
+    commands.add_parser('merge', help='same as tools/merge.py', add_help=False)
+    args, rest = parser.parse_known_args(argv)
+    if rest and args.command != 'merge':
+        parser.error(f'unrecognized arguments: {" ".join(rest)}')
+    args.rest = rest
+    return args
+
+
+def run_list(args):
+    """Print a line for each adapter."""
+    from mmflora.adapter_files.contents import list_adapters
+
+    lines = list_adapters(args.places)
+    print('\n'.join(lines) if lines else 'No adapters found.')
+
+
+def run_show(args):
+    """Print what an adapter is."""
+    from mmflora.adapter_files import read_adapter
+    from mmflora.adapter_files.contents import describe_adapter
+
+    print(describe_adapter(read_adapter(args.adapter), args.layers))
+
+
+def run_diff(args):
+    """Print and draw how two adapters differ."""
+    from mmflora.adapter_files import read_adapter
+    from mmflora.adapter_files.compare import (
+        compare_adapters,
+        difference_table,
+        draw_differences,
+    )
+
+    names = args.first, args.second
+    rows = compare_adapters(*map(read_adapter, names))
+    print(difference_table(rows))
+    if args.out:
+        draw_differences(rows, names, args.out)
+        print(f'drawn to {args.out}')
+
+
+def run_export(args):
+    """Make an adapter of a training checkpoint."""
+    from mmflora.adapter_files import from_checkpoint, write_adapter
+    from mmflora.adapter_files.contents import describe_adapter
+
+    if args.to == 'peft':
+        from mmflora.extract.exchange import export_peft
+
+        export_peft(args.checkpoint, needed(args.config), args.out)
+        print(f'{args.out}: {megabytes(args.out)}, for PeftModel')
+        return
+    adapter = from_checkpoint(args.checkpoint, parse_metrics(args.metrics))
+    adapter.path = str(write_adapter(adapter, args.out))
+    print(describe_adapter(adapter))
+    print(
+        f'{megabytes(args.checkpoint)} of checkpoint, '
+        f'{megabytes(args.out)} of adapter'
+    )
+
+
+def run_import(args):
+    """Make a checkpoint of an adapter."""
+    from mmflora.adapter_files import read_adapter, write_checkpoint
+
+    if args.origin != 'mmflora':
+        from mmflora.extract.exchange import import_foreign
+
+        config = needed(args.config)
+        adapter = import_foreign(args.origin, args.adapter, config)
+        write_checkpoint(adapter, args.out)
+        print(
+            f'{args.out}: neck and heads are new. Start a training from it: '
+            f'--cfg-options load_from={args.out}'
+        )
+        return
+    adapter = read_adapter(args.adapter)
+    if args.base:
+        adapter.move_base(args.base)
+    if args.config:
+        from mmflora.adapter_files.apply import build_and_check
+
+        build_and_check(args.config, adapter)
+    write_checkpoint(adapter, args.out)
+    print(f'{args.out}: {megabytes(args.out)}; test it with tools/test.py')
+
+
+def run_predict(args):
+    """Predict with all tasks, and draw what each finds."""
+    from mmflora.tasks import MultiTaskInferencer
+
+    sources = {name: rest for name, *rest in args.task}
+    inferencer = MultiTaskInferencer(sources, args.device, args.base)
+    tasks = inferencer.tasks
+    predictions = inferencer(args.image)
+    pictures = inferencer.draw(args.image, predictions, args.out)
+    print(f'shared base: {tasks.base.bytes() / 1e6:.2f} MB')
+    for name, picture in zip(predictions, pictures, strict=True):
+        print(f'{name}: {tasks.own_bytes(name) / 1e6:.2f} MB more; {picture}')
+
+
+def run_combine(args):
+    """Write the weighted sum of adapters."""
+    from mmflora.adapter_files import read_adapter, write_adapter
+    from mmflora.adapter_files.contents import describe_adapter
+    from mmflora.tasks import combine_adapters
+
+    adapters = [read_adapter(path) for path in args.adapters]
+    combined = combine_adapters(adapters, args.weights)
+    combined.path = str(write_adapter(combined, args.out))
+    print(describe_adapter(combined))
+
+
+def run_extract(args):
+    """Make an adapter of a full fine-tuning, and say what it explains."""
+    from mmflora.adapter_files import write_adapter, write_checkpoint
+    from mmflora.extract.command import extract
+    from mmflora.extract.report import draw_spectra, energy_table
+
+    adapter, rows = extract(
+        args.config,
+        args.base,
+        args.finetuned,
+        rank=args.rank,
+        budget=args.budget,
+        say=print,
+    )
+    print(energy_table(rows))
+    if args.spectrum:
+        draw_spectra(rows, args.spectrum)
+        print(f'drawn to {args.spectrum}')
+    write = write_checkpoint if args.out.endswith('.pth') else write_adapter
+    print(f'{write(adapter, args.out)}: {megabytes(args.out)}')
+
+
+def run_merge(args):
+    """Hand over to tools/merge.py."""
+    tool = str(Path(__file__).with_name('merge.py'))
+    sys.argv = [tool, *args.rest]
+    runpy.run_path(tool, run_name='__main__')
+
+
+COMMANDS = {
+    'list': run_list,
+    'show': run_show,
+    'diff': run_diff,
+    'export': run_export,
+    'import': run_import,
+    'predict': run_predict,
+    'combine': run_combine,
+    'extract': run_extract,
+    'merge': run_merge,
+}
+
+
+def needed(config):
+    """Return a config's path, or say that it is needed."""
+    if config is None:
+        raise ValueError('--from and --to need --config, to build its model.')
+    return config
+
+
+def parse_metrics(words):
+    """Turn NAME=VALUE words into numbers by name, ``None`` without any."""
+    if words is None:
+        return None
+    metrics = {}
+    for word in words:
+        name, sign, value = word.rpartition('=')
+        try:
+            metrics[name] = float(value)
+        except ValueError:
+            sign = ''
+        if not sign or not name:
+            raise ValueError(
+                f"--metrics {word}: give NAME=NUMBER, such as 'mIoU=51.2'."
+            )
+    return metrics
+
+
+def megabytes(path):
+    """Return the size of a file, or of a folder's files."""
+    path = Path(path)
+    files = path.iterdir() if path.is_dir() else [path]
+    return f'{sum(file.stat().st_size for file in files) / 1e6:.2f} MB'
+
+
+def main(argv=None):
+    """Do what the command line says."""
+    args = parse_args(argv)
+    try:
+        COMMANDS[args.command](args)
+    except (ImportError, OSError, ValueError) as error:
+        sys.exit(f'error: {error}')
+
+
+if __name__ == '__main__':
+    main()

@@ -1,0 +1,103 @@
+"""The command lines of tools/adapters.py."""
+
+from pathlib import Path
+
+FORMS = 'a folder, or a file that ends in .safetensors'
+
+
+def add_files(commands):
+    """Add what only looks at files."""
+    listing = commands.add_parser('list', help='list the adapters in folders')
+    listing.add_argument('places', nargs='*', type=Path, default=[Path()])
+    show = commands.add_parser('show', help='say what is in an adapter')
+    show.add_argument('adapter', help=FORMS)
+    show.add_argument('--layers', action='store_true', help='list all layers')
+    diff = commands.add_parser('diff', help='compare two FLoRA adapters')
+    diff.add_argument('first', help=FORMS)
+    diff.add_argument('second', help=FORMS)
+    diff.add_argument('--out', help='a picture of the comparison to write')
+
+
+def add_exchange(commands):
+    """Add the ways from checkpoints to adapters, and back."""
+    export = commands.add_parser(
+        'export', help='make an adapter of a training checkpoint'
+    )
+    export.add_argument('checkpoint', help='a .pth of a run of mmflora')
+    export.add_argument('out', help=FORMS)
+    export.add_argument(
+        '--metrics',
+        nargs='+',
+        metavar='NAME=VALUE',
+        help='what it reached (default: what validation logged at its step)',
+    )
+    export.add_argument(
+        '--to',
+        choices=['mmflora', 'peft'],
+        default='mmflora',
+        help="peft: a folder of huggingface/peft, of a LoRA by 'HFPEFT'",
+    )
+    export.add_argument('--config', help='with --to peft: its config')
+    imported = commands.add_parser(
+        'import', help='make a checkpoint for tools/test.py of an adapter'
+    )
+    imported.add_argument('adapter', help=FORMS)
+    imported.add_argument('out', help='the checkpoint to write (.pth)')
+    imported.add_argument(
+        '--config',
+        help='build this config and check that the adapter fits its model '
+        'and base, before anything is written',
+    )
+    imported.add_argument('--base', help='where the base is, if elsewhere')
+    imported.add_argument(
+        '--from',
+        dest='origin',
+        choices=['mmflora', 'peft', 'authors'],
+        default='mmflora',
+        help="whose adapter it is: a LoRA folder of huggingface/peft's, or a "
+        "state dict of FLoRA's authors; with --config, to start a training",
+    )
+
+
+def add_tasks(commands):
+    """Add what concerns several adapters of one base."""
+    predict = commands.add_parser(
+        'predict', help='predict for one image with several tasks'
+    )
+    predict.add_argument('image')
+    predict.add_argument(
+        '--task',
+        nargs=3,
+        action='append',
+        required=True,
+        metavar=('NAME', 'CONFIG', 'ADAPTER'),
+        help='a task; give it once for each',
+    )
+    predict.add_argument('--out', required=True, help='folder for pictures')
+    predict.add_argument('--base', help='where the base is, if elsewhere')
+    predict.add_argument('--device', default='cpu')
+    combine = commands.add_parser(
+        'combine', help='make the weighted sum of FLoRA adapters'
+    )
+    combine.add_argument('out', help=FORMS)
+    combine.add_argument('adapters', nargs='+', help=FORMS)
+    combine.add_argument('--weights', nargs='+', type=float, required=True)
+
+
+def add_extract(commands):
+    """Add what makes adapters of weights."""
+    extract = commands.add_parser(
+        'extract', help='make the adapter nearest to a full fine-tuning'
+    )
+    extract.add_argument('base', help='the weights it started from')
+    extract.add_argument('finetuned', help='its checkpoint (.pth)')
+    extract.add_argument('out', help=f'{FORMS}, or a checkpoint (.pth)')
+    extract.add_argument(
+        '--config', required=True, help='a FLoRA config of the same model'
+    )
+    size = extract.add_mutually_exclusive_group()
+    size.add_argument('--rank', type=int, help="(default: the config's)")
+    size.add_argument(
+        '--budget', type=int, help='the most parameters of all adapters'
+    )
+    extract.add_argument('--spectrum', help='a picture to write')

@@ -1,0 +1,168 @@
+"""Count what configs train, by component, without weights or memory.
+
+Models are built on PyTorch's meta device, so the largest takes a second.
+"""
+
+import argparse
+import contextlib
+import glob
+import re
+import shlex
+import sys
+import warnings
+from pathlib import Path
+
+# A clone works without being installed; what is installed comes first.
+sys.path.append(str(Path(__file__).resolve().parents[1]))
+
+
+def parse_args(argv=None):
+    """Read the command line."""
+    from mmengine.config import DictAction
+
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument(
+        'configs',
+        nargs='+',
+        metavar='CONFIG',
+        help="paths of config files, or quoted patterns: 'configs/lora/*.py'",
+    )
+    parser.add_argument(
+        '--budget',
+        metavar='COUNT',
+        help='also search, for each config, the rank whose parameters in the '
+        'backbone come nearest to this count, such as 12.94M',
+    )
+    parser.add_argument(
+        '--beside',
+        metavar='CSV',
+        help='published counts to set beside ours: the columns config (a '
+        'name or pattern) and trained (such as 12.94M)',
+    )
+    parser.add_argument('--out', metavar='FILE.md', help='also write it here')
+    parser.add_argument(
+        '--cfg-options',
+        nargs='+',
+        action=DictAction,
+        metavar='KEY=VALUE',
+        help='change settings of every config, as tools/train.py does: '
+        'model.backbone.adapter.rank=24',
+    )
+    return parser.parse_args(argv)
+
+
+def find_configs(patterns):
+    """Return the paths that paths and patterns name, r8 before r16."""
+    from mmflora.preflight import resolve_config
+
+    paths = []
+    for pattern in patterns:
+        if not glob.has_magic(pattern):
+            paths.append(resolve_config(pattern))
+            continue
+        found = glob.glob(pattern, recursive=True)
+        found = [path for path in found if path.endswith('.py')]
+        if not found:
+            raise FileNotFoundError(f"No config matches '{pattern}'.")
+        paths += sorted(found, key=_natural)
+    return list(dict.fromkeys(paths))
+
+
+def _natural(path):
+    return [
+        int(part) if part.isdigit() else part
+        for part in re.split(r'(\d+)', path)
+    ]
+
+
+def load(path, options):
+    """Read a config and change its settings."""
+    from mmengine.config import Config
+
+    try:
+        cfg = Config.fromfile(path)
+    except (OSError, SyntaxError) as error:
+        raise ValueError(
+            f"'{path}' cannot be read as a config: {error}"
+        ) from error
+    if options:
+        cfg.merge_from_dict(options)
+    return cfg
+
+
+def report(args):
+    """Return the text that the command line asks for."""
+    from mmflora.count_table import count_table, read_beside
+    from mmflora.parameter_count import (
+        build_on_meta,
+        count_model,
+        parse_count,
+    )
+    from mmflora.rank_budget import rank_for_budget
+
+    budget = args.budget and parse_count(args.budget, '--budget')
+    beside = args.beside and read_beside(args.beside)
+    if args.out and not Path(args.out).absolute().parent.is_dir():
+        raise FileNotFoundError(
+            f"--out: the folder of '{args.out}' is not there."
+        )
+    paths = find_configs(args.configs)
+    configs = {path: load(path, args.cfg_options) for path in paths}
+    counts = {
+        Path(path).stem: count_model(build_on_meta(cfg))
+        for path, cfg in configs.items()
+    }
+    parts = [count_table(counts, beside or None)]
+    if budget:
+        for path, cfg in configs.items():
+            choice = rank_for_budget(cfg, budget)
+            parts.append(f'{Path(path).stem}\n{choice}')
+    return parts
+
+
+def document(parts, argv):
+    """Return the report as a page that says how it was made."""
+    from mmflora.count_table import LEGEND
+
+    command = shlex.join(['python', 'tools/count_params.py', *argv])
+    table, *choices = parts
+    blocks = [f'```\n{choice}\n```' for choice in choices]
+    return (
+        '\n\n'.join(
+            [
+                '# Parameter counts',
+                f'Written by\n\n```bash\n{command}\n```',
+                LEGEND.strip(),
+                table,
+                *blocks,
+            ]
+        )
+        + '\n'
+    )
+
+
+def quiet():
+    """Keep what building a model logs from the table."""
+    from mmengine.logging import MMLogger
+
+    MMLogger.get_current_instance().setLevel('ERROR')
+    warnings.simplefilter('ignore')
+
+
+def main():
+    """Count as the command line says."""
+    args = parse_args()
+    quiet()
+    try:
+        # What libraries print on the way is not part of the table.
+        with contextlib.redirect_stdout(sys.stderr):
+            parts = report(args)
+    except (FileNotFoundError, TypeError, ValueError) as error:
+        sys.exit(f'error: {error}')
+    print('\n\n'.join(parts))
+    if args.out:
+        Path(args.out).write_text(document(parts, sys.argv[1:]))
+
+
+if __name__ == '__main__':
+    main()
