@@ -84,7 +84,11 @@ def channel_norms(weight: Tensor, view: Sequence[int]) -> Tensor:
     Returns:
         Shape ``(channels,)``.
     """
-    return weight.reshape(view).square().sum((1, 3)).sqrt().flatten()
+    return _channel_squares(weight, view).sqrt()
+
+
+def _channel_squares(weight: Tensor, view: Sequence[int]) -> Tensor:
+    return weight.reshape(view).square().sum((1, 3)).flatten()
 
 
 def scale_channels(
@@ -116,7 +120,7 @@ def low_rank_norms(weight: Tensor, left: Tensor, right: Tensor) -> Tensor:
         Shape ``(out,)``.
     """
     rows, span = weight.flatten(1), right.flatten(1)
-    own = rows.square().sum(1)
+    own = _channel_squares(weight, (*rows.shape, 1, 1))
     cross = ((rows @ span.T) * left).sum(1)
     added = ((left @ (span @ span.T)) * left).sum(1)
     return (own + 2 * cross + added).clamp_min(0).sqrt()

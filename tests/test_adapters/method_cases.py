@@ -1,0 +1,63 @@
+"""Every method, small, and which layers of the case table it leaves out."""
+
+import torch
+from layer_cases import CASES
+from torch import nn
+
+from mmflora.adapters import adapted_modules, inject
+
+# Weight adapters: settings that no default hides.
+WEIGHT_METHODS = {
+    'FLoRA': dict(type='FLoRA', rank=3, scale=0.5),
+    'LoRA': dict(type='LoRA', rank=2, alpha=3.0),
+    'LoRA, loralib': dict(type='LoRA', rank=2, alpha=3.0, form='loralib'),
+    'LoRA, rs': dict(type='LoRA', rank=2, alpha=3.0, rslora=True),
+    'DoRA': dict(type='DoRA', rank=2, alpha=3.0),
+    'DoRA, loralib': dict(type='DoRA', rank=2, alpha=3.0, form='loralib'),
+    'PiSSA': dict(type='PiSSA', rank=2, alpha=3.0),
+    'PiSSA, iterated': dict(type='PiSSA', rank=2, iterations=4),
+    'OLoRA': dict(type='OLoRA', rank=2, alpha=3.0),
+    'LoRA-XS': dict(type='LoRAXS', rank=2, alpha=3.0),
+    'SSF': dict(type='SSF'),
+}
+TUNINGS = {
+    'Full': dict(type='Full'),
+    'BitFit': dict(type='BitFit'),
+    'NormTuning': dict(type='NormTuning'),
+}
+BLOCK_METHODS = {
+    'Houlsby': dict(type='Houlsby', width=3),
+    'Pfeiffer': dict(type='Pfeiffer', width=3),
+    'AdaptFormer': dict(type='AdaptFormer', width=3, scale=0.5),
+}
+METHODS = WEIGHT_METHODS | TUNINGS | BLOCK_METHODS
+# Methods that scale the output of the frozen layer round differently.
+ROUNDS = ('DoRA', 'SSF')
+
+
+def left_out(method: str, case: str) -> str:
+    """Return a word of the reason for which a layer is left out, or ''."""
+    layer = CASES[case].build()
+    kernel = layer.weight.shape[2:] if hasattr(layer, 'weight') else ()
+    if method.endswith('loralib') and kernel:
+        square = isinstance(layer, nn.Conv2d) and kernel[0] == kernel[1]
+        return '' if square else 'square'
+    if method == 'SSF' and isinstance(layer, nn.Embedding):
+        return 'embedding'
+    return ''
+
+
+def adapt(layer: nn.Module, settings: dict, **options) -> nn.Module:
+    """Adapt one layer through the injector."""
+    model = nn.ModuleDict(dict(layer=layer))
+    inject(model, settings | options, 'layer')
+    return layer
+
+
+def randomise(layer: nn.Module, spread: float = 0.5) -> nn.Module:
+    """Move every parameter of the adapters away from its start."""
+    with torch.no_grad():
+        for module in adapted_modules(layer).values():
+            for parameter in module.adapter.parameters():
+                parameter.add_(torch.randn_like(parameter), alpha=spread)
+    return layer
