@@ -26,9 +26,9 @@ TUNINGS = {
     'NormTuning': dict(type='NormTuning'),
 }
 BLOCK_METHODS = {
-    'Houlsby': dict(type='Houlsby', width=3),
-    'Pfeiffer': dict(type='Pfeiffer', width=3),
-    'AdaptFormer': dict(type='AdaptFormer', width=3, scale=0.5),
+    'Houlsby': dict(type='Houlsby', width=8),
+    'Pfeiffer': dict(type='Pfeiffer', width=8),
+    'AdaptFormer': dict(type='AdaptFormer', width=8, scale=0.5),
 }
 METHODS = WEIGHT_METHODS | TUNINGS | BLOCK_METHODS
 # Methods that scale the output of the frozen layer round differently.

@@ -64,9 +64,7 @@ def test_output_and_gradients_are_those_of_the_adapted_weight(
 ):
     options = {} if method == 'SSF' else dict(path=path)
     stock = CASES[case].stock()
-    layer = adapt(
-        copy.deepcopy(stock), WEIGHT_METHODS[method], **options
-    )
+    layer = adapt(copy.deepcopy(stock), WEIGHT_METHODS[method], **options)
     randomise(layer)
     reference = copy.deepcopy(layer.adapter)
     inputs = CASES[case].inputs()
