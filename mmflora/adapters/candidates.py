@@ -74,6 +74,8 @@ def _why_no_block(block: nn.Module) -> str:
     own = block._modules.get('adapter')
     if isinstance(own, AdapterBase):
         return 'it already has an adapter'
+    if isinstance(block, (nn.Sequential, nn.ModuleList)):
+        return f'a {type(block).__name__} would run the adapter as a layer'
     return '' if own is None else "it has a child 'adapter' of its own"
 
 

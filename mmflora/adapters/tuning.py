@@ -11,10 +11,22 @@ class Tuning:
     The parameters start at the base's values, keep their names and are saved
     with the adapters; merging leaves them as they are.  A method subclasses
     it in one file, registers in ``ADAPTERS`` and names the parameters.
+
+    Raises:
+        TypeError: If it is given settings: by default there are none.
     """
 
     paper: ClassVar[str] = ''
     mergeable: ClassVar[bool] = True
+
+    def __init__(self, **settings: Any) -> None:
+        if settings:
+            given = ', '.join(f'{k}={v!r}' for k, v in settings.items())
+            raise TypeError(
+                f'{type(self).__name__} trains parameters of the base and has '
+                f'no settings, got {given}. Leave them out; `targets` and '
+                '`exclude` choose the layers.'
+            )
 
     def parameters_of(self, layer: nn.Module) -> list[str]:
         """Return the names of a layer's own parameters that train.
