@@ -1,5 +1,6 @@
 # LoRA with convolutions as convolutions: a kernel down to the rank, a
-# pointwise one up. On a depthwise kernel it costs a fraction of loralib's form.
+# pointwise one up. On a depthwise kernel it costs a fraction of loralib's
+# form.
 method = dict(
     type='mmflora.PEFTConvNeXt',
     adapter=dict(type='LoRA', rank=8, alpha=16, form='spatial'),
