@@ -11,6 +11,8 @@ PYTHON ?=
 ARGS ?=
 
 BIN := .venv/bin
+# A worker needs up to 3 GB; a core that is idle takes tests from a busy one.
+PARALLEL := -n logical --maxprocesses 4 --dist worksteal
 
 .DEFAULT_GOAL := help
 .PHONY: help venv demo test test-slow lint format clean distclean
@@ -27,10 +29,10 @@ demo: venv ## train, fine-tune and compare on generated data
 	$(BIN)/python tools/demo.py $(ARGS)
 
 test: venv ## run the tests, without the slow ones
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest $(PARALLEL) $(ARGS)
 
 test-slow: venv ## run all tests
-	$(BIN)/python -m pytest -m '' $(ARGS)
+	$(BIN)/python -m pytest -m '' $(PARALLEL) $(ARGS)
 
 lint: venv ## check style and types
 	$(BIN)/ruff check

@@ -19,8 +19,15 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
-# OpenMP reads them when torch is loaded: idle threads sleep, not spin.
-WAITING = {'OMP_WAIT_POLICY': 'PASSIVE', 'GOMP_SPINCOUNT': '0'}
+# Read when a process starts. OpenMP: idle threads sleep, not spin. glibc:
+# large tensors reuse memory; mapping and clearing pages anew for each of them
+# takes longer than many an operator, and its time varies most.
+ENVIRONMENT = {
+    'OMP_WAIT_POLICY': 'PASSIVE',
+    'GOMP_SPINCOUNT': '0',
+    'MALLOC_MMAP_MAX_': '0',
+    'MALLOC_TRIM_THRESHOLD_': str(1 << 40),
+}
 TARGET_SETTING = dict(
     model='convnextv2_base', size=512, batch=2, dtype='float32', rank=16
 )
@@ -251,7 +258,7 @@ def main(argv=None):
 
 
 if __name__ == '__main__':
-    if any(os.environ.get(name) != value for name, value in WAITING.items()):
-        os.environ.update(WAITING)
+    if ENVIRONMENT.items() - os.environ.items():
+        os.environ.update(ENVIRONMENT)
         os.execv(sys.executable, [sys.executable, *sys.argv])
     main()

@@ -40,6 +40,12 @@ def parse_args() -> argparse.Namespace:
         choices=('native', 'authors'),
         help="shards with q, k and v apart, or one file in the authors' way",
     )
+    parser.add_argument(
+        '--bits',
+        type=int,
+        choices=(8, 4),
+        help='keep the weights of the blocks in so many bits',
+    )
     parser.add_argument('--folder', help='where the temporary files go')
     parser.add_argument('--json', action='store_true')
     parser.add_argument('--load', metavar='SOURCE', help=argparse.SUPPRESS)
@@ -128,6 +134,7 @@ def load(args: argparse.Namespace) -> dict[str, Any]:
     import torch
 
     import mmflora.models
+    from mmflora.adapters.quantized import load_kernels
 
     options: dict[str, Any] = dict(
         embed_dims=args.width,
@@ -138,6 +145,9 @@ def load(args: argparse.Namespace) -> dict[str, Any]:
         dtype='bfloat16',
     )
     adapter = dict(type='FLoRA', rank=1, scale=0.04)
+    if args.bits:
+        options['quantize'] = dict(bits=args.bits)
+        load_kernels()
     with torch.device('meta'):  # what Python itself loads on the way
         mmflora.models.FLoRAInternViT(**options, adapter=adapter)
     source = dict(type='Pretrained', checkpoint=args.load)
@@ -147,15 +157,18 @@ def load(args: argparse.Namespace) -> dict[str, Any]:
     )
     seconds = time.perf_counter() - start
     base = set(backbone.base_record.base_keys)
-    weights = sum(
-        parameter.nbytes
+    frozen = [
+        parameter
         for name, parameter in backbone.named_parameters()
         if name in base
-    )
+    ]
+    weights = sum(parameter.nbytes for parameter in frozen)
+    dense = sum(p.numel() * p.element_size() for p in frozen)
     peak = resident('VmHWM') - before
     return dict(
         blocks=args.blocks,
         weights=weights,
+        dense=dense,
         peak=peak,
         ratio=peak / weights,
         seconds=seconds,
@@ -204,9 +217,11 @@ def main() -> None:
     if args.json:
         print(json.dumps(figures))
         return
+    kept = f'{args.bits} bits' if args.bits else 'bfloat16'
     print(
         f'{figures["blocks"]} blocks of width {args.width}: weights in '
-        f'bfloat16 {figures["weights"] / MEGA:.0f} MB, peak while loading '
+        f'{kept} {figures["weights"] / MEGA:.0f} MB (in bfloat16 '
+        f'{figures["dense"] / MEGA:.0f} MB), peak while loading '
         f'{figures["peak"] / MEGA:.0f} MB, ratio {figures["ratio"]:.3f}, '
         f'{figures["seconds"]:.1f} s (stored as {args.stored}, layout '
         f'{args.layout})'

@@ -7,10 +7,17 @@ configuration of MMDetection, MMRotate and MMSegmentation then names as
     custom_imports = dict(imports=['mmflora'], allow_failed_imports=False)
 """
 
-from . import adapters, checkpoint, engine, models
+from . import adapter_files, adapters, checkpoint, engine, models
 from .config_scopes import register_config_scopes
 from .version import __version__
 
 register_config_scopes()
 
-__all__ = ['__version__', 'adapters', 'checkpoint', 'engine', 'models']
+__all__ = [
+    '__version__',
+    'adapter_files',
+    'adapters',
+    'checkpoint',
+    'engine',
+    'models',
+]

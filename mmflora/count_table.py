@@ -67,7 +67,7 @@ def count_table(
         if beside is not None:
             row += _beside(name, count, beside)
         rows.append(row)
-    return _markdown(header, rows)
+    return markdown(header, rows)
 
 
 def read_beside(path: str) -> dict[str, str]:
@@ -75,8 +75,9 @@ def read_beside(path: str) -> dict[str, str]:
 
     Args:
         path: A file with the columns ``config``, a name or a pattern such as
-            ``*_lora-r8_*``, and ``trained``, such as ``12.94M``, the
-            parameters that the method trains in the backbone; it may be
+            ``*_lora-r8_*``, and ``trained``, the parameters that the method
+            trains in the backbone: their number, such as ``12.94M``, or
+            their share of the pre-trained base, such as ``0.32%``; it may be
             empty.
 
     Raises:
@@ -96,7 +97,7 @@ def read_beside(path: str) -> dict[str, str]:
         figures = {row['config']: row['trained'] or '' for row in reader}
     for name, figure in figures.items():
         if figure:
-            parse_count(figure, f"--beside: '{path}', row '{name}'")
+            _published(figure, 1, f"--beside: '{path}', row '{name}'")
     return figures
 
 
@@ -105,17 +106,24 @@ def _beside(
 ) -> list[str]:
     for pattern, figure in figures.items():
         if figure and fnmatch.fnmatchcase(name, pattern):
-            published = parse_count(figure, pattern)
+            published = _published(figure, count.base, pattern)
             off = 100 * (count.method / published - 1)
             return [figure, f'{off:+.2f}']
     return ['–', '–']
+
+
+def _published(figure: str, base: int, what: str) -> float:
+    """Return a published number of parameters, or a share of the base."""
+    if figure.endswith('%'):
+        return parse_count(figure.removesuffix('%'), what) / 100 * base
+    return parse_count(figure, what)
 
 
 def _percent(part: int, whole: int) -> float:
     return 100 * part / whole if whole else 0.0
 
 
-def _markdown(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+def markdown(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """Align a table: the first column to the left, the others to the right."""
     columns = zip(header, *rows, strict=True)
     widths = [max(map(len, column)) for column in columns]

@@ -13,6 +13,8 @@ from pathlib import Path
 from mmengine.config import Config, DictAction
 from mmengine.device import get_device
 
+from .checkpoint.safe_loading import OPTION
+from .engines import check_engine, use_cpu_wrapper
 from .preflight import find_dicts, resolve_config
 
 LAUNCHERS = {
@@ -54,6 +56,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         choices=['none', *LAUNCHERS],
         default='none',
         help='how several processes were started (default: none)',
+    )
+    parser.add_argument(
+        OPTION,
+        action='store_true',
+        help='read checkpoints that hold other objects than tensors and '
+        'plain values, too: they can run any code that their author chose',
     )
     # torchrun says it in the environment; older launchers in either spelling.
     parser.add_argument(
@@ -117,8 +125,10 @@ def start_processes(cfg: Config) -> None:
     SyncBN, which becomes a BatchNorm with statistics per process.
 
     Raises:
-        ValueError: If the launcher has not said which process this is.
+        ValueError: If the launcher has not said which process this is, or
+            the config's runner and strategy do not fit.
     """
+    check_engine(cfg)
     if cfg.launcher == 'none':
         return
     variables = LAUNCHERS[cfg.launcher]
@@ -139,7 +149,7 @@ def start_processes(cfg: Config) -> None:
         find_unused_parameters=unused,
     )
     wrapper.update(cfg.get('model_wrapper_cfg') or {}, device_ids=None)
-    cfg.model_wrapper_cfg = wrapper
+    use_cpu_wrapper(cfg, wrapper)
     for _, module in find_dicts(cfg.model, 'model'):
         if module.get('type') == 'SyncBN':
             module['type'] = 'BN'

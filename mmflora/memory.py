@@ -14,7 +14,10 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
-from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._python_dispatch import (
+    TorchDispatchMode,
+    is_traceable_wrapper_subclass,
+)
 from torch.utils._pytree import tree_iter
 
 
@@ -33,7 +36,8 @@ class LiveStorages(TorchDispatchMode):
 
     A storage counts once, however many tensors view it, from the operator
     that creates it to the moment when nothing holds it any more, also after
-    the mode has ended.  Storages that were there before (parameters, inputs)
+    the mode has ended.  Of tensors made of others, such as quantised weights,
+    the parts count.  Storages that were there before (parameters, inputs)
     do not count.  Buffers that an operator's own implementation allocates and
     frees are not seen.
 
@@ -78,6 +82,12 @@ class LiveStorages(TorchDispatchMode):
     def _follow(self, value: Any, new: bool) -> None:
         if not isinstance(value, Tensor) or value.layout != torch.strided:
             return
+        if is_traceable_wrapper_subclass(value):
+            for name in value.__tensor_flatten__()[0]:
+                self._follow(getattr(value, name), new)
+            return
+        if not self._counts(value):
+            return
         storage = value.untyped_storage()
         reference = self._followed.get(storage._cdata)
         if reference is None:
@@ -86,15 +96,24 @@ class LiveStorages(TorchDispatchMode):
             reference.counts = new
             self._followed[reference.address] = reference
         if new and reference.counts:
-            self._grow(storage.nbytes() - reference.size)
-            reference.size = storage.nbytes()
+            self._change(reference, self._size(storage) - reference.size)
 
     def _forget(self, reference: _Followed) -> None:
         del self._followed[reference.address]
-        self.held -= reference.size
+        self._change(reference, -reference.size)
 
-    def _grow(self, size: int) -> None:
-        self.held += size
+    def _counts(self, value: Tensor) -> bool:
+        """Say whether to follow a tensor's storage, of whatever device."""
+        return True
+
+    def _size(self, storage: torch.UntypedStorage) -> int:
+        """Return the bytes that a storage counts for."""
+        return storage.nbytes()
+
+    def _change(self, reference: _Followed, by: int) -> None:
+        """Note that a storage has grown, or has gone."""
+        reference.size += by
+        self.held += by
         self.peak = max(self.peak, self.held)
 
 

@@ -14,7 +14,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from .checkpoint.sources import check_source
+from .checkpoint.safe_loading import check_safe
+from .checkpoint.sources import check_source, is_local
 from .registry import MODELS
 
 LOADERS = {
@@ -84,7 +85,7 @@ def check_paths(cfg: Mapping[str, Any], stage: str) -> None:
 
 
 def check_weights_file(key: str, source: str, remedy: str = '') -> None:
-    """Check that a weights file is there and whole.
+    """Check that a weights file is there and whole, and no program.
 
     Args:
         key: What names it: an option, or a place in the config.
@@ -93,10 +94,12 @@ def check_weights_file(key: str, source: str, remedy: str = '') -> None:
 
     Raises:
         FileNotFoundError: If it is missing.
-        ValueError: If it is damaged.
+        ValueError: If it is damaged, or could run code when it is read.
     """
     try:
         check_source(source)
+        if is_local(source) and source.endswith(('.pth', '.pt', '.bin')):
+            check_safe(source)
     except (FileNotFoundError, ValueError) as error:
         text = f'{key}: {error}'
         raise type(error)(f'{text} {remedy}' if remedy else text) from error

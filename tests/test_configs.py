@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from mmengine.config import Config
+from mmengine.optim import build_optim_wrapper
 from mmengine.registry import DATASETS
 
 import mmflora  # noqa: F401
@@ -25,7 +26,11 @@ ALL = sorted(
 )
 # Trains the base of the small ones, with a schedule of its own.
 SOURCE = 'full/mask-rcnn_convnextv2-atto_full_shapes-source.py'
-GRID = [name for name in ALL if name != SOURCE]
+# Full fine-tuning with falling rates: over another config, not over bases.
+DECAYED = [name for name in ALL if '_full-layer-decay_' in name]
+GRID = [name for name in ALL if name != SOURCE and name not in DECAYED]
+# What a method needs beside its backbone.
+HOOKED = {'adalora-r8': dict(type='mmflora.AdaLoRAHook')}
 # The paper's table 9, and the images per GPU that make the batch on eight.
 COCO = ('mask-rcnn_convnextv2-l', 'coco')
 DOTA = ('oriented-rcnn-le90_convnextv2-l', 'dota')
@@ -163,15 +168,17 @@ def test_name_says_what_the_config_is_made_of(name):
     assert bases['methods'] == method
     rank = re.search(r'-r(\d+)$', method)
     adapter = read(name).model.backbone.get('adapter') or {}
-    own = adapter.get('rank', adapter.get('r'))
+    names = ('rank', 'r', 'target_r')
+    own = next((adapter[key] for key in names if key in adapter), None)
     assert own == (int(rank[1]) if rank else None)
 
 
 @pytest.mark.parametrize('name', GRID)
 def test_config_is_its_bases_and_no_more(name):
     lines = code_lines(name)
-    assert len(lines) == 8
-    assert lines[-1] == 'model = dict(backbone=_base_.method)'
+    hooked = parts_of(name)[1] in HOOKED
+    assert len(lines) == 8 + hooked
+    assert lines[7] == 'model = dict(backbone=_base_.method)'
     assert len(bases_of(name)) == 5
 
 
@@ -273,7 +280,49 @@ def test_methods_differ_by_the_method_alone(name):
         for key in ('type', 'adapter', 'targets', 'exclude'):
             cfg['model']['backbone'].pop(key, None)
         rest.append(cfg)
+    hook = HOOKED.get(parts_of(name)[1])
+    if hook is not None:
+        assert rest[0]['custom_hooks'].pop() == hook
     assert rest[0] == rest[1]
+
+
+@pytest.mark.parametrize('name', DECAYED)
+def test_layer_decay_is_all_that_such_a_config_adds(name):
+    cfg, plain = (
+        read(path).to_dict()
+        for path in (name, name.replace('full-layer-decay', 'full'))
+    )
+    decay = cfg['optim_wrapper']['paramwise_cfg'].pop('layer_decay')
+    assert cfg == plain
+    model = build_on_meta(read(name))
+    wrapper = build_optim_wrapper(model, read(name).optim_wrapper)
+    rates = {
+        parameter: group['lr'] / cfg['optim_wrapper']['optimizer']['lr']
+        for group in wrapper.optimizer.param_groups
+        for parameter in group['params']
+    }
+    blocks = [
+        block for stage in model.backbone.stages for block in stage.blocks
+    ]
+    # Above the blocks stand the norms of the outputs, and the heads.
+    layers = [model.backbone.stem, *blocks, model.backbone.norm3]
+    for index, layer in enumerate(reversed(layers)):
+        for parameter in layer.parameters():
+            assert rates[parameter] == pytest.approx(decay**index)
+    assert {
+        rates[parameter]
+        for heads in model.children()
+        for parameter in heads.parameters()
+        if heads is not model.backbone
+    } == {1.0}
+
+
+def test_layer_decay_stands_beside_the_paper_s_adamw_recipes():
+    settings = [COCO, ADE, SMALL[COCO]]
+    assert sorted(DECAYED) == sorted(
+        path_of(setting, 'full').replace('_full_', '_full-layer-decay_')
+        for setting in settings
+    )
 
 
 @pytest.mark.parametrize('name', [name for name in ALL if 'shapes' in name])

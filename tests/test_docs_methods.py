@@ -1,12 +1,12 @@
 """The pages on methods say what is so."""
 
-import re
 import sys
 from pathlib import Path
 
 import pytest
 from mmengine.config import Config
 from mmengine.registry import MODELS
+from worked_example import write_example
 
 from mmflora.adapters import adapted_layers
 from mmflora.registry import ADAPTERS
@@ -18,13 +18,7 @@ TOOLS = str(ROOT / 'tools')
 @pytest.fixture
 def blocks(tmp_path, monkeypatch):
     """The code of docs/add_a_method.md; its class is forgotten after."""
-    text = (ROOT / 'docs' / 'add_a_method.md').read_text(encoding='utf-8')
-    method, config, check = re.findall(r'```python\n(.*?)```', text, re.S)
-    (tmp_path / 'outer_product.py').write_text(method, encoding='utf-8')
-    # From the working tree, whether or not mmflora is installed.
-    assert "'mmflora::" in config
-    config = config.replace("'mmflora::", f"'{ROOT}/configs/")
-    (tmp_path / 'config.py').write_text(config, encoding='utf-8')
+    check = write_example(tmp_path)
     monkeypatch.syspath_prepend(str(tmp_path))
     yield tmp_path, check
     ADAPTERS._module_dict.pop('OuterProduct', None)
@@ -66,3 +60,22 @@ def test_every_method_of_peft_has_a_description(monkeypatch):
     from mmflora.adapters.hf_peft import supported_types
 
     assert list(DESCRIPTIONS) == supported_types()
+    assert all(line and paper for line, paper in DESCRIPTIONS.values())
+
+
+def test_every_method_says_where_it_is_from():
+    papers = {
+        name: method.paper
+        for name, method in ADAPTERS.module_dict.items()
+        if method.__module__.startswith('mmflora.')
+    }
+    assert all(papers.values())
+    text = (ROOT / 'docs' / 'methods.md').read_text(encoding='utf-8')
+    rows = {
+        line.split('`')[1]: line
+        for line in text.splitlines()
+        if line.startswith('| `')
+    }
+    for name, paper in papers.items():
+        if name != 'HFPEFT':  # its methods have rows of their own
+            assert paper.split(' arXiv:')[0] in rows[name]

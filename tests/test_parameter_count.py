@@ -223,10 +223,21 @@ def test_published_figures_stand_beside(flora, tmp_path):
     assert ends == [[f'{figure:.0f}', '+25.00'], ['–', '–'], ['–', '–']]
 
 
+def test_published_shares_are_of_the_base(flora, tmp_path):
+    counted = count_model(flora)
+    share = 100 * counted.method / counted.base / 0.8
+    path = tmp_path / 'shares.csv'
+    path.write_text(f'config,trained\n*_flora,{share:.6f}%\n')
+    text = count_table({'a_flora': counted}, read_beside(str(path)))
+    cells = [cell.strip() for cell in text.splitlines()[2].split('|')]
+    assert cells[-3:-1] == [f'{share:.6f}%', '-20.00']
+
+
 @pytest.mark.parametrize(
     ('text', 'message'),
     [
         ('config\na\n', 'it needs config and trained'),
+        ('config,trained\na_b,x%\n', "row 'a_b': 'x' is no number"),
         ('config,trained\na_b,much\n', "row 'a_b': 'much' is no number"),
         ('', 'it needs config and trained'),
     ],

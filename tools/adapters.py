@@ -56,23 +56,30 @@ def run_list(args):
 
 def run_show(args):
     """Print what an adapter is."""
-    from mmflora.adapter_files import read_adapter
     from mmflora.adapter_files.contents import describe_adapter
+    from mmflora.adapter_files.reading import read_any
 
-    print(describe_adapter(read_adapter(args.adapter), args.layers))
+    print(describe_adapter(read_any(args.adapter), args.layers))
 
 
 def run_diff(args):
     """Print and draw how two adapters differ."""
-    from mmflora.adapter_files import read_adapter
     from mmflora.adapter_files.compare import (
         compare_adapters,
         difference_table,
         draw_differences,
     )
+    from mmflora.adapter_files.reading import read_any
 
     names = args.first, args.second
-    rows = compare_adapters(*map(read_adapter, names))
+    adapters = [read_any(name) for name in names]
+    if args.config:
+        from mmflora.adapter_files.compare_models import compare_models
+
+        configs = args.config, args.second_config or args.config
+        rows = compare_models(*adapters, configs)
+    else:
+        rows = compare_adapters(*adapters)
     print(difference_table(rows))
     if args.out:
         draw_differences(rows, names, args.out)
@@ -141,11 +148,12 @@ def run_predict(args):
 
 def run_combine(args):
     """Write the weighted sum of adapters."""
-    from mmflora.adapter_files import read_adapter, write_adapter
+    from mmflora.adapter_files import write_adapter
     from mmflora.adapter_files.contents import describe_adapter
+    from mmflora.adapter_files.reading import read_any
     from mmflora.tasks import combine_adapters
 
-    adapters = [read_adapter(path) for path in args.adapters]
+    adapters = [read_any(path) for path in args.adapters]
     combined = combine_adapters(adapters, args.weights)
     combined.path = str(write_adapter(combined, args.out))
     print(describe_adapter(combined))

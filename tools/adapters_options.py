@@ -3,6 +3,7 @@
 from pathlib import Path
 
 FORMS = 'a folder, or a file that ends in .safetensors'
+ANY_FORM = f'{FORMS}, or a checkpoint (.pth)'
 
 
 def add_files(commands):
@@ -10,11 +11,19 @@ def add_files(commands):
     listing = commands.add_parser('list', help='list the adapters in folders')
     listing.add_argument('places', nargs='*', type=Path, default=[Path()])
     show = commands.add_parser('show', help='say what is in an adapter')
-    show.add_argument('adapter', help=FORMS)
+    show.add_argument('adapter', help=ANY_FORM)
     show.add_argument('--layers', action='store_true', help='list all layers')
-    diff = commands.add_parser('diff', help='compare two FLoRA adapters')
-    diff.add_argument('first', help=FORMS)
-    diff.add_argument('second', help=FORMS)
+    diff = commands.add_parser('diff', help='compare two adapters')
+    diff.add_argument('first', help=ANY_FORM)
+    diff.add_argument('second', help=ANY_FORM)
+    diff.add_argument(
+        '--config',
+        help='the config of the first: build the models and compare whole '
+        'changes; for methods whose updates depend on the base',
+    )
+    diff.add_argument(
+        '--second-config', help='that of the second, if it is another'
+    )
     diff.add_argument('--out', help='a picture of the comparison to write')
 
 
@@ -77,10 +86,10 @@ def add_tasks(commands):
     predict.add_argument('--base', help='where the base is, if elsewhere')
     predict.add_argument('--device', default='cpu')
     combine = commands.add_parser(
-        'combine', help='make the weighted sum of FLoRA adapters'
+        'combine', help='make the weighted sum of adapters of one method'
     )
     combine.add_argument('out', help=FORMS)
-    combine.add_argument('adapters', nargs='+', help=FORMS)
+    combine.add_argument('adapters', nargs='+', help=ANY_FORM)
     combine.add_argument('--weights', nargs='+', type=float, required=True)
 
 

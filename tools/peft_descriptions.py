@@ -33,7 +33,10 @@ DESCRIPTIONS = {
         _ARXIV + '2311.06243',
     ),
     'C3A': ('block-circular convolution, by FFT', _ARXIV + '2407.19342'),
-    'DEFT': ('projects a subspace out and writes a new one in its place', ''),
+    'DEFT': (
+        'projects a subspace out and writes a new one in its place',
+        _ARXIV + '2509.22793',
+    ),
     'DELORA': (
         'normalised rank-one terms with a learnt bound on their strength',
         _ARXIV + '2503.18225',

@@ -20,7 +20,11 @@ def parse_args(argv=None):
 
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument('config', help='path of the config file')
-    parser.add_argument('checkpoint', help='an adapter or a full checkpoint')
+    parser.add_argument(
+        'checkpoint',
+        help='a checkpoint of an adapted or a full model, or an adapter: its '
+        'folder or .safetensors file',
+    )
     add_arguments(parser)
     parser.add_argument(
         '--out',
@@ -159,9 +163,8 @@ def prepare(args):
     return cfg
 
 
-def main():
+def run(args):
     """Test as the command line says."""
-    args = parse_args()
     try:
         cfg = prepare(args)
     except (FileNotFoundError, ValueError) as error:
@@ -179,6 +182,15 @@ def main():
     if args.tta:
         wrap_for_tta(runner, cfg.tta_model)
     runner.test()
+
+
+def main():
+    """Read the command line, and test."""
+    args = parse_args()
+    from mmflora.checkpoint import trusted_checkpoints
+
+    with trusted_checkpoints(args.trust_checkpoints):
+        run(args)
 
 
 if __name__ == '__main__':

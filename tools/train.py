@@ -83,6 +83,7 @@ def enable_auto_scale_lr(cfg):
 
 def set_resume(cfg, resume):
     """Say which checkpoint to go on from."""
+    from mmflora.adapter_files import is_adapter
     from mmflora.preflight import check_weights_file
 
     if resume is None:
@@ -92,6 +93,12 @@ def set_resume(cfg, resume):
         cfg.load_from = None
     else:
         check_weights_file('--resume', resume)
+        if is_adapter(resume):
+            raise ValueError(
+                f"--resume is '{resume}', an adapter, which holds neither "
+                'optimizer nor schedule. Start a training from it: '
+                f'--cfg-options load_from={resume}'
+            )
         cfg.load_from = resume
 
 
@@ -113,9 +120,8 @@ def prepare(args):
     return cfg
 
 
-def main():
+def run(args):
     """Train as the command line says."""
-    args = parse_args()
     try:
         cfg = prepare(args)
     except (FileNotFoundError, ValueError) as error:
@@ -131,6 +137,15 @@ def main():
         RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)
     )
     runner.train()
+
+
+def main():
+    """Read the command line, and train."""
+    args = parse_args()
+    from mmflora.checkpoint import trusted_checkpoints
+
+    with trusted_checkpoints(args.trust_checkpoints):
+        run(args)
 
 
 if __name__ == '__main__':

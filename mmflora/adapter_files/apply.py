@@ -68,15 +68,26 @@ def build_and_check(config: str | Config, adapter: AdapterFile) -> nn.Module:
         FileNotFoundError: If the config or the base is missing.
         ValueError: If the adapter does not fit, see :func:`apply_adapter`.
     """
+    model = build(config, adapter)
+    apply_adapter(model, adapter)
+    return model.eval()
+
+
+def build(config: str | Config, adapter: AdapterFile) -> nn.Module:
+    """Build the model of a config, for an adapter to be put into it.
+
+    Raises:
+        FileNotFoundError: If the config or the base is missing.
+        ValueError: If the adapter is of another toolkit.
+    """
     if not isinstance(config, Config):
         config = Config.fromfile(resolve_config(config))
     register_toolkit(config)
     _check_toolkit(adapter, config.get('default_scope'))
     init_default_scope(config.get('default_scope', 'mmengine'))
-    model = MODELS.build(config.model)
+    model: nn.Module = MODELS.build(config.model)
     model.cfg = config
-    apply_adapter(model, adapter)
-    return model.eval()
+    return model
 
 
 def check_toolkit(adapter: AdapterFile, config: Config) -> None:

@@ -98,6 +98,7 @@ def from_state(
             for layer in layers
             if layer.startswith(prefix)
         ]
+        described['tuned'] = _tuned(meta, name)
         backbones[name] = described
     config = dict(
         format=FORMAT,
@@ -160,6 +161,7 @@ def to_checkpoint(adapter: AdapterFile) -> dict[str, Any]:
                     base=described['base']['source'],
                     base_sha256=described['base']['sha256'],
                     base_saved_along=described['base']['source'] is None,
+                    tuned=described.get('tuned') or [],
                 )
                 for name, described in config['backbones'].items()
             },
@@ -201,6 +203,12 @@ def _written_by(meta: Mapping[str, Any]) -> dict[str, str]:
     ours = meta.get('mmflora') or {}
     trained = {'mmflora_of_training': ours.get('version')}
     return {key: str(value) for key, value in trained.items() if value}
+
+
+def _tuned(meta: Mapping[str, Any], name: str) -> list[str]:
+    """Return which of the base's parameters were trained, in the backbone."""
+    backbones = (meta.get('mmflora') or {}).get('backbones') or {}
+    return list((backbones.get(name) or {}).get('tuned') or ())
 
 
 def _toolkit(meta: Mapping[str, Any], settings: dict[str, Any]) -> str | None:

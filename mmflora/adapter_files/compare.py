@@ -3,12 +3,14 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import matplotlib
 from matplotlib.figure import Figure
 
 from .adapter_file import AdapterFile
-from .updates import principal_angles, tucker_updates
+from .stored_updates import as_matrix, stored_updates
+from .updates import TuckerUpdate, principal_angles
 
 _MODES = ('out', 'in', 'height', 'width')
 
@@ -23,7 +25,9 @@ class LayerDifference:
         difference: ‖ΔW1 − ΔW2‖.
         cosine: ⟨ΔW1, ΔW2⟩ / (‖ΔW1‖ ‖ΔW2‖); 0 where one is zero.
         angles: The mean principal angle of the factors' spaces for each
-            mode, in degrees.
+            mode, in degrees: output, input, and the kernel's; of a product of
+            two factors output, and all else. None where updates are compared
+            as a whole.
     """
 
     layer: str
@@ -36,13 +40,16 @@ class LayerDifference:
 def compare_adapters(
     first: AdapterFile, second: AdapterFile
 ) -> list[LayerDifference]:
-    """Compare two FLoRA adapters of one architecture.
+    """Compare two adapters of one architecture by their files alone.
+
+    They may be of two methods; a Tucker update and a product of two factors
+    are compared as matrices, output channels by all else.
 
     Raises:
-        ValueError: If they adapt different layers or weights, or are of
-            another method.
+        ValueError: If they adapt different layers or weights, or a method's
+            updates depend on the frozen weights.
     """
-    ours, theirs = tucker_updates(first), tucker_updates(second)
+    ours, theirs = stored_updates(first), stored_updates(second)
     if ours.keys() != theirs.keys():
         apart = sorted(ours.keys() ^ theirs.keys())
         raise ValueError(
@@ -51,31 +58,55 @@ def compare_adapters(
             'adapters of the same targets.'
         )
     rows = []
-    for layer, one in ours.items():
-        two = theirs[layer]
+    for layer in ours:
+        one, two = _alike(ours[layer], theirs[layer])
         if one.shape != two.shape:
             raise ValueError(
                 f"Layer '{layer}' has a weight of shape {one.shape} in "
                 f"'{first.path}' and {two.shape} in '{second.path}'. "
                 'Compare adapters of one architecture.'
             )
-        norms = one.norm(), two.norm()
-        inner = one.inner(two)
-        squared = norms[0] ** 2 + norms[1] ** 2 - 2 * inner
-        product = norms[0] * norms[1]
-        rows.append(
-            LayerDifference(
-                layer,
-                norms,
-                max(squared, 0.0) ** 0.5,
-                inner / product if product else 0.0,
-                tuple(
-                    float(principal_angles(a, b).mean())
-                    for a, b in zip(one.factors, two.factors, strict=True)
-                ),
-            )
+        angles = tuple(
+            float(principal_angles(a, b).mean())
+            for a, b in zip(one.factors, two.factors, strict=True)
         )
+        norms = one.norm(), two.norm()
+        rows.append(layer_difference(layer, norms, one.inner(two), angles))
     return rows
+
+
+def _alike(
+    one: TuckerUpdate, two: TuckerUpdate
+) -> tuple[TuckerUpdate, TuckerUpdate]:
+    """Return two updates with as many modes."""
+    if len(one.shape) == len(two.shape):
+        return one, two
+    return as_matrix(one), as_matrix(two)
+
+
+def layer_difference(
+    layer: str,
+    norms: tuple[float, float],
+    inner: float,
+    angles: tuple[float, ...] = (),
+) -> LayerDifference:
+    """Return a row of the comparison.
+
+    Args:
+        layer: The layer's name.
+        norms: ‖ΔW1‖ and ‖ΔW2‖.
+        inner: ⟨ΔW1, ΔW2⟩.
+        angles: For each mode, in degrees.
+    """
+    squared = norms[0] ** 2 + norms[1] ** 2 - 2 * inner
+    product = norms[0] * norms[1]
+    return LayerDifference(
+        layer,
+        norms,
+        max(squared, 0.0) ** 0.5,
+        inner / product if product else 0.0,
+        angles,
+    )
 
 
 def difference_table(rows: Sequence[LayerDifference]) -> str:
@@ -84,7 +115,8 @@ def difference_table(rows: Sequence[LayerDifference]) -> str:
     modes = max(len(row.angles) for row in rows)
     head = f'{"layer":{width}}  |ΔW1|     |ΔW2|     |ΔW1-ΔW2|  cosine'
     names = ''.join(f'  {name:>6}' for name in _MODES[:modes])
-    lines = [f'{head}{names}   (angles in degrees)']
+    unit = '   (angles in degrees)' if modes else ''
+    lines = [f'{head}{names}{unit}']
     for row in rows:
         angles = ''.join(f'  {angle:6.1f}' for angle in row.angles)
         lines.append(
@@ -99,10 +131,12 @@ def draw_differences(
     labels: tuple[str, str],
     out_file: str | Path,
 ) -> None:
-    """Draw norms above, cosines and angles below, one column a layer.
+    """Draw norms above, angles or cosines below, one column a layer.
 
     Args:
-        rows: What :func:`compare_adapters` returned.
+        rows: What :func:`compare_adapters` or
+            :func:`~mmflora.adapter_files.compare_models.compare_models`
+            returned.
         labels: The names of the two adapters.
         out_file: The picture to write.
     """
@@ -119,18 +153,27 @@ def draw_differences(
         upper.set_ylabel('‖ΔW‖')
         upper.set_ylim(bottom=0)
         upper.legend(frameon=False)
-        for mode, name in enumerate(_MODES):
-            points = [
-                (place, row.angles[mode])
-                for place, row in zip(places, rows, strict=True)
-                if mode < len(row.angles)
-            ]
-            if points:
-                lower.plot(*zip(*points, strict=True), '.', label=name)
-        lower.set_ylabel('mean principal angle (°)')
-        lower.set_ylim(-3, 93)
-        lower.legend(frameon=False, ncols=4)
+        if any(row.angles for row in rows):
+            _draw_angles(lower, rows)
+        else:
+            lower.plot(places, [row.cosine for row in rows], '.')
+            lower.set_ylabel('cosine')
+            lower.set_ylim(-1.05, 1.05)
         lower.set_xlabel('layer, from the input on')
         for axis in (upper, lower):
             axis.spines[['top', 'right']].set_visible(False)
         figure.savefig(str(out_file), dpi=150)
+
+
+def _draw_angles(axis: Any, rows: Sequence[LayerDifference]) -> None:
+    for mode, name in enumerate(_MODES):
+        points = [
+            (place, row.angles[mode])
+            for place, row in enumerate(rows)
+            if mode < len(row.angles)
+        ]
+        if points:
+            axis.plot(*zip(*points, strict=True), '.', label=name)
+    axis.set_ylabel('mean principal angle (°)')
+    axis.set_ylim(-3, 93)
+    axis.legend(frameon=False, ncols=4)

@@ -4,12 +4,11 @@ import os
 import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from pickle import UnpicklingError
 from typing import Any
 
-import torch
 from safetensors import SafetensorError, safe_open
 
+from mmflora.checkpoint.safe_loading import read_safely
 from mmflora.checkpoint.sources import TIMM_SCHEME, is_local
 
 # The first that matches a key decides; see mmflora/checkpoint/layouts.py.
@@ -63,15 +62,8 @@ def _keys(path: Path) -> list[str]:
             with safe_open(str(path), framework='pt') as opened:
                 return list(opened.keys())
         # On the meta device no value is read.
-        loaded = torch.load(path, map_location='meta', weights_only=True)
-    except (
-        SafetensorError,
-        UnpicklingError,
-        OSError,
-        RuntimeError,
-        EOFError,
-        ValueError,
-    ):
+        loaded = read_safely(path, 'meta')
+    except (SafetensorError, OSError, ValueError):
         return []
     while isinstance(loaded, Mapping):
         for wrapper in ('state_dict', 'model'):

@@ -11,7 +11,9 @@ model          the type of the whole model, or ``null``
 backbones      by name: ``method`` (``adapter`` and its arguments,
                ``targets``, ``exclude``, ``signature``), ``base`` (``source``,
                ``layout``, ``sha256``, ``origin``, ``saved_along``),
-               ``config`` (the backbone's own, without ``init_cfg``)
+               ``config`` (the backbone's own, without ``init_cfg``),
+               ``layers`` (those with an adapter), ``tuned`` (the base's
+               parameters that were trained)
 dataset_meta   ``classes`` and ``palette`` of the training data
 versions       of the packages that wrote it
 metrics        what the adapter reached, by name

@@ -1,20 +1,16 @@
-"""The updates in an adapter's file: norms, angles and sums without ΔW.
+"""Updates as cores and factors: norms, angles and sums without ΔW.
 
 A Tucker update s · G ×1 A1 … ×N AN is small where its weight is large, so
 all here is computed on cores and factors.
 """
 
-import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from mmflora.adapters.functional import mode_product, tucker_to_weight
-
-from .adapter_file import AdapterFile
 
 
 @dataclass
@@ -79,64 +75,6 @@ def _orthonormal(matrix: Tensor) -> Tensor:
         values > values[0] * max(matrix.shape) * torch.finfo(matrix.dtype).eps
     )
     return left[:, kept]
-
-
-def tucker_updates(adapter: AdapterFile) -> dict[str, TuckerUpdate]:
-    """Return the Tucker updates of a file by the names of their layers.
-
-    Raises:
-        ValueError: If a layer has another method's adapter.
-    """
-    found = {}
-    for layer, tensors in adapter.layers().items():
-        options = layer_options(adapter, layer)
-        kind = str(options.get('type'))
-        if kind.rpartition('.')[2] != 'FLoRA':
-            raise ValueError(
-                f"'{adapter.path}': layer '{layer}' has an adapter of type "
-                f'{kind}, but updates are read from files of FLoRA alone. '
-                'For another method, build the model and ask its layers for '
-                'delta_weight().'
-            )
-        found[layer] = tucker_of(tensors, float(options.get('scale', 4.0)))
-    return found
-
-
-def tucker_of(tensors: Mapping[str, Tensor], scale: float) -> TuckerUpdate:
-    """Return FLoRA's update of one layer.
-
-    Args:
-        tensors: ``core`` and ``factors.0`` to ``factors.N-1``.
-        scale: The paper's s.
-    """
-    core = tensors['core'].double()
-    factors = tuple(
-        tensors[f'factors.{mode}'].double() for mode in range(core.dim())
-    )
-    return TuckerUpdate(scale * core, factors)
-
-
-def layer_options(adapter: AdapterFile, layer: str) -> dict[str, Any]:
-    """Return the method's settings for a layer, those of ``targets`` in it.
-
-    Args:
-        adapter: The adapter.
-        layer: The layer's name in the model.
-    """
-    for name, backbone in adapter.config['backbones'].items():
-        prefix = f'{name}.' if name else ''
-        if not layer.startswith(prefix):
-            continue
-        method = backbone['method']
-        options = dict(method.get('adapter') or {})
-        targets = method.get('targets')
-        if isinstance(targets, dict):
-            own = layer.removeprefix(prefix)
-            for pattern, changes in targets.items():
-                if re.fullmatch(pattern, own):
-                    return {**options, **changes}
-        return options
-    return {}
 
 
 def weighted_sum(

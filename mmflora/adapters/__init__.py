@@ -28,7 +28,7 @@ from .lean import make_lean
 from .lora import LoRA
 from .lora_start import StartedLoRA
 from .lora_xs import LoRAXS
-from .merge import Merged, disabled, merge
+from .merge import Merged, disabled, merge, merge_for_good
 from .norm_tuning import NormTuning
 from .olora import OLoRA
 from .pfeiffer import Pfeiffer
@@ -69,6 +69,7 @@ __all__ = [
     'make_lean',
     'is_norm',
     'merge',
+    'merge_for_good',
     'adapted_modules',
     'NormTuning',
     'tuned_parameters',

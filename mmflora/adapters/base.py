@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from .cost import PATHS
+from .settings import check_choice, check_probability, check_settings
 
 
 class CannotAdapt(ValueError):  # noqa: N818
@@ -37,9 +38,12 @@ class AdapterBase(nn.Module):
         mergeable: Whether the adapter is nothing but an update of the weight
             and bias of its layer.
         why_not_mergeable: Why it is not, for the error.
+        from_layer: Arguments of the constructor that :meth:`for_layer` reads
+            from the layer, so that they are no settings.
     """
 
     paper: ClassVar[str] = ''
+    from_layer: ClassVar[tuple[str, ...]] = ()
     mergeable: bool = True
     why_not_mergeable: str = ''
 
@@ -66,6 +70,7 @@ class AdapterBase(nn.Module):
         built: dict[str, Any] = {}
         for name, layer in layers.items():
             try:
+                check_settings(cls, options)
                 built[name] = cls.for_layer(layer, **options)
             except CannotAdapt as reason:
                 built[name] = str(reason)
@@ -169,19 +174,10 @@ class Adapter(AdapterBase):
         self, weight: Tensor, dropout: float = 0.0, path: str = 'auto'
     ) -> None:
         super().__init__()
-        if path not in ('auto', *PATHS):
-            raise ValueError(
-                f'{type(self).__name__}: `path` is one of auto, '
-                f'{", ".join(PATHS)}; got {path!r}.'
-            )
-        if not 0.0 <= dropout < 1.0:
-            raise ValueError(
-                f'{type(self).__name__}: dropout is a probability in [0, 1), '
-                f'got {dropout!r}.'
-            )
+        kind = type(self).__name__
         self.weight_shape = weight.shape
-        self.dropout = float(dropout)
-        self.path = path
+        self.dropout = check_probability(kind, 'dropout', dropout)
+        self.path = check_choice(kind, 'path', path, ('auto', *PATHS))
 
     @classmethod
     def for_layer(cls, layer: nn.Module, **options: Any) -> 'Adapter':

@@ -4,7 +4,6 @@ A forward hook runs them, which leaves the block's class, its forward pass and
 its keys alone; their own parameters stand under ``<block>.adapter``.
 """
 
-import re
 from collections.abc import Callable, Mapping
 from typing import Any, ClassVar
 
@@ -13,6 +12,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .base import AdapterBase, CannotAdapt
+from .settings import check_choice, check_count, check_factor
+from .targets import compile_patterns, first_match
 
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     'relu': F.relu,
@@ -39,6 +40,7 @@ class BlockAdapter(AdapterBase):
             outermost counts.
 
     Raises:
+        TypeError: If ``scale`` is no number.
         ValueError: If a setting is out of range.
     """
 
@@ -56,21 +58,14 @@ class BlockAdapter(AdapterBase):
     ) -> None:
         super().__init__()
         kind = type(self).__name__
-        if isinstance(width, bool) or not isinstance(width, int) or width < 1:
-            raise ValueError(
-                f'{kind}: `width` is an integer of at least 1, got {width!r}.'
-            )
-        if activation not in ACTIVATIONS:
-            raise ValueError(
-                f'{kind}: `activation` is one of {", ".join(ACTIVATIONS)}, '
-                f'got {activation!r}.'
-            )
+        self.width = check_count(kind, 'width', width)
+        self.activation = check_choice(
+            kind, 'activation', activation, tuple(ACTIVATIONS)
+        )
+        self.scale = check_factor(kind, 'scale', scale)
         last = _last_weight(block)
         self.channels = _output_channels(last)
         self.spatial_dims = last._parameters['weight'].dim() - 2  # type: ignore[union-attr]
-        self.width = width
-        self.activation = activation
-        self.scale = float(scale)
         weight = last._parameters['weight']
         assert weight is not None  # _last_weight() has seen it
         self.down = self.parameter_like(weight, width, self.channels)
@@ -168,11 +163,22 @@ def _last_weight(block: nn.Module) -> nn.Module:
 
 
 def blocks_of(model: nn.Module, places: str) -> dict[str, nn.Module]:
-    """Return the blocks whose names match; of nested ones the outermost."""
+    """Return the blocks whose names match; of nested ones the outermost.
+
+    Raises:
+        TypeError: If ``places`` is no text.
+        ValueError: If it is no regular expression.
+    """
+    if not isinstance(places, str):
+        raise TypeError(
+            '`places` is one regular expression for the names of the blocks, '
+            f"such as r'blocks[.][0-9]+[.]mlp', got {places!r}."
+        )
+    pattern = compile_patterns(places, 'places')
     found: dict[str, nn.Module] = {}
     for name, module in model.named_modules():
         inner = any(name.startswith(f'{outer}.') for outer in found)
-        if name and not inner and re.fullmatch(places, name):
+        if name and not inner and first_match(pattern, name):
             found[name] = module
     return found
 

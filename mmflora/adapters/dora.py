@@ -8,7 +8,7 @@ sum W + ΔW; transposed convolutions have their output channels in the second
 dimension.
 """
 
-from typing import Any
+from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
@@ -39,6 +39,7 @@ class DoRA(LoRA):
 
     paper = 'Liu et al., 2024, arXiv:2402.09353'
     additive = False
+    from_layer: ClassVar[tuple[str, ...]] = ('groups', 'transposed')
 
     def __init__(
         self,

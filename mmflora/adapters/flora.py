@@ -20,6 +20,7 @@ from mmflora.registry import ADAPTERS
 from .base import Adapter, LowRank
 from .functional import mode_product, tucker_to_weight
 from .precision import full_precision
+from .settings import check_factor
 
 
 def tucker_ranks(
@@ -50,7 +51,7 @@ def tucker_ranks(
         ranks = (rank,) * channel_modes + (kernel_rank,) * (
             len(shape) - channel_modes
         )
-    for value in ranks:
+    for value in (*ranks, kernel_rank):
         if isinstance(value, bool) or not isinstance(value, int) or value < 1:
             raise ValueError(
                 'FLoRA: `rank` and `kernel_rank` are integers of at least 1, '
@@ -79,8 +80,9 @@ class FLoRA(Adapter):
         path: See :class:`Adapter`.
 
     Raises:
+        TypeError: If ``scale`` is no number.
         ValueError: If a rank is below 1 or no integer, or if ``scale`` is
-            not finite.
+            zero or not finite.
 
     Example:
         >>> adapter = dict(type='FLoRA', rank=16, kernel_rank=2, scale=4.0)
@@ -98,12 +100,7 @@ class FLoRA(Adapter):
         path: str = 'auto',
     ) -> None:
         super().__init__(weight, dropout, path)
-        if not math.isfinite(scale) or scale == 0:
-            raise ValueError(
-                'FLoRA: scale must be finite and not zero, else nothing is '
-                f'learnt; got {scale!r}.'
-            )
-        self.scale = float(scale)
+        self.scale = check_factor('FLoRA', 'scale', scale)
         wanted = tucker_ranks((sys.maxsize,) * weight.dim(), rank, kernel_rank)
         self.ranks = tucker_ranks(weight.shape, rank, kernel_rank)
         self.clipped = self.ranks != wanted

@@ -84,11 +84,8 @@ def channel_norms(weight: Tensor, view: Sequence[int]) -> Tensor:
     Returns:
         Shape ``(channels,)``.
     """
-    return _channel_squares(weight, view).sqrt()
-
-
-def _channel_squares(weight: Tensor, view: Sequence[int]) -> Tensor:
-    return weight.reshape(view).square().sum((1, 3)).flatten()
+    norms: Tensor = torch.linalg.vector_norm(weight.reshape(view), dim=(1, 3))
+    return norms.flatten()
 
 
 def scale_channels(
@@ -120,7 +117,7 @@ def low_rank_norms(weight: Tensor, left: Tensor, right: Tensor) -> Tensor:
         Shape ``(out,)``.
     """
     rows, span = weight.flatten(1), right.flatten(1)
-    own = _channel_squares(weight, (*rows.shape, 1, 1))
+    own = channel_norms(weight, (*rows.shape, 1, 1)).square()
     cross = ((rows @ span.T) * left).sum(1)
     added = ((left @ (span @ span.T)) * left).sum(1)
     return (own + 2 * cross + added).clamp_min(0).sqrt()

@@ -14,6 +14,7 @@ from .blocks import BlockAdapter, adapt_block
 from .candidates import Candidates, candidates, read_layers
 from .layers import AdaptedLayer, adapt_layer, check_adapter
 from .lean import make_lean
+from .settings import check_type
 from .targets import Targets, check_patterns, compile_patterns, first_match
 from .tuning import Tuning, tune
 
@@ -83,7 +84,7 @@ def inject(
         ...     targets={r'.*\.conv_dw': dict(type='Full'), '.*': {}},
         ... )
     """
-    _check_adapter(adapter)
+    check_type(adapter)
     patterns = compile_patterns(targets, 'targets')
     options = dict(targets) if isinstance(targets, Mapping) else {}
     _check_options(adapter, options)
@@ -248,20 +249,6 @@ def _put_in_place(
             report.remarks[name] = adapter.remark()
 
 
-def _check_adapter(adapter: Mapping[str, Any]) -> None:
-    if not isinstance(adapter, Mapping) or 'type' not in adapter:
-        raise TypeError(
-            "`adapter` is a dict with a type, such as dict(type='FLoRA', "
-            f'rank=16), got {adapter!r}.'
-        )
-    kind = adapter['type']
-    if isinstance(kind, str) and ADAPTERS.get(kind) is None:
-        known = ', '.join(sorted(ADAPTERS.module_dict))
-        raise ValueError(
-            f"Unknown adapter type '{kind}'. Registered adapters: {known}."
-        )
-
-
 def _check_options(
     adapter: Mapping[str, Any], options: Mapping[str, Any]
 ) -> None:
@@ -272,7 +259,7 @@ def _check_options(
                 "the adapter's options can follow, such as dict(rank=32) "
                 'or {} for none.'
             )
-        _check_adapter(_settings(adapter, own))
+        check_type(_settings(adapter, own))
 
 
 def _check_chosen(

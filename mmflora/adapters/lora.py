@@ -9,7 +9,7 @@ where a wider product adds nothing (in the spatial form).
 
 import math
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
@@ -18,6 +18,7 @@ from mmflora.registry import ADAPTERS
 from .base import Adapter, CannotAdapt, LowRank, frozen_weight
 from .functional import low_rank_to_weight
 from .precision import full_precision
+from .settings import check_choice, check_count, check_factor, check_flag
 
 FORMS = ('spatial', 'loralib')
 
@@ -48,6 +49,7 @@ class LoRA(Adapter):
         path: See :class:`Adapter`.
 
     Raises:
+        TypeError: If ``alpha`` is no number or ``rslora`` no flag.
         ValueError: If the rank is below 1 or no integer, ``alpha`` is zero or
             not finite, or the form unknown.
 
@@ -56,6 +58,7 @@ class LoRA(Adapter):
     """
 
     paper = 'Hu et al., 2021, arXiv:2106.09685'
+    from_layer: ClassVar[tuple[str, ...]] = ('groups',)
 
     def __init__(
         self,
@@ -69,12 +72,13 @@ class LoRA(Adapter):
         path: str = 'auto',
     ) -> None:
         super().__init__(weight, dropout, path)
-        self._check(rank, alpha, form)
-        self.form = form
-        self.alpha = float(alpha)
-        self.scale = self.alpha / (math.sqrt(rank) if rslora else rank)
+        kind = type(self).__name__
+        self.rank = check_count(kind, 'rank', rank)
+        self.alpha = check_factor(kind, 'alpha', alpha)
+        self.form = check_choice(kind, 'form', form, FORMS)
+        root = check_flag(kind, 'rslora', rslora)
+        self.scale = self.alpha / (math.sqrt(rank) if root else rank)
         down, up = _shapes(weight, rank, form, groups)
-        self.rank = rank
         self.clipped = form == 'spatial' and down[0] != rank
         self.down = self.parameter_like(weight, *down)
         self.up = self.parameter_like(weight, *up)
@@ -127,23 +131,6 @@ class LoRA(Adapter):
         kernel = self.weight_shape[2:]
         form = f', form={self.form}' if math.prod(kernel) > 1 else ''
         return f'rank={self.rank}, scale={self.scale}{form}'
-
-    def _check(self, rank: Any, alpha: Any, form: str) -> None:
-        kind = type(self).__name__
-        if isinstance(rank, bool) or not isinstance(rank, int) or rank < 1:
-            raise ValueError(
-                f'{kind}: `rank` is an integer of at least 1, got '
-                f'rank={rank!r}.'
-            )
-        if not math.isfinite(alpha) or alpha == 0:
-            raise ValueError(
-                f'{kind}: alpha must be finite and not zero, else nothing is '
-                f'learnt; got {alpha!r}.'
-            )
-        if form not in FORMS:
-            raise ValueError(
-                f'{kind}: `form` is one of {", ".join(FORMS)}, got {form!r}.'
-            )
 
 
 def _shapes(

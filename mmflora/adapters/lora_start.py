@@ -15,6 +15,7 @@ from .base import LowRank, frozen_weight
 from .functional import low_rank_to_weight
 from .lora import LoRA
 from .precision import full_precision
+from .settings import check_count, check_iterations
 
 
 class StartedLoRA(LoRA):
@@ -47,11 +48,13 @@ class StartedLoRA(LoRA):
         dropout: float = 0.0,
         path: str = 'auto',
     ) -> None:
+        kind = type(self).__name__
+        check_count(kind, 'rank', rank)
         wanted = float(rank) if alpha is None else alpha
         super().__init__(
             weight, rank, wanted, rslora=rslora, dropout=dropout, path=path
         )
-        self.iterations = iterations
+        self.iterations = check_iterations(kind, iterations)
         self.register_buffer('start_up', torch.empty_like(self.up))
         self.register_buffer('start_down', torch.empty_like(self.down))
         self._begin(weight)

@@ -13,6 +13,7 @@ from .base import Adapter, LowRank, frozen_weight
 from .functional import low_rank_to_weight
 from .lora_start import leading_svd
 from .precision import full_precision
+from .settings import check_count, check_factor, check_iterations
 
 
 @ADAPTERS.register_module()
@@ -34,8 +35,9 @@ class LoRAXS(Adapter):
         path: See :class:`Adapter`.
 
     Raises:
-        ValueError: If the rank is below 1 or no integer, or ``alpha`` is zero
-            or not finite.
+        TypeError: If ``alpha`` is no number.
+        ValueError: If the rank is below 1 or no integer, ``alpha`` is zero or
+            not finite, or ``iterations`` negative.
 
     Example:
         >>> adapter = dict(type='LoRAXS', rank=64)
@@ -55,21 +57,12 @@ class LoRAXS(Adapter):
         path: str = 'auto',
     ) -> None:
         super().__init__(weight, dropout, path)
-        if isinstance(rank, bool) or not isinstance(rank, int) or rank < 1:
-            raise ValueError(
-                'LoRAXS: `rank` is an integer of at least 1, got '
-                f'rank={rank!r}.'
-            )
-        if not math.isfinite(alpha) or alpha == 0:
-            raise ValueError(
-                'LoRAXS: alpha must be finite and not zero, else nothing is '
-                f'learnt; got {alpha!r}.'
-            )
+        self.rank = check_count('LoRAXS', 'rank', rank)
+        self.scale = check_factor('LoRAXS', 'alpha', alpha) / rank
+        self.iterations = check_iterations('LoRAXS', iterations)
         rows, columns = len(weight), math.prod(weight.shape[1:])
         own = min(rank, rows, columns)
-        self.rank, self.clipped = rank, own != rank
-        self.scale = alpha / rank
-        self.iterations = iterations
+        self.clipped = own != rank
         self.core = self.parameter_like(weight, own, own)
         dtype = self.core.dtype
         left = torch.empty(rows, own, dtype=dtype, device=weight.device)

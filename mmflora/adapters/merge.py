@@ -10,6 +10,8 @@ from torch import Tensor, nn
 from .base import Adapter
 from .inject import adapted_layers, adapted_modules
 from .layers import AdaptedLayer, restore_layer
+from .quantized import QuantizedWeight
+from .quantized_base import StoredWeights, dequantize_base, restore_base
 from .tuning import tuned_parameters
 
 
@@ -34,8 +36,11 @@ class Merged:
         names: The names of the merged layers.
     """
 
-    def __init__(self, layers: dict[str, _MergedLayer]) -> None:
+    def __init__(
+        self, layers: dict[str, _MergedLayer], stored: StoredWeights
+    ) -> None:
         self._layers = layers
+        self._stored = stored
         self._undone = False
         self.names = list(layers)
 
@@ -61,7 +66,8 @@ class Merged:
             old.layer.adapter = old.adapter
             if not old.enabled:
                 old.layer.adapter_enabled = False  # type: ignore[assignment]
-        self._layers = {}
+        restore_base(self._stored)
+        self._layers, self._stored = {}, []
         self._undone = True
 
 
@@ -69,8 +75,9 @@ class Merged:
 def merge(model: nn.Module) -> Merged:
     """Replace each adapted layer by its stock class with the weight W + ΔW.
 
-    The sum is rounded once to the weight's type.  What a tuning method trains
-    stays as it is: it is the base's own.  Merged, the model has the
+    The sum is rounded once to the weight's type.  An adapter that is disabled
+    is merged too, and is disabled again once unmerged.  What a tuning method
+    trains stays as it is: it is the base's own.  Merged, the model has the
     classes and keys that it had before any adapter, and computes at the
     frozen model's cost.
 
@@ -99,7 +106,6 @@ def merge(model: nn.Module) -> Merged:
     }
     before = {}
     for name, layer in layers.items():
-        weight, bias = merged[name]
         before[name] = _MergedLayer(
             layer,
             type(layer),
@@ -108,13 +114,48 @@ def merge(model: nn.Module) -> Merged:
             layer.base_bias(),
             layer.adapter_enabled,
         )
-        weight_name, bias_name = layer.weight_name, layer.bias_name
-        restore_layer(layer)
-        base = before[name].weight
-        layer._parameters[weight_name] = _frozen_like(base, weight)
-        if bias is not None:
-            layer._parameters[bias_name] = bias
-    return Merged(before)
+        _replace(layer, *merged[name])
+    return Merged(before, dequantize_base(model))
+
+
+@torch.no_grad()
+def merge_for_good(model: nn.Module) -> list[str]:
+    """Merge as :func:`merge` does, without a way back.
+
+    Each layer's frozen weight and adapter are dropped before the next layer
+    is merged, so that the memory needed is the model's and one layer's.
+
+    Args:
+        model: A model with adapters, changed in place.
+
+    Returns:
+        The names of the merged layers.
+
+    Raises:
+        ValueError: As :func:`merge`; the model is then as it was.
+    """
+    layers = adapted_layers(model)
+    _check_mergeable(model)
+    for name, layer in layers.items():
+        if layer.base_bias() is None:
+            _merged_bias(name, layer)  # which may refuse
+    for name, layer in layers.items():
+        weight = layer.adapter.adapted_weight(layer.base_weight())
+        _replace(layer, weight, _merged_bias(name, layer))
+    dequantize_base(model)
+    return list(layers)
+
+
+def _replace(
+    layer: AdaptedLayer, weight: Tensor, bias: nn.Parameter | None
+) -> None:
+    """Make an adapted layer a stock one of a given weight and bias."""
+    weight_name, bias_name = layer.weight_name, layer.bias_name
+    base = layer.base_weight()
+    restore_layer(layer)
+    layer._parameters[weight_name] = _frozen_like(base, weight)
+    if bias is not None:
+        layer._parameters[bias_name] = bias
 
 
 def _check_mergeable(model: nn.Module) -> None:
@@ -152,6 +193,8 @@ def _merged_bias(name: str, layer: AdaptedLayer) -> nn.Parameter | None:
 
 def _frozen_like(base: nn.Parameter, value: Tensor) -> nn.Parameter:
     """Return a frozen parameter of a base's type and memory format."""
+    if isinstance(base, QuantizedWeight):
+        return nn.Parameter(value.to(base.dtype), requires_grad=False)
     return nn.Parameter(
         torch.empty_like(base).copy_(value), requires_grad=False
     )

@@ -18,13 +18,30 @@ class OLoRA(StartedLoRA):
 
     Args:
         weight: The frozen weight.
-        **options: As for :class:`StartedLoRA`; ``iterations`` has no use.
+        rank: See :class:`StartedLoRA`, as for all that follow.
+        alpha: s = alpha / rank.
+        rslora: Scale by alpha / √rank.
+        dropout: Of the update's input.
+        path: How layers compute.
 
     Example:
         >>> adapter = dict(type='OLoRA', rank=16)
     """
 
     paper = 'Büyükakyüz, 2024, arXiv:2406.01775'
+
+    def __init__(
+        self,
+        weight: Tensor,
+        rank: int = 8,
+        alpha: float | None = None,
+        rslora: bool = False,
+        dropout: float = 0.0,
+        path: str = 'auto',
+    ) -> None:
+        super().__init__(
+            weight, rank, alpha, rslora, dropout=dropout, path=path
+        )
 
     def start(self, matrix: Tensor) -> tuple[Tensor, Tensor]:
         """Return the leading columns of Q and rows of R."""

@@ -24,7 +24,11 @@ def compute_dtype(inputs: Tensor, weight: Tensor) -> torch.dtype:
 
     Args:
         inputs: The layer's input.
-        weight: The layer's weight; its type counts outside autocast.
+        weight: The layer's weight, of the same type outside autocast.
+
+    Raises:
+        TypeError: If the types differ outside autocast, which the stock
+            layers of PyTorch refuse too.
     """
     device_type = inputs.device.type
     if (
@@ -33,6 +37,13 @@ def compute_dtype(inputs: Tensor, weight: Tensor) -> torch.dtype:
         and torch.is_autocast_enabled(device_type)
     ):
         return torch.get_autocast_dtype(device_type)
+    if inputs.dtype != weight.dtype:
+        raise TypeError(
+            f'The input is {inputs.dtype}, the weight {weight.dtype}: outside '
+            'autocast they must be of one type. Convert one of them, or '
+            "compute under torch.autocast (in a config: autocast='bfloat16' "
+            'in the backbone).'
+        )
     return weight.dtype
 
 

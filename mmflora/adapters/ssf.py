@@ -1,6 +1,6 @@
 """SSF: a scale and a shift of each layer's output."""
 
-from typing import Any
+from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
@@ -11,6 +11,7 @@ from .channels import channel_view, transposed_groups
 from .functional import scale_channels
 from .layers import AdaptedLayer, OperatorLayer, scale_output
 from .precision import full_precision
+from .settings import check_flag
 
 
 @ADAPTERS.register_module()
@@ -39,6 +40,7 @@ class SSF(Adapter):
 
     paper = 'Lian et al., 2022, arXiv:2210.08823'
     additive = False
+    from_layer: ClassVar[tuple[str, ...]] = ('transposed',)
 
     def __init__(
         self, weight: Tensor, shift: bool = True, transposed: int = 0
@@ -60,6 +62,7 @@ class SSF(Adapter):
         """Build the adapter of one layer; no shift where it has no bias."""
         if isinstance(layer, nn.Embedding):
             raise CannotAdapt('an embedding has no output channels')
+        check_flag('SSF', 'shift', shift)
         attention = isinstance(layer, nn.MultiheadAttention)
         bias = layer._parameters.get('in_proj_bias' if attention else 'bias')
         adapter = cls(

@@ -2,6 +2,7 @@
 
 from typing import Any, ClassVar
 
+import torch
 from torch import nn
 
 
@@ -66,12 +67,19 @@ def is_norm(layer: nn.Module) -> bool:
 def tune(layer: nn.Module, tuning: Tuning) -> list[str]:
     """Let parameters of a layer train, and note on the layer by what.
 
+    Those of half precision become float32, as adapters are beside such a
+    weight: small steps would be lost in rounding.  The layer then computes
+    under autocast.
+
     Returns:
         Their names in the layer.
     """
     names = tuning.parameters_of(layer)
     for name in names:
-        layer.get_parameter(name).requires_grad_(True)
+        parameter = layer.get_parameter(name)
+        if parameter.dtype in (torch.float16, torch.bfloat16):
+            parameter.data = parameter.data.float()
+        parameter.requires_grad_(True)
     vars(layer)['tuning'] = tuning
     return names
 

@@ -4,6 +4,7 @@ from .adapter_state import adapter_state_dict, attach_record
 from .base_record import BaseRecord, base_records, content_hash
 from .base_weights import load_base, load_convnext, pretrained_cfg
 from .layouts import convnext_to_timm
+from .safe_loading import trusted_checkpoints
 from .sources import check_source, read_state_dict
 
 __all__ = [
@@ -18,4 +19,5 @@ __all__ = [
     'load_convnext',
     'pretrained_cfg',
     'read_state_dict',
+    'trusted_checkpoints',
 ]

@@ -15,10 +15,13 @@ from mmengine.logging import print_log
 from torch import Tensor, nn
 
 from mmflora.adapters import adapted_modules
+from mmflora.adapters.quantized_base import say_quantization
 
 from .base_record import RECORD_NAME, BaseRecord, content_hash
 from .base_weights import load_base
 from .keys import compare_keys, float_shapes, state_shapes
+from .quantization import check_quantization, same_base
+from .sharded import any_sharded
 
 _OMIT_BASE: ContextVar[bool] = ContextVar('omit_base', default=False)
 INFO_KEY = f'{RECORD_NAME}.info'
@@ -92,6 +95,7 @@ def load_recorded_base(
     sha256 = content_hash(base_tensors(backbone, record))
     record.set_base(source, sha256, origin)
     keep_base(backbone)
+    say_quantization(backbone)
 
 
 def _omit_base(
@@ -176,6 +180,7 @@ def _check_adapter_checkpoint(
             f'model has {record.method}. Build the model with the '
             'configuration that the checkpoint was trained with.'
         )
+    check_quantization(module, record, theirs)
     if not base:  # all of it trains, and stands in the checkpoint
         record.set_base(theirs['source'], theirs['sha256'], theirs['origin'])
         return
@@ -190,7 +195,7 @@ def _check_adapter_checkpoint(
             'no use: take the file as the training wrote it.'
         )
     record.forgivable = record.base_keys
-    if theirs['sha256'] == record.sha256:
+    if same_base(module, record, theirs):
         return
     _bring_base(module, record, theirs)
 
@@ -223,6 +228,13 @@ def _bring_base(
             '`init_cfg.checkpoint` of the backbone to the base that the '
             'adapters belong to.'
         )
+    if any_sharded(base_tensors(module, record).values()):
+        raise ValueError(
+            f'The adapter checkpoint was trained over the base {wanted}, '
+            'which cannot take the place of one that is spread over several '
+            'processes. Name it in `init_cfg` of the backbone, so that it is '
+            'there when the model is built.'
+        )
     try:
         load_recorded_base(module, record, theirs['source'], theirs['origin'])
     except FileNotFoundError as error:
@@ -234,7 +246,7 @@ def _bring_base(
             'FILE}`; with PEFTBackbone it is `model.backbone.backbone.'
             'init_cfg.checkpoint`.'
         ) from error
-    if theirs['sha256'] != record.sha256:
+    if not same_base(module, record, theirs):
         raise ValueError(
             f'The adapter checkpoint was trained over the base {wanted}, but '
             f'that file now holds other weights (SHA-256 {record.sha256}). '

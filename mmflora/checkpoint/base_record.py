@@ -9,28 +9,52 @@ buffer travels in the state dict and names the base.
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from mmflora.adapters.quantized import QuantizedWeight, tensor_digest
+
+from .sharded import whole
+
 RECORD_NAME = 'base_record'
 
 
-def content_hash(tensors: Mapping[str, Tensor]) -> str:
+def content_hash(
+    tensors: Mapping[str, Tensor], digested: Collection[str] = ()
+) -> str:
     """Return the SHA-256 of named tensors: names, types, shapes, values.
 
     It does not depend on the order of the names, the device or the memory
-    format, nor on the layout of the file that the tensors came from.
+    format, nor on the layout of the file that the tensors came from.  Where
+    they are sharded, all processes must call it together.  Of a weight in few
+    bits, what it was rounded from counts, by its own SHA-256; how it was
+    rounded does not.
+
+    Args:
+        tensors: By name.
+        digested: Names of dense tensors to count by their own SHA-256, as if
+            they were in few bits.
     """
     digest = hashlib.sha256()
     for name in sorted(tensors):
-        tensor = tensors[name].detach().cpu().contiguous()
+        origin = _origin(tensors[name], name in digested)
+        if origin:
+            digest.update(f'{name}|{origin}|'.encode())
+            continue
+        tensor = whole(tensors[name].detach()).cpu().contiguous()
         header = f'{name}|{tensor.dtype}|{tuple(tensor.shape)}|'
         digest.update(header.encode())
         digest.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
     return digest.hexdigest()
+
+
+def _origin(tensor: Tensor, digested: bool) -> str:
+    if isinstance(tensor, QuantizedWeight):
+        return tensor.origin
+    return tensor_digest(tensor) if digested else ''
 
 
 class BaseRecord(nn.Module):
@@ -52,6 +76,8 @@ class BaseRecord(nn.Module):
             without adapters.
         optional: Patterns of those keys that a base may lack.
         unused: Patterns of a base's keys that the backbone may lack.
+        other_quantization: Whether adapters may come from a base that was
+            stored otherwise.
     """
 
     SIZE = 8192
@@ -67,6 +93,7 @@ class BaseRecord(nn.Module):
         optional: Iterable[str] = (),
         unused: Iterable[str] = (),
         tuned_keys: Iterable[str] = (),
+        other_quantization: bool = False,
     ) -> None:
         super().__init__()
         self.base_keys = tuple(base_keys)
@@ -74,6 +101,7 @@ class BaseRecord(nn.Module):
         self.tuned_keys = tuple(tuned_keys)
         self.method = dict(method)
         self.allow_random = allow_random
+        self.other_quantization = other_quantization
         self.stock_shapes = dict(stock_shapes or {})
         self.optional = tuple(optional)
         self.unused = tuple(unused)
@@ -113,7 +141,6 @@ class BaseRecord(nn.Module):
                 'origin': origin,
                 'method': self.method,
             },
-            sort_keys=True,
             default=str,
         ).encode()
         if len(text) > self.SIZE:

@@ -10,6 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from mmflora.adapters.quantized import QuantizedWeight
+
 from .base_weights import mismatch_message
 from .intern_vit_layouts import (
     Place,
@@ -69,10 +71,28 @@ def load_intern_vit(
     if report:
         raise ValueError(mismatch_message(source, model, str(report)))
     parameters = dict(model.named_parameters())
+    parts: dict[str, list[str]] = {}
+    for key, place in places.items():
+        if str(place) in expected:
+            parts.setdefault(place.key, []).append(key)
     with torch.no_grad():
-        for key, place in places.items():
-            if str(place) in expected:
-                _fill(parameters[place.key], place, table[key], grid)
+        for name, keys in parts.items():
+            target = _dense(parameters[name])
+            for key in keys:
+                _fill(target, places[key], table[key], grid)
+            if target is not parameters[name]:
+                parameters[name].copy_(target)
+
+
+def _dense(parameter: Tensor) -> Tensor:
+    """Return a parameter to fill; for one in few bits, the whole of it.
+
+    It is rounded at once, and is the only dense weight there is.
+    """
+    if not isinstance(parameter, QuantizedWeight):
+        return parameter
+    shape, device = parameter.shape, parameter.device
+    return torch.empty(shape, dtype=parameter.dtype, device=device)
 
 
 def _open(

@@ -14,9 +14,11 @@ from pickle import UnpicklingError
 from typing import Any, TypeVar
 
 import torch
+from mmengine.logging import print_log
 from mmengine.runner.checkpoint import CheckpointLoader
 from torch import Tensor
 
+from .safe_loading import read_safely
 from .stored_tensors import unwrap, weight_files
 
 TIMM_SCHEME = 'timm://'
@@ -163,7 +165,7 @@ def read_state_dict(
             ``'backbone.'`` for a detector's backbone.
 
     Returns:
-        Key to tensor, on the CPU.
+        Key to tensor, on the CPU; they may be maps of the file.
 
     Raises:
         FileNotFoundError: If a local file is missing.
@@ -216,6 +218,10 @@ def named_weights(
 
 
 def _load(source: str) -> Any:
+    if is_local(source) and not source.endswith('.safetensors'):
+        print_log(f"Base weights from '{source}'", logger='current')
+        # Mapped, as what is read is copied into a model right away.
+        return read_safely(source, 'cpu', mmap=True)
     try:
         return CheckpointLoader.load_checkpoint(
             source, map_location='cpu', logger='current'

@@ -11,12 +11,13 @@ import json
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pickle import UnpicklingError
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
+
+from .safe_loading import read_safely
 
 # The keys under which frameworks keep a model's weights, in this order.
 _WRAPPERS = ('state_dict', 'model', 'state_dict_ema', 'model_ema', 'module')
@@ -238,8 +239,8 @@ def _torch_file(path: str) -> dict[str, StoredTensor] | None:
     """Find the tensors of a file that ``torch.save`` wrote, unread."""
     try:
         with FakeTensorMode():
-            checkpoint = torch.load(path, weights_only=True)
-    except (RuntimeError, UnpicklingError, NotImplementedError, EOFError):
+            checkpoint = read_safely(path)
+    except (ValueError, NotImplementedError):
         return None  # for the reader of whole files, or its message
     table = {}
     for key, value in unwrap(checkpoint).items():

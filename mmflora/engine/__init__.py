@@ -4,6 +4,8 @@ from .adalora_hook import AdaLoRAHook
 from .adapter_checkpoint_hook import AdapterCheckpointHook
 from .adapter_gradient_hook import AdapterGradientHook
 from .atomic_backend import AtomicLocalBackend
+from .deepspeed_strategy import DeepSpeedStrategy
+from .fsdp_strategy import FSDPStrategy
 from .optim_constructor import PEFTOptimWrapperConstructor
 from .parameter_table import count_parameters, parameter_table
 from .roles import Role, parameter_roles
@@ -14,6 +16,8 @@ __all__ = [
     'AdapterCheckpointHook',
     'AdapterGradientHook',
     'AtomicLocalBackend',
+    'DeepSpeedStrategy',
+    'FSDPStrategy',
     'IterationSeedHook',
     'PEFTOptimWrapperConstructor',
     'Role',

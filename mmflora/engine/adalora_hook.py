@@ -12,6 +12,7 @@ from torch.utils.hooks import RemovableHandle
 
 from mmflora.adapters import adapted_layers
 from mmflora.adapters.hf_peft import HFPEFT, load_peft
+from mmflora.checkpoint.sharded import any_sharded
 from mmflora.registry import HOOKS
 
 _KEY = 'mmflora_adalora'
@@ -50,12 +51,18 @@ class AdaLoRAHook(Hook):
 
         Raises:
             ValueError: If no layer has an AdaLoRA adapter, if the training is
-                too short for the schedule, or if the model has several
-                optimizers.
+                too short for the schedule, if the model has several
+                optimizers, or if it is spread over several processes.
         """
         model = runner.model
         inner = model.module if is_model_wrapper(model) else model
         wrapper = runner.optim_wrapper
+        if any_sharded(inner.parameters()):
+            raise ValueError(
+                'AdaLoRA ranks whole parameters, but the model is spread over '
+                "several processes. Train it with MMEngine's Runner (leave "
+                'out runner_type and strategy), or use another adapter.'
+            )
         if isinstance(wrapper, OptimWrapperDict):
             raise ValueError(
                 'AdaLoRAHook counts the steps of one optimizer, but the '

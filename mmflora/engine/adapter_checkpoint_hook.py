@@ -25,7 +25,11 @@ from mmflora.registry import HOOKS
 from mmflora.version import __version__
 
 from .atomic_backend import ATOMIC_BACKEND, AtomicLocalBackend
-from .plain_checkpoint import make_plain, restore_histories
+from .plain_checkpoint import (
+    drop_wrapper_prefix,
+    make_plain,
+    restore_histories,
+)
 
 
 @HOOKS.register_module()
@@ -71,6 +75,7 @@ class AdapterCheckpointHook(CheckpointHook):
 
     def before_save_checkpoint(self, runner: Any, checkpoint: dict) -> None:
         """Describe method and base in the meta; leave plain types alone."""
+        drop_wrapper_prefix(checkpoint)
         checkpoint['meta']['mmflora'] = dict(
             version=__version__,
             torch_version=str(torch.__version__),
@@ -82,6 +87,7 @@ class AdapterCheckpointHook(CheckpointHook):
                     base=record.source,
                     base_sha256=record.sha256,
                     base_saved_along=record.source is None,
+                    tuned=list(record.tuned_keys),
                 )
                 for name, (_, record) in base_records(_inner(runner)).items()
             },
@@ -98,6 +104,7 @@ class AdapterCheckpointHook(CheckpointHook):
             ValueError: If the checkpoint does not fit; all keys are listed.
         """
         restore_histories(checkpoint)
+        drop_wrapper_prefix(checkpoint)
         state = checkpoint.get('state_dict', checkpoint)
         model = _inner(runner)
         # The runner builds its loop only when it trains.

@@ -27,7 +27,8 @@ class AdapterGradientHook(Hook):
     priority = 'LOW'
 
     def __init__(self) -> None:
-        self._waiting: dict[str, RemovableHandle] = {}
+        self._waiting: set[str] = set()
+        self._handles: list[RemovableHandle] = []
         self._checked = False
 
     def before_train(self, runner: Any) -> None:
@@ -49,11 +50,11 @@ class AdapterGradientHook(Hook):
         if self._checked:
             return
         self._checked = True
-        for handle in self._waiting.values():
+        for handle in self._handles:
             handle.remove()
         if not self._waiting:
             return
-        names = ', '.join(list(self._waiting)[:8])
+        names = ', '.join(sorted(self._waiting)[:8])
         raise RuntimeError(
             f'{len(self._waiting)} parameters of adapters got no gradient in '
             f'the first iteration: {names}, … Either activation '
@@ -64,10 +65,9 @@ class AdapterGradientHook(Hook):
 
     def _watch(self, name: str, parameter: Any) -> None:
         def reached(_: Any) -> None:
-            handle = self._waiting.pop(name, None)
-            if handle is not None:
-                handle.remove()
+            self._waiting.discard(name)
 
-        self._waiting[name] = parameter.register_post_accumulate_grad_hook(
-            reached
+        self._waiting.add(name)
+        self._handles.append(
+            parameter.register_post_accumulate_grad_hook(reached)
         )

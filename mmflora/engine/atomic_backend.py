@@ -4,6 +4,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import IO
 
 from mmengine.fileio import LocalBackend, register_backend
 
@@ -32,18 +33,8 @@ class AtomicLocalBackend(LocalBackend):
             OSError: If the disk is full or not writable; what was there
                 before is still there.
         """
-        target = Path(filepath)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        partial = target.with_name(f'.{target.name}.partial')
-        try:
-            with open(partial, 'wb') as file:
-                file.write(obj)
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(partial, target)
-        except BaseException:
-            partial.unlink(missing_ok=True)
-            raise
+        with written_in_full(filepath) as file:
+            file.write(obj)
 
     def put_text(
         self, obj: str, filepath: str | Path, encoding: str = 'utf-8'
@@ -73,6 +64,31 @@ class AtomicLocalBackend(LocalBackend):
         pending, self._pending = self._pending, None
         for filepath in pending:
             super().remove(filepath)
+
+
+@contextmanager
+def written_in_full(filepath: str | Path) -> Iterator[IO[bytes]]:
+    """Open a file beside the target, which it replaces once it is written.
+
+    Args:
+        filepath: Where to write; folders are made.
+
+    Raises:
+        OSError: If the disk is full or not writable; what was there before
+            is still there.
+    """
+    target = Path(filepath)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    partial = target.with_name(f'.{target.name}.partial')
+    try:
+        with open(partial, 'wb') as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(partial, target)
+    except BaseException:
+        partial.unlink(missing_ok=True)
+        raise
 
 
 register_backend(ATOMIC_BACKEND, AtomicLocalBackend, force=True)

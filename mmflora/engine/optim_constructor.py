@@ -10,6 +10,7 @@ from mmengine.registry import OPTIM_WRAPPERS, OPTIMIZERS
 from torch import nn
 
 from mmflora.adapters import is_norm
+from mmflora.checkpoint.sharded import any_sharded
 from mmflora.registry import OPTIM_WRAPPER_CONSTRUCTORS
 
 from .layer_decay import layer_scales
@@ -119,7 +120,8 @@ class PEFTOptimWrapperConstructor(DefaultOptimWrapperConstructor):
         wrapped = is_model_wrapper(model)
         inner: Any = model.module if wrapped else model
         items = list(parameter_roles(inner))
-        self._freeze(items, wrapped)
+        sharded = any_sharded(item.parameter for item in items)
+        self._freeze(items, wrapped or sharded)
         trained = [item for item in items if item.role.trains]
         groups = self._groups(trained, self._layer_scales(inner))
         optimizer = OPTIMIZERS.build(dict(self.optimizer_cfg, params=groups))

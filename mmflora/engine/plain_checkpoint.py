@@ -63,6 +63,31 @@ def restore_histories(checkpoint: dict[str, Any]) -> None:
             scalars[key] = _history(value[HISTORY])
 
 
+def drop_wrapper_prefix(checkpoint: dict[str, Any]) -> None:
+    """Name weights as the model itself does, in place.
+
+    ``FlexibleRunner`` saves those of the distributed wrapper around the
+    model, whose names all begin with ``module.``.
+
+    Args:
+        checkpoint: What is about to be written, or was read.
+    """
+    state = checkpoint.get('state_dict')
+    prefix = 'module.'
+    if not state or not all(key.startswith(prefix) for key in state):
+        return
+    metadata = getattr(state, '_metadata', {})
+    renamed = OrderedDict(
+        (key.removeprefix(prefix), value) for key, value in state.items()
+    )
+    renamed._metadata = OrderedDict(  # type: ignore[attr-defined]
+        (key.removeprefix('module').removeprefix('.'), value)
+        for key, value in metadata.items()
+        if key.startswith('module')
+    )
+    checkpoint['state_dict'] = renamed
+
+
 def last_value(history: Any) -> float | None:
     """Return the last value of a history, as written or restored."""
     if isinstance(history, dict) and history.keys() == {HISTORY}:

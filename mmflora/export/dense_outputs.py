@@ -6,6 +6,7 @@ two; so models are compared, and exported as graphs, up to that point.
 
 import math
 from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -135,6 +136,15 @@ def dense_outputs(
     """Return a model's dense outputs by name, computed in evaluation mode."""
     model.eval()
     return DenseOutputs(model, backbone_only).named(images)
+
+
+def own_precision(model: nn.Module) -> AbstractContextManager[Any]:
+    """Return autocast for a model that keeps weights in half precision."""
+    kinds = {parameter.dtype for parameter in model.parameters()}
+    for half in (torch.bfloat16, torch.float16):
+        if half in kinds:
+            return torch.autocast('cpu', half)
+    return nullcontext()
 
 
 def random_images(

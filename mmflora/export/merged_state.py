@@ -1,14 +1,19 @@
-"""The state dict of a model after its adapters are merged."""
+"""What a merged checkpoint holds: the state dict, and what stands beside."""
 
+import json
+from collections import OrderedDict
+from collections.abc import Mapping
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from mmflora.adapters import adapted_layers, merge
+from mmflora.adapters import adapted_layers, merge_for_good
 from mmflora.adapters.base import AdapterBase
+from mmflora.adapters.quantized_base import dequantize_base
 from mmflora.checkpoint import base_records
 from mmflora.checkpoint.base_record import RECORD_NAME
+from mmflora.version import __version__
 
 DTYPES = {
     'float32': torch.float32,
@@ -21,7 +26,8 @@ def merge_final(model: nn.Module) -> None:
     """Merge every adapter of a model for good, in place.
 
     A model without adapters, or whose method trains the base's own
-    parameters, stays as it is.
+    parameters, stays as it is, but for weights in few bits, which become
+    dense.
 
     Args:
         model: The model; it has no adapter afterwards.
@@ -43,7 +49,8 @@ def merge_final(model: nn.Module) -> None:
             'Keep the adapter checkpoint and run it with mmflora.'
         )
     if adapted_layers(model):
-        merge(model)
+        merge_for_good(model)
+    dequantize_base(model)
 
 
 def merged_state(model: nn.Module) -> dict[str, Tensor]:
@@ -63,11 +70,34 @@ def merged_state(model: nn.Module) -> dict[str, Tensor]:
         f'{name}.{RECORD_NAME}.' if name else f'{RECORD_NAME}.'
         for name in base_records(model)
     )
-    return {
-        key: value.detach().contiguous()
-        for key, value in model.state_dict().items()
+    whole = model.state_dict()
+    state = OrderedDict(
+        (key, value.detach().contiguous())
+        for key, value in whole.items()
         if not key.startswith(records)
-    }
+    )
+    # Versions of the modules: classes that read old files look for them.
+    vars(state)['_metadata'] = OrderedDict(
+        (name, version)
+        for name, version in getattr(whole, '_metadata', {}).items()
+        if not f'{name}.'.startswith(records)
+    )
+    return state
+
+
+def backbone_state(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return the weights of a model's backbone, without its name."""
+    own = OrderedDict(
+        (key.removeprefix('backbone.'), value)
+        for key, value in state.items()
+        if key.startswith('backbone.')
+    )
+    vars(own)['_metadata'] = OrderedDict(
+        (name.removeprefix('backbone').removeprefix('.'), version)
+        for name, version in getattr(state, '_metadata', {}).items()
+        if f'{name}.'.startswith('backbone.')
+    )
+    return own
 
 
 def cast_parameters(
@@ -75,9 +105,12 @@ def cast_parameters(
 ) -> dict[str, Tensor]:
     """Round parameters to a type; buffers, such as statistics, stay exact.
 
+    One is rounded after the other, in the model too, so that both types of
+    the whole model never are in memory together.
+
     Args:
-        state: The state dict.
-        model: Says which keys are parameters.
+        state: The state dict, emptied.
+        model: Says which keys are parameters; it gets the rounded ones.
         dtype: A floating-point type, ``None`` to change nothing.
 
     Returns:
@@ -87,10 +120,12 @@ def cast_parameters(
         ValueError: If a value is too large for the type.
     """
     if dtype is None:
-        return dict(state)
+        return state
     parameters = dict(model.named_parameters())
-    cast = {}
-    for key, value in state.items():
+    cast: dict[str, Tensor] = OrderedDict()
+    vars(cast).update(vars(state) if isinstance(state, OrderedDict) else {})
+    for key in list(state):
+        value = state[key]
         if key in parameters and value.is_floating_point():
             rounded = value.to(dtype)
             if not rounded.isfinite().all() and value.isfinite().all():
@@ -99,6 +134,46 @@ def cast_parameters(
                     f'than {dtype} can ({torch.finfo(dtype).max:.3g}). Use '
                     '--dtype bfloat16 or float32.'
                 )
-            value = rounded
+            parameters[key].data = value = rounded
         cast[key] = value
+        del state[key]
     return cast
+
+
+def plain_meta(
+    meta: Mapping[str, Any], model: nn.Module, config: str
+) -> dict[str, Any]:
+    """Keep what stock tools read, in types that any reader allows.
+
+    Args:
+        meta: The training checkpoint's.
+        model: The adapted model.
+        config: The plain config's text.
+    """
+    kept = ('dataset_meta', 'CLASSES', 'PALETTE', 'epoch', 'iter', 'seed')
+    result = {key: _simple(meta[key]) for key in kept if key in meta}
+    result['cfg'] = config
+    result['merged_by'] = f'mmflora {__version__}'
+    result['merged_from'] = json.dumps(
+        {
+            name: dict(
+                method=record.method,
+                base=record.source,
+                base_sha256=record.sha256,
+            )
+            for name, (_, record) in base_records(model).items()
+        },
+        default=str,
+    )
+    return result
+
+
+def _simple(value: Any) -> Any:
+    """Turn arrays, sets and mappings of any kind into plain ones."""
+    if isinstance(value, dict):
+        return {str(key): _simple(item) for key, item in value.items()}
+    if isinstance(value, set):
+        return [_simple(item) for item in sorted(value)]
+    if isinstance(value, list | tuple):
+        return type(value)(map(_simple, value))
+    return value.tolist() if hasattr(value, 'tolist') else value

@@ -1,6 +1,6 @@
 """From an adapter checkpoint to a plain one, compared before it is kept."""
 
-import json
+import gc
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -13,17 +13,23 @@ from mmengine.config import Config
 from mmengine.registry import MODELS, init_default_scope
 from torch import Tensor, nn
 
-from mmflora.checkpoint import base_records
-from mmflora.version import __version__
+from mmflora.preflight import find_dicts
 
 from .dense_outputs import (
     Difference,
     dense_outputs,
     image_size,
     largest_difference,
+    own_precision,
     random_images,
 )
-from .merged_state import DTYPES, cast_parameters, merged_state
+from .merged_state import (
+    DTYPES,
+    backbone_state,
+    cast_parameters,
+    merged_state,
+    plain_meta,
+)
 from .plain_config import PlainConfig, plain_config
 from .staged_file import staged_file
 from .timm_layout import (
@@ -54,7 +60,7 @@ class MergeOptions:
         size: Height and width of the images that are compared; ``None``:
             what the config crops or pads to, else 256 × 256.
         bound: Largest relative difference with which the file is kept;
-            ``None``: of :data:`BOUNDS`.
+            ``None``: of :data:`BOUNDS`, the largest for the file's types.
         seed: Of the images.
     """
 
@@ -76,13 +82,6 @@ class MergeOptions:
                 "--layout timm is the layout of a backbone's weights: add "
                 '--backbone-only.'
             )
-
-    @property
-    def allowed(self) -> float:
-        """The largest relative difference with which the file is kept."""
-        if self.bound is not None:
-            return self.bound
-        return BOUNDS[self.dtype or 'float32']
 
 
 @dataclass
@@ -135,17 +134,21 @@ def merge_checkpoint(
     if options.layout == 'timm':
         timm_arguments(plain.cfg.model.backbone)
     steps = _Steps(say)
+    if options.dtype == 'float32':
+        _compute_in_float32(plain)
     images = random_images(options.size or image_size(cfg.model), options.seed)
     content, before = _merge(cfg, checkpoint, plain, images, options, steps)
+    bound = _bound(content['state_dict'], options)
     with staged_file(out) as partial:
         with steps('write'):
             torch.save(content, partial)
         del content
+        gc.collect()  # the adapted model, before there is another
         with steps('read the file into the stock model and run it'):
             after = _stock_outputs(plain, partial, images, options)
         difference = largest_difference(before, after)
         say(str(difference))
-        _check(difference, options)
+        _check(difference, bound)
         files = [Path(out)]
         if out_config is not None:
             files += plain.write(out_config)
@@ -177,14 +180,16 @@ def _merge(
     """Return the checkpoint's content, and what the adapted model gives."""
     with steps('build the model and load base and adapters'):
         model, trained = load_trained(cfg, checkpoint)
-    meta = _plain_meta(trained, model, plain)
+        if options.dtype == 'float32':
+            model.float()  # before the sum, where the base is narrower
+    meta = plain_meta(trained, model, plain.cfg.pretty_text)
     with steps('run the adapted model'):
         outputs = _outputs(model, images, options)
     with steps('merge'):
         dtype = DTYPES.get(options.dtype or '')
         state = cast_parameters(merged_state(model), model, dtype)
     if options.backbone_only:
-        state = _backbone_state(state)
+        state = backbone_state(state)
     if options.layout == 'timm':
         arguments = timm_arguments(plain.cfg.model.backbone)
         state = timm_state(state, build_timm(arguments))
@@ -235,7 +240,8 @@ def _outputs(
 ) -> dict[str, Tensor]:
     if options.layout == 'timm':
         return stage_features(model.get_submodule('backbone'), images)
-    return dense_outputs(model, images, options.backbone_only)
+    with own_precision(model):
+        return dense_outputs(model, images, options.backbone_only)
 
 
 def _stock_outputs(
@@ -255,56 +261,33 @@ def _stock_outputs(
         model = build_model(plain.cfg)
     load_whole(model, content['state_dict'], str(path))
     del content
-    return dense_outputs(model, images, options.backbone_only)
+    with own_precision(model):
+        return dense_outputs(model, images, options.backbone_only)
 
 
-def _backbone_state(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    return {
-        key.removeprefix('backbone.'): value
-        for key, value in state.items()
-        if key.startswith('backbone.')
+def _bound(state: dict[str, Tensor], options: MergeOptions) -> float:
+    """Return the largest relative difference with which a file is kept."""
+    if options.bound is not None:
+        return options.bound
+    kinds = {
+        str(value.dtype).removeprefix('torch.') for value in state.values()
     }
+    return max(BOUNDS.get(kind, BOUNDS['float32']) for kind in kinds)
 
 
-def _check(difference: Difference, options: MergeOptions) -> None:
-    if not difference.relative <= options.allowed:
+def _compute_in_float32(plain: PlainConfig) -> None:
+    """Let a backbone whose weights are narrower keep them as the file does."""
+    for _, node in find_dicts(plain.cfg.model, 'model'):
+        if node.get('type') == 'PlainInternViT':
+            node['dtype'] = None
+
+
+def _check(difference: Difference, bound: float) -> None:
+    if not difference.relative <= bound:
         raise ValueError(
             f'The merged model differs from the adapted one by '
             f'{difference.relative:.2e} of the largest value (in '
-            f"'{difference.where}'), more than the {options.allowed:.0e} "
+            f"'{difference.where}'), more than the {bound:.0e} "
             'that are allowed; the file was not kept. Merge with --dtype '
             'float32, or allow more with --bound.'
         )
-
-
-def _plain_meta(
-    meta: dict[str, Any], model: nn.Module, plain: PlainConfig
-) -> dict[str, Any]:
-    """Keep what stock tools read, in types that any reader allows."""
-    kept = ('dataset_meta', 'CLASSES', 'PALETTE', 'epoch', 'iter', 'seed')
-    result = {key: _simple(meta[key]) for key in kept if key in meta}
-    result['cfg'] = plain.cfg.pretty_text
-    result['merged_by'] = f'mmflora {__version__}'
-    result['merged_from'] = json.dumps(
-        {
-            name: dict(
-                method=record.method,
-                base=record.source,
-                base_sha256=record.sha256,
-            )
-            for name, (_, record) in base_records(model).items()
-        },
-        default=str,
-    )
-    return result
-
-
-def _simple(value: Any) -> Any:
-    """Turn arrays, sets and mappings of any kind into plain ones."""
-    if isinstance(value, dict):
-        return {str(key): _simple(item) for key, item in value.items()}
-    if isinstance(value, set):
-        return [_simple(item) for item in sorted(value)]
-    if isinstance(value, list | tuple):
-        return type(value)(map(_simple, value))
-    return value.tolist() if hasattr(value, 'tolist') else value

@@ -10,15 +10,24 @@ from mmengine.config import Config
 
 from mmflora.models import ConvNeXt
 
-from . import merged_backbone
+from . import merged_backbone, merged_intern_vit
 from .staged_file import staged_file
 
-# mmflora's backbones on timm's models, and what replaces them.
+# mmflora's backbones, which no toolkit has, and what replaces them.
 _BACKBONES = {
     'mmflora.ConvNeXt': 'TimmConvNeXt',
     'mmflora.PEFTConvNeXt': 'TimmConvNeXt',
     'mmflora.FLoRAConvNeXt': 'TimmConvNeXt',
     'mmflora.TimmBackbone': 'TimmIntermediates',
+    'mmflora.InternViT': 'PlainInternViT',
+    'mmflora.PEFTInternViT': 'PlainInternViT',
+    'mmflora.FLoRAInternViT': 'PlainInternViT',
+}
+# The modules that hold these, to go beside a config.
+_MODULES = {
+    'TimmConvNeXt': Path(inspect.getfile(merged_backbone)),
+    'TimmIntermediates': Path(inspect.getfile(merged_backbone)),
+    'PlainInternViT': Path(inspect.getfile(merged_intern_vit)),
 }
 # Arguments that only mmflora's backbones have.
 _OWN_ARGUMENTS = (
@@ -26,6 +35,8 @@ _OWN_ARGUMENTS = (
     'targets',
     'exclude',
     'lean',
+    'quantize',
+    'allow_other_quantization',
     'allow_random_base',
     'autocast',
     'init_cfg',
@@ -47,11 +58,10 @@ _STOCK_MULTIPLIERS = (
 )
 # Variables of mmflora's configs of which only other settings are made.
 _VARIABLES = ('atto', 'method', 'base_weights', 'weights_help', 'data_help')
-_MODULE = Path(inspect.getfile(merged_backbone))
 # MMEngine puts the config's folder in; no `import`, which would make the
 # file one of MMEngine's configs of the other kind.
 _LOADER = (
-    '# The backbone is in {module}, in the folder of this file.\n'
+    '# The backbone is in {modules}, in the folder of this file.\n'
     "__import__('sys').path.append('{{{{ fileDirname }}}}')\n"
 )
 
@@ -62,20 +72,22 @@ class PlainConfig:
 
     Attributes:
         cfg: The config.
-        own_backbone: Whether it needs ``merged_backbone.py`` beside it.
+        modules: The modules that it needs beside it, such as
+            ``merged_backbone.py``.
         remarks: What the plain model does otherwise.
     """
 
     cfg: Config
-    own_backbone: bool
+    modules: list[Path] = field(default_factory=list)
     remarks: list[str] = field(default_factory=list)
 
     def text(self) -> str:
         """Return the config as Python."""
         text = self.cfg.pretty_text
-        if not self.own_backbone:
+        if not self.modules:
             return text
-        return _LOADER.format(module=_MODULE.name) + text
+        names = ', '.join(module.name for module in self.modules)
+        return _LOADER.format(modules=names) + text
 
     def write(self, path: str | Path) -> list[Path]:
         """Write the config, and the backbone's module beside it if needed.
@@ -87,14 +99,14 @@ class PlainConfig:
             The files.
         """
         path = Path(path)
-        files = [path]
-        if self.own_backbone:
-            files.insert(0, path.with_name(_MODULE.name))
-            with staged_file(files[0]) as partial:
-                partial.write_bytes(_MODULE.read_bytes())
+        files = []
+        for module in self.modules:
+            files.append(path.with_name(module.name))
+            with staged_file(files[-1]) as partial:
+                partial.write_bytes(module.read_bytes())
         with staged_file(path) as partial:
             partial.write_text(self.text(), encoding='utf-8')
-        return files
+        return [*files, path]
 
 
 def plain_config(cfg: Config) -> PlainConfig:
@@ -124,8 +136,9 @@ def plain_config(cfg: Config) -> PlainConfig:
     settings.update(load_from=None, resume=False)
     for name in _VARIABLES:
         settings.pop(name, None)
-    own = _mentions(settings['model'], tuple(set(_BACKBONES.values())))
-    _replace_imports(settings, bool(own))
+    own = _mentions(settings['model'], tuple(_MODULES)).values()
+    modules = sorted({_MODULES[name] for name in own})
+    _replace_imports(settings, modules)
     left = _mentions(settings, ('mmflora',))
     if left:
         raise ValueError(
@@ -134,7 +147,7 @@ def plain_config(cfg: Config) -> PlainConfig:
             + ' has no stock counterpart. Change it with --cfg-options '
             'KEY=VALUE to something of the toolkit, or to None.'
         )
-    return PlainConfig(Config(settings), bool(own), remarks)
+    return PlainConfig(Config(settings), modules, remarks)
 
 
 def _plain_model(node: Any, remarks: list[str]) -> Any:
@@ -222,14 +235,13 @@ def _rename_types(node: Any) -> Any:
     return renamed
 
 
-def _replace_imports(settings: dict[str, Any], own_backbone: bool) -> None:
-    """Import the backbone's module instead of mmflora's, in place."""
+def _replace_imports(settings: dict[str, Any], modules: list[Path]) -> None:
+    """Import the backbones' modules instead of mmflora's, in place."""
     imports = dict(settings.pop('custom_imports', None) or {})
     names = imports.get('imports') or []
     names = [names] if isinstance(names, str) else list(names)
     kept = [name for name in names if name.split('.')[0] != 'mmflora']
-    if own_backbone and _MODULE.stem not in kept:
-        kept.append(_MODULE.stem)
+    kept += [path.stem for path in modules if path.stem not in kept]
     if kept:
         imports.update(imports=kept, allow_failed_imports=False)
         settings['custom_imports'] = imports

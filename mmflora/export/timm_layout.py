@@ -29,6 +29,14 @@ def timm_arguments(backbone: Mapping[str, Any]) -> dict[str, Any]:
         left = ('type', 'out_indices', 'init_cfg', '_scope_')
         arguments = {k: v for k, v in backbone.items() if k not in left}
         return {**arguments, 'num_classes': 0}
+    if backbone['type'] == 'PlainInternViT':
+        raise ValueError(
+            '--layout timm: InternViT norms queries and keys over its full '
+            'width before it splits the heads, which no model of timm does; '
+            "timm's would load the weights and compute something else. Use "
+            "--layout stock: its keys are timm's, for PlainInternViT of "
+            'merged_intern_vit.py, which goes with --out-config.'
+        )
     arch = backbone.get('arch')
     if backbone['type'] != 'TimmConvNeXt' or not isinstance(arch, str):
         raise ValueError(

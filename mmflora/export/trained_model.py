@@ -2,7 +2,6 @@
 
 import copy
 import os
-import pickle
 from collections.abc import Mapping
 from typing import Any
 
@@ -12,7 +11,9 @@ from mmengine.registry import MODELS, init_default_scope
 from safetensors.torch import load_file
 from torch import nn
 
+from mmflora.adapter_files import is_adapter, read_adapter, to_checkpoint
 from mmflora.checkpoint import check_source
+from mmflora.checkpoint.safe_loading import read_safely
 from mmflora.launch import register_toolkit
 from mmflora.preflight import find_dicts
 
@@ -40,43 +41,37 @@ def build_model(cfg: Config) -> nn.Module:
 
 
 def read_checkpoint(path: str) -> dict[str, Any]:
-    """Read a checkpoint of MMEngine without running anything in it.
+    """Read a checkpoint or an adapter without running anything in it.
 
     Args:
-        path: A local file: a checkpoint, or weights as ``.safetensors``.
+        path: A checkpoint, an adapter (its folder or ``.safetensors``), or
+            weights as ``.safetensors``.
 
     Returns:
         With ``state_dict`` and ``meta``.
 
     Raises:
         FileNotFoundError: If it is missing.
-        ValueError: If it is damaged, holds no weights, or other objects than
-            tensors and plain Python values.
+        ValueError: If it is damaged, holds no weights, or objects that could
+            run code.
     """
     check_source(path)
-    checkpoint = _read(path)
+    place = os.path.expanduser(path)
+    checkpoint: Any
+    if is_adapter(place):
+        checkpoint = to_checkpoint(read_adapter(place))
+    elif place.endswith('.safetensors'):
+        checkpoint = load_file(place)
+    else:
+        # Mapped: its tensors are copied into a model, one by one.
+        checkpoint = read_safely(place, 'cpu', mmap=True)
+    if not isinstance(checkpoint, Mapping):
+        checkpoint = {}
     state = checkpoint.get('state_dict', checkpoint)
     if not any(isinstance(value, torch.Tensor) for value in state.values()):
         raise ValueError(f"'{path}' holds no weights of a model.")
     state = {key.removeprefix('module.'): state[key] for key in state}
     return dict(state_dict=state, meta=dict(checkpoint.get('meta') or {}))
-
-
-def _read(path: str) -> Mapping[str, Any]:
-    if path.endswith('.safetensors'):
-        return load_file(os.path.expanduser(path))
-    try:
-        content = torch.load(
-            os.path.expanduser(path), map_location='cpu', weights_only=True
-        )
-    except (EOFError, RuntimeError, pickle.UnpicklingError) as error:
-        raise ValueError(
-            f"'{path}' cannot be read: it is truncated, no checkpoint, or "
-            'holds objects that reading would run as code, which is refused '
-            f'({str(error).splitlines()[0]}). Take the file as the training '
-            'wrote it.'
-        ) from error
-    return content if isinstance(content, Mapping) else {}
 
 
 def load_whole(model: nn.Module, state: Mapping[str, Any], name: str) -> None:

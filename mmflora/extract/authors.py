@@ -79,6 +79,25 @@ def load_authors_flora(
     return list(ready)
 
 
+def authors_prefix(backbone: nn.Module, state: Mapping[str, Tensor]) -> str:
+    """Return what stands before the layers' names in a state dict.
+
+    Args:
+        backbone: With FLoRA adapters.
+        state: Of the backbone alone, or of a model or wrapper around it.
+
+    Returns:
+        Such as ``'backbone.'``; ``''`` also where nothing is found.
+    """
+    first = next(iter(adapted_layers(backbone)), '')
+    ending = f'{first}.flora_layer.param_G'
+    found = sorted(
+        (key.removesuffix(ending) for key in state if key.endswith(ending)),
+        key=len,
+    )
+    return found[0] if found and found[0][-1:] in ('', '.') else ''
+
+
 def _layers(state: Mapping[str, Tensor], prefix: str) -> dict[str, Parts]:
     found: dict[str, Parts] = {}
     for key, value in state.items():

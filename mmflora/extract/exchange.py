@@ -15,7 +15,7 @@ from mmflora.checkpoint.base_record import base_records
 from mmflora.launch import register_toolkit
 from mmflora.preflight import resolve_config
 
-from .authors import load_authors_flora
+from .authors import authors_prefix, load_authors_flora
 from .peft_lora import load_peft_lora, write_peft_lora
 
 
@@ -41,7 +41,7 @@ def import_foreign(kind: str, path: str, config: str) -> AdapterFile:
         load_peft_lora(backbone, path)
     else:
         state = load_checkpoint(path, bare=True)['state_dict']
-        load_authors_flora(backbone, state)
+        load_authors_flora(backbone, state, authors_prefix(backbone, state))
     with adapter_state_dict():
         return from_state(
             model.state_dict(), dict(cfg=cfg.pretty_text), {}, path

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from mmengine.logging import print_log
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
@@ -37,6 +38,22 @@ _NAMES = {
 }
 # What gives the tensors their meaning.
 _SETTINGS = ('r', 'lora_alpha', 'use_rslora', 'use_dora', 'lora_bias')
+# Settings of peft that change nothing of what a stored LoRA means, or that
+# are looked at one by one.
+_KNOWN = {
+    *_SETTINGS,
+    *('peft_type', 'peft_version', 'task_type', 'auto_mapping'),
+    *('base_model_name_or_path', 'revision', 'inference_mode'),
+    *('target_modules', 'exclude_modules', 'modules_to_save', 'bias'),
+    *('layers_to_transform', 'layers_pattern', 'lora_dropout'),
+    *('fan_in_fan_out', 'init_lora_weights', 'rank_pattern'),
+    *('alpha_pattern', 'loftq_config', 'eva_config', 'corda_config'),
+    *('lora_ga_config', 'megatron_core', 'megatron_config'),
+    *('qalora_group_size', 'runtime_config', 'ensure_weight_tying'),
+    *('velora_config',),
+}
+# Starts that leave the frozen weight as it is.
+_STARTS = (True, False, 'gaussian', 'orthogonal', 'eva')
 _ABSENT: dict[str, Any] = dict(r=8, lora_alpha=8)
 
 
@@ -54,13 +71,16 @@ def load_peft_lora(
         folder: With ``adapter_config.json`` and
             ``adapter_model.safetensors``.
 
+    Modules that peft saved whole beside the LoRA (``modules_to_save``, such
+    as a classifier) are left behind: a backbone has no place for them.
+
     Returns:
         The names of the layers.
 
     Raises:
         FileNotFoundError: If a file is missing.
-        ValueError: If it is no LoRA, or settings, layers or shapes differ;
-            nothing has changed then.
+        ValueError: If it is no LoRA over the weights as they were published,
+            or settings, layers or shapes differ; nothing has changed then.
     """
     place = Path(folder)
     theirs = _read_config(place)
@@ -74,7 +94,9 @@ def load_peft_lora(
                 f"'{folder}' has {name}={pair[0]!r}, the model {pair[1]!r}. "
                 f'Set {name} of the adapter in the config to that of the file.'
             )
-    tensors = _read_tensors(place / TENSORS_NAME)
+    tensors = _without_saved_modules(
+        _read_tensors(place / TENSORS_NAME), theirs
+    )
     expected = {
         f'{_PREFIX}{name}.{key}': value
         for name, layer in layers.items()
@@ -201,7 +223,46 @@ def _read_config(place: Path) -> dict[str, Any]:
             f"'{file}' sets {uneven[0]}: ranks that differ by layer cannot "
             'be imported.'
         )
+    if config.get('bias', 'none') != 'none':
+        raise ValueError(
+            f"'{file}' has bias={config['bias']!r}, so that biases of the "
+            "base were trained, too; only LoRAs with bias='none' can be "
+            'imported.'
+        )
+    if config.get('init_lora_weights', True) not in _STARTS:
+        raise ValueError(
+            f"'{file}' has init_lora_weights="
+            f'{config["init_lora_weights"]!r}, a start that changes the base '
+            'itself: the LoRA does not belong to the published weights. Let '
+            "peft convert it (save_pretrained's "
+            '`path_initial_model_for_weight_conversion`), and import that.'
+        )
+    unknown = {key: v for key, v in config.items() if v and key not in _KNOWN}
+    if unknown:
+        raise ValueError(
+            f"'{file}' sets {unknown!r:.200}, a variant of LoRA that cannot "
+            'be imported: it may mean something else by the same tensors.'
+        )
     return config
+
+
+def _without_saved_modules(
+    tensors: dict[str, Tensor], config: dict[str, Any]
+) -> dict[str, Tensor]:
+    """Leave modules behind that peft saved whole beside the LoRA."""
+    saved = set(config.get('modules_to_save') or ())
+    left = {
+        key
+        for key in tensors
+        if saved & set(key.split('.')) and 'lora_' not in key
+    }
+    if left:
+        print_log(
+            f'Left behind are {len(left)} tensors of modules_to_save='
+            f'{sorted(saved)}: a backbone has no place for them.',
+            logger='current',
+        )
+    return {key: tensors[key] for key in tensors if key not in left}
 
 
 def _read_tensors(file: Path) -> dict[str, Tensor]:

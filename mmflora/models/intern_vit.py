@@ -171,9 +171,13 @@ class InternViT(BaseModule):
             )
             self.blocks = nn.ModuleList(block(**options) for block in blocks)
         if blank:
-            self.to_empty(device=device)
+            self._allocate(device)
         else:
             self._draw_trunk()
+
+    def _allocate(self, device: torch.device) -> None:
+        """Give the parameters, built without memory, blank memory."""
+        self.to_empty(device=device)
 
     def _draw_trunk(self) -> None:
         for parameter in (self.cls_token, self.pos_embed):
@@ -204,6 +208,13 @@ class InternViT(BaseModule):
             self.grid_size,
         )
         self._is_init = True
+
+    def group_matcher(self, coarse: bool = False) -> dict[str, Any]:
+        """Return timm's patterns of the layers, for layer-wise decay."""
+        return dict(
+            stem=r'cls_token|pos_embed|patch_embed',
+            blocks=[(r'blocks\.(\d+)', None), (r'pyramid', (99999,))],
+        )
 
     def forward(self, inputs: Tensor) -> tuple[Tensor, ...]:
         """Return the features of the chosen blocks.

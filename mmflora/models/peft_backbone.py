@@ -1,6 +1,5 @@
 """Any registered backbone with a frozen base and adapters."""
 
-import hashlib
 import logging
 import re
 from collections.abc import Iterable, Mapping
@@ -12,11 +11,16 @@ from torch import nn
 
 from mmflora.adapters import (
     InjectionReport,
-    adapted_modules,
     inject,
     tuned_parameters,
 )
 from mmflora.adapters.inject import Targets
+from mmflora.adapters.quantized import Quantization
+from mmflora.adapters.quantized_base import (
+    check_frozen,
+    quantize_base,
+    say_quantization,
+)
 from mmflora.checkpoint.adapter_state import (
     attach_record,
     base_tensors,
@@ -29,6 +33,7 @@ from mmflora.checkpoint.keys import matches_any, state_shapes
 from mmflora.registry import MODELS
 
 from .autocast import run_in_autocast
+from .described_method import describe_method
 
 
 @MODELS.register_module(name='PEFTBackbone')
@@ -41,6 +46,8 @@ def build_peft_backbone(
     unused_keys: Iterable[str] = (),
     autocast: str | None = None,
     lean: bool = False,
+    quantize: Mapping[str, Any] | None = None,
+    allow_other_quantization: bool = False,
     allow_random_base: bool = False,
 ) -> nn.Module:
     """Build a registered backbone and adapt it in place.
@@ -57,6 +64,9 @@ def build_peft_backbone(
             beside classifiers.
         autocast: ``'bfloat16'``, ``'float16'`` or ``None``.
         lean: Rebuild element-wise outputs instead of keeping them.
+        quantize: Keep frozen linear weights in few bits, ``dict(bits=8)``.
+        allow_other_quantization: Take adapters trained over the same base
+            stored otherwise.
         allow_random_base: Allow training over a base without a source.
 
     Returns:
@@ -86,6 +96,8 @@ def build_peft_backbone(
         unused_keys=unused_keys,
         autocast=autocast,
         lean=lean,
+        quantize=quantize,
+        allow_other_quantization=allow_other_quantization,
         allow_random_base=allow_random_base,
     )
 
@@ -100,6 +112,8 @@ def adapt_backbone(
     unused_keys: Iterable[str] = (),
     autocast: str | None = None,
     lean: bool = False,
+    quantize: Mapping[str, Any] | None = None,
+    allow_other_quantization: bool = False,
     allow_random_base: bool = False,
 ) -> nn.Module:
     """Load a backbone's base, adapt its layers in place and freeze the rest.
@@ -124,6 +138,12 @@ def adapt_backbone(
             autocast, with float32 features out.
         lean: Rebuild in the backward pass what is cheap to rebuild, see
             :mod:`mmflora.adapters.lean`; else outputs of norms alone.
+        quantize: Keep the weights of linear layers, which must be frozen, in
+            8 or 4 bits: ``dict(bits=8)``, see
+            :class:`mmflora.adapters.quantized.Quantization`.  Adapters train
+            over them; the log says at which error.
+        allow_other_quantization: Take adapters that were trained over the
+            same base stored otherwise, which is an error by default.
         allow_random_base: Allow training over a base without a source; it is
             then saved along in every checkpoint.
 
@@ -132,8 +152,9 @@ def adapt_backbone(
 
     Raises:
         FileNotFoundError: If the base's file is missing.
-        ValueError: If the base does not fit in full, or a pattern matches
-            nothing.
+        MissingBitsAndBytes: If ``quantize`` needs the library.
+        ValueError: If the base does not fit in full, a pattern matches
+            nothing, or a weight is to train and to be quantised.
     """
     new = (*getattr(backbone, 'new_params', ()), *_tuple(new_params))
     unused = (
@@ -145,6 +166,9 @@ def adapt_backbone(
         targets = getattr(backbone, 'default_targets', '.*')
     shapes = state_shapes(backbone)
     source = pretrained_cfg(getattr(backbone, 'init_cfg', None))
+    quantization = Quantization.of(quantize)
+    if quantization is not None:
+        quantize_base(backbone, quantization, fill=source is None)
     if source is not None:
         load_base(backbone, source, shapes, new, unused)
     report = InjectionReport()
@@ -154,57 +178,31 @@ def adapt_backbone(
         report = inject(backbone, adapter, targets, exclude, lean)
         _say_report(backbone, report)
     base, new_names, tuned = _split_base(backbone, shapes, new)
+    check_frozen(backbone, (*new_names, *tuned))
     _check_train_mode(backbone)
     record = BaseRecord(
         base,
         new_names,
-        method=_method(backbone, adapter, targets, exclude),
+        method=describe_method(
+            backbone, adapter, targets, exclude, quantization
+        ),
         allow_random=allow_random_base,
         stock_shapes=shapes,
         optional=new,
         unused=unused,
         tuned_keys=tuned,
+        other_quantization=allow_other_quantization,
     )
     attach_record(backbone, record)
     if source is not None:
         sha256 = content_hash(base_tensors(backbone, record))
         record.set_base(source, sha256, 'init_cfg')
         keep_base(backbone)
+    if source is not None or allow_random_base:
+        say_quantization(backbone)
     if autocast is not None:
         run_in_autocast(backbone, autocast)
     return backbone
-
-
-def _method(
-    backbone: nn.Module,
-    adapter: Mapping[str, Any] | None,
-    targets: Targets,
-    exclude: str | Iterable[str],
-) -> dict[str, Any]:
-    """Describe for the record how the base is adapted, in plain types."""
-    described = _plain(
-        dict(
-            adapter=adapter,
-            targets=targets,
-            exclude=exclude,
-            signature=_signature(backbone),
-        )
-    )
-    assert isinstance(described, dict)
-    return described
-
-
-def _signature(backbone: nn.Module) -> str:
-    """Condense what the adapters' parameters mean, however it was spelt."""
-    lines = [
-        f'{name}: {layer.adapter.signature()}'
-        for name, layer in adapted_modules(backbone).items()
-    ]
-    lines += [
-        f'{name}: {tuning.signature()}'
-        for name, tuning in tuned_parameters(backbone).items()
-    ]
-    return hashlib.sha256('\n'.join(lines).encode()).hexdigest()[:16]
 
 
 def _split_base(
@@ -287,12 +285,3 @@ def _say_report(backbone: nn.Module, report: InjectionReport) -> None:
 
 def _tuple(patterns: str | Iterable[str]) -> tuple[str, ...]:
     return (patterns,) if isinstance(patterns, str) else tuple(patterns)
-
-
-def _plain(value: Any) -> Any:
-    """Turn configuration objects into plain dicts and lists."""
-    if isinstance(value, Mapping):
-        return {str(key): _plain(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple, set)):
-        return [_plain(item) for item in value]
-    return value

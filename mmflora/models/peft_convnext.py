@@ -23,6 +23,11 @@ class PEFTConvNeXt(ConvNeXt):
         exclude: Which layers to leave alone.
         lean: Rebuild in the backward pass what is cheap to rebuild, see
             :mod:`mmflora.adapters.lean`; else outputs of norms alone.
+        quantize: Keep the weights of frozen linear layers in 8 or 4 bits,
+            ``dict(bits=8)``; see
+            :class:`mmflora.adapters.quantized.Quantization`.
+        allow_other_quantization: Take adapters that were trained over the
+            same base stored otherwise.
         allow_random_base: See
             :func:`mmflora.models.peft_backbone.adapt_backbone`.
 
@@ -47,6 +52,8 @@ class PEFTConvNeXt(ConvNeXt):
         targets: Targets = '.*',
         exclude: str | Iterable[str] = (),
         lean: bool = False,
+        quantize: Mapping[str, Any] | None = None,
+        allow_other_quantization: bool = False,
         allow_random_base: bool = False,
         **kwargs: Any,
     ) -> None:
@@ -57,6 +64,8 @@ class PEFTConvNeXt(ConvNeXt):
             targets=targets,
             exclude=exclude,
             lean=lean,
+            quantize=quantize,
+            allow_other_quantization=allow_other_quantization,
             allow_random_base=allow_random_base,
         )
 

@@ -3,7 +3,11 @@
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+import torch
+
 from mmflora.adapters.inject import Targets
+from mmflora.adapters.quantized import Quantization
+from mmflora.adapters.quantized_base import quantize_base
 from mmflora.registry import MODELS
 
 from .intern_vit import InternViT
@@ -23,6 +27,11 @@ class PEFTInternViT(InternViT):
         exclude: Which layers to leave alone.
         lean: Rebuild in the backward pass what is cheap to rebuild, see
             :mod:`mmflora.adapters.lean`; else outputs of norms alone.
+        quantize: Keep the weights of frozen linear layers in 8 or 4 bits,
+            ``dict(bits=8)``; see
+            :class:`mmflora.adapters.quantized.Quantization`.
+        allow_other_quantization: Take adapters that were trained over the
+            same base stored otherwise.
         allow_random_base: See
             :func:`mmflora.models.peft_backbone.adapt_backbone`.
 
@@ -50,9 +59,13 @@ class PEFTInternViT(InternViT):
         targets: Targets | None = None,
         exclude: str | Iterable[str] = (),
         lean: bool = False,
+        quantize: Mapping[str, Any] | None = None,
+        allow_other_quantization: bool = False,
         allow_random_base: bool = False,
         **kwargs: Any,
     ) -> None:
+        # Before any memory is touched, see _allocate().
+        self.quantization = Quantization.of(quantize)
         super().__init__(*args, **kwargs)
         adapt_backbone(
             self,
@@ -60,8 +73,16 @@ class PEFTInternViT(InternViT):
             targets=targets,
             exclude=exclude,
             lean=lean,
+            quantize=quantize,
+            allow_other_quantization=allow_other_quantization,
             allow_random_base=allow_random_base,
         )
+
+    def _allocate(self, device: torch.device) -> None:
+        """Ask for few bits where they are enough."""
+        if self.quantization is not None:
+            quantize_base(self, self.quantization, fill=False)
+        super()._allocate(device)
 
 
 @MODELS.register_module()

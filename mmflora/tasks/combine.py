@@ -1,6 +1,7 @@
 """Weighted sums of adapters."""
 
 import hashlib
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -8,15 +9,17 @@ import torch
 from torch import Tensor
 
 from mmflora.adapter_files import AdapterFile
-from mmflora.adapter_files.updates import (
-    TuckerUpdate,
+from mmflora.adapter_files.method_options import (
+    is_tuning,
     layer_options,
-    tucker_updates,
-    weighted_sum,
+    merged_options,
+    method_name,
+    tuned_keys,
+    tuned_options,
 )
-from mmflora.adapters import FLoRA
+from mmflora.registry import ADAPTERS
 
-_DEFAULTS = dict(rank=16, kernel_rank=2)
+from .sums import RULES, Part, Rule, layer_signature
 
 
 def combine_adapters(
@@ -24,18 +27,19 @@ def combine_adapters(
 ) -> AdapterFile:
     """Return the adapter whose update is Σ w_i ΔW_i in every layer, exactly.
 
-    It is a FLoRA adapter over the same base whose ranks are the sums of the
-    adapters' ranks, so it loads, trains and merges as any other.  Only the
+    It is an adapter of the same method over the same base, so it loads,
+    trains and merges as any other; :mod:`mmflora.tasks.sums` says of which
+    methods there is one.  Where ranks add up, its settings say so.  Only the
     updates are summed.  Output norms, neck, head, statistics and classes are
     those of the first adapter: they are no updates of anything common.
 
     Args:
-        adapters: FLoRA adapters of one base and the same targets.
+        adapters: Adapters of one base, one method and the same targets.
         weights: One factor for each.
 
     Raises:
-        ValueError: If there are not as many weights, or if base, targets or
-            method differ.
+        ValueError: If there are not as many weights, if base, targets or
+            method differ, or if sums of the method are no adapters of it.
     """
     if not adapters or len(adapters) != len(weights):
         raise ValueError(
@@ -45,8 +49,9 @@ def combine_adapters(
     first = adapters[0]
     for other in adapters:
         _check_alike(first, other)
+        for layer in other.layers():
+            _rule(other, layer)
         _check_signatures(other)
-    updates = [tucker_updates(adapter) for adapter in adapters]
     config = {
         **first.config,
         'backbones': {
@@ -56,23 +61,70 @@ def combine_adapters(
         'metrics': {},
     }
     combined = AdapterFile(config, dict(first.tensors))
-    for layer in updates[0]:
-        total = weighted_sum([part[layer] for part in updates], weights)
-        scale = float(layer_options(combined, layer).get('scale', 4.0))
-        dtype = first.tensors[f'{layer}.adapter.core'].dtype
-        combined.tensors.update(_tensors(layer, total, scale, dtype))
+    _add_updates(combined, adapters, weights)
+    _add_tuned(combined, adapters, weights)
     for name, backbone in config['backbones'].items():
         backbone['method']['signature'] = _signature(combined, name)
     return combined
 
 
-def _tensors(
-    layer: str, update: TuckerUpdate, scale: float, dtype: torch.dtype
-) -> dict[str, Tensor]:
-    found = {f'{layer}.adapter.core': (update.core / scale).to(dtype)}
-    for mode, factor in enumerate(update.factors):
-        found[f'{layer}.adapter.factors.{mode}'] = factor.to(dtype)
-    return found
+def _add_updates(
+    combined: AdapterFile,
+    adapters: Sequence[AdapterFile],
+    weights: Sequence[float],
+) -> None:
+    """Put the sums of the layers' updates into an adapter."""
+    stored = [adapter.layers() for adapter in adapters]
+    for layer, tensors in stored[0].items():
+        parts = [
+            Part(weight, layers[layer], layer_options(adapter, layer))
+            for weight, layers, adapter in zip(
+                weights, stored, adapters, strict=True
+            )
+        ]
+        rule = _rule(combined, layer)
+        total = rule.tensors(parts, layer_options(combined, layer))
+        for name, value in total.items():
+            dtype = tensors[name].dtype
+            combined.tensors[f'{layer}.adapter.{name}'] = value.to(dtype)
+
+
+def _add_tuned(
+    combined: AdapterFile,
+    adapters: Sequence[AdapterFile],
+    weights: Sequence[float],
+) -> None:
+    """Put the means of what was trained of the base into an adapter."""
+    keys = tuned_keys(combined)
+    if keys and not math.isclose(sum(weights), 1, abs_tol=1e-9):
+        raise ValueError(
+            f'The adapters hold {len(keys)} parameters of the base itself, '
+            f"such as '{keys[0]}', as they are after training. Their sum "
+            f'with weights that add up to {sum(weights):g} needs the values '
+            'before it, which are not in the files. Give weights whose sum '
+            'is 1.'
+        )
+    for key in keys:
+        values = [adapter.tensors[key] for adapter in adapters]
+        total: Any = sum(
+            weight * value.double()
+            for weight, value in zip(weights, values, strict=True)
+        )
+        combined.tensors[key] = torch.as_tensor(total).to(values[0].dtype)
+
+
+def _rule(adapter: AdapterFile, layer: str) -> Rule:
+    """Return how a layer's adapters are summed."""
+    options = layer_options(adapter, layer)
+    name = method_name(options)
+    if name not in RULES:
+        raise ValueError(
+            f"'{adapter.path}': layer '{layer}' has an adapter of type "
+            f'{name}, of which a weighted sum is no adapter of that type. '
+            f'{", ".join(RULES)} and tuned parameters of the base can be '
+            'summed; of others, merge each model and average their weights.'
+        )
+    return RULES[name]
 
 
 def _check_alike(first: AdapterFile, other: AdapterFile) -> None:
@@ -92,6 +144,11 @@ def _check_alike(first: AdapterFile, other: AdapterFile) -> None:
                 f'{two["base"]["sha256"]}): their updates have no common '
                 'weight to be added to.'
             )
+        if one.get('tuned') != two.get('tuned'):
+            raise ValueError(
+                f"'{first.path}' and '{other.path}' trained other parameters "
+                'of the base: only adapters of the same layers can be summed.'
+            )
         for part in ('targets', 'exclude'):
             if _names(one['method'][part]) != _names(two['method'][part]):
                 raise ValueError(
@@ -107,15 +164,15 @@ def _names(patterns: Any) -> list[str]:
 
 def _combined_backbone(parts: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     methods = [part['method'] for part in parts]
-    common = [method['adapter'] for method in methods]
-    method = {**methods[0], 'adapter': {**common[0], **_ranks(common)}}
+    common = [dict(method['adapter'] or {}) for method in methods]
+    method = {**methods[0], 'adapter': {**common[0], **_settings(common)}}
     if isinstance(methods[0]['targets'], Mapping):
         method['targets'] = {
             pattern: {
                 **own,
-                **_ranks(
+                **_settings(
                     [
-                        {**base, **m['targets'][pattern]}
+                        merged_options(base, m['targets'][pattern])
                         for base, m in zip(common, methods, strict=True)
                     ]
                 ),
@@ -125,21 +182,16 @@ def _combined_backbone(parts: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     return {**parts[0], 'method': method}
 
 
-def _ranks(options: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Return the ranks of a sum: ranks add up, mode by mode."""
-    ranks = [option.get('rank', _DEFAULTS['rank']) for option in options]
-    kernels = [
-        option.get('kernel_rank', _DEFAULTS['kernel_rank'])
-        for option in options
-    ]
-    if all(isinstance(rank, list) for rank in ranks):
-        return dict(rank=[sum(modes) for modes in zip(*ranks, strict=True)])
-    if any(isinstance(rank, list) for rank in ranks):
+def _settings(options: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Return what changes of the settings in a sum, such as the rank."""
+    names = {method_name(option) for option in options}
+    if len(names) != 1:
         raise ValueError(
-            f'The adapters give their ranks as {ranks}: a sum needs either a '
-            'number from all of them or a list from all of them.'
+            f'The adapters are of the methods {sorted(names)}: only those of '
+            'one can be summed.'
         )
-    return dict(rank=sum(ranks), kernel_rank=sum(kernels))
+    rule = RULES.get(names.pop())
+    return {} if rule is None else rule.settings(options)
 
 
 def _check_signatures(adapter: AdapterFile) -> None:
@@ -156,15 +208,18 @@ def _check_signatures(adapter: AdapterFile) -> None:
 def _signature(adapter: AdapterFile, name: str) -> str:
     """Restate the signature that a backbone's record holds."""
     prefix = f'{name}.' if name else ''
-    lines = []
-    for own in adapter.config['backbones'][name].get('layers') or ():
-        layer = prefix + own
-        options = layer_options(adapter, layer)
-        options.pop('type', None)
-        shape = [
-            len(adapter.tensors[f'{layer}.adapter.factors.{mode}'])
-            for mode in range(adapter.tensors[f'{layer}.adapter.core'].dim())
-        ]
-        method = FLoRA(torch.empty(shape, device='meta'), **options)
-        lines.append(f'{own}: {method.signature()}')
+    backbone = adapter.config['backbones'][name]
+    stored: Mapping[str, Mapping[str, Tensor]] = adapter.layers()
+    lines = [
+        f'{own}: '
+        + layer_signature(
+            stored[prefix + own], layer_options(adapter, prefix + own)
+        )
+        for own in backbone.get('layers') or ()
+    ]
+    for own in backbone.get('tuned') or ():
+        options = tuned_options(adapter, prefix + own)
+        if is_tuning(options):
+            tuning: Any = ADAPTERS.get(method_name(options))
+            lines.append(f'{own}: {tuning().signature()}')
     return hashlib.sha256('\n'.join(lines).encode()).hexdigest()[:16]

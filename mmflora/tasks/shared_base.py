@@ -2,6 +2,7 @@
 
 from torch import Tensor, nn
 
+from mmflora.adapters.quantized import QuantizedWeight
 from mmflora.checkpoint.adapter_state import base_tensors, keep_base
 from mmflora.checkpoint.base_record import BaseRecord, content_hash
 
@@ -72,7 +73,7 @@ class SharedBase:
     def bytes(self) -> int:
         """Return the size of the base in memory."""
         return sum(
-            tensor.numel() * tensor.element_size()
+            tensor.nbytes  # of weights in few bits, what is stored
             for tensor in self.tensors.values()
         )
 
@@ -100,11 +101,15 @@ def _alike(first: Tensor, second: Tensor) -> bool:
         first.shape == second.shape
         and first.dtype == second.dtype
         and first.device == second.device
+        and getattr(first, 'scheme', None) == getattr(second, 'scheme', None)
     )
 
 
 def _same(first: Tensor, second: Tensor) -> bool:
-    shared = first.data_ptr() == second.data_ptr()
+    if isinstance(first, QuantizedWeight):
+        shared = first.shares_with(second)
+    else:
+        shared = first.data_ptr() == second.data_ptr()
     return _alike(first, second) and (
         shared or bool((first.detach() == second).all())
     )

@@ -13,7 +13,7 @@ from torch import nn
 from mmflora.adapter_files import AdapterFile, apply_adapter
 from mmflora.adapter_files.apply import check_toolkit
 from mmflora.adapter_files.reading import read_any
-from mmflora.adapters import Merged, adapted_layers, merge
+from mmflora.adapters import Merged, adapted_modules, merge
 from mmflora.checkpoint.base_record import base_records
 from mmflora.launch import register_toolkit
 from mmflora.preflight import adapted_backbones, resolve_config
@@ -140,6 +140,8 @@ class TaskSet:
     def disable(self) -> nn.Module:
         """Let the active task's backbone compute without its adapters.
 
+        Parameters of the base that a tuning method trained stay as they are.
+
         Returns:
             Its model; :meth:`activate` enables the adapters again.
 
@@ -263,5 +265,5 @@ def _build(config: Config) -> nn.Module:
 
 
 def _enable(model: nn.Module, enabled: bool) -> None:
-    for layer in adapted_layers(model).values():
-        layer.adapter_enabled = enabled
+    for module in adapted_modules(model).values():
+        module.adapter_enabled = enabled

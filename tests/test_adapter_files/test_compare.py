@@ -11,11 +11,11 @@ from mmflora.adapter_files.compare import (
     difference_table,
     draw_differences,
 )
+from mmflora.adapter_files.method_options import layer_options
+from mmflora.adapter_files.stored_updates import stored_updates
 from mmflora.adapter_files.updates import (
     TuckerUpdate,
-    layer_options,
     principal_angles,
-    tucker_updates,
     weighted_sum,
 )
 from mmflora.adapters import FLoRA
@@ -111,7 +111,7 @@ def test_norms_are_those_of_the_model(adapter, build):
     from mmflora.adapters import adapted_layers
 
     model = apply_adapter(build(), adapter)
-    updates = tucker_updates(adapter)
+    updates = stored_updates(adapter)
     layers = adapted_layers(model)
     assert layers.keys() == updates.keys()
     with torch.no_grad():
@@ -136,6 +136,6 @@ def test_others_are_not_compared(adapter, tmp_path):
             del fewer.tensors[key]
     with pytest.raises(ValueError, match='adapt different layers'):
         compare_adapters(adapter, fewer)
-    adapter.backbone()['method']['adapter']['type'] = 'LoRA'
-    with pytest.raises(ValueError, match='files of FLoRA alone'):
-        tucker_updates(adapter)
+    adapter.backbone()['method']['adapter']['type'] = 'DoRA'
+    with pytest.raises(ValueError, match='not in the file alone.*--config'):
+        stored_updates(adapter)

@@ -8,15 +8,15 @@ from layer_cases import Case
 from torch import nn
 from torch.autograd import gradcheck
 
-from mmflora.adapters.autograd import (
+from mmflora.adapters.operators import (
     Geometry,
-    _depthwise_weight_gradient,
     conv,
     linear,
     low_rank_conv,
     low_rank_linear,
 )
-from mmflora.adapters.lean import GlobalResponseNorm
+from mmflora.adapters.operators.geometry import _depthwise_weight_gradient
+from mmflora.adapters.response_norm import GlobalResponseNorm
 
 FEW = settings(max_examples=15, deadline=None, derandomize=True, database=None)
 

@@ -76,7 +76,7 @@ def test_projections_are_always_saved():
 def test_starts_that_rewrite_the_base_are_refused(start):
     model = net().float()
     before = model.head.weight.clone()
-    with pytest.raises(ValueError, match='rewrites the frozen weight'):
+    with pytest.raises(ValueError, match=r'rewrites the frozen.*own PiSSA'):
         adapt(model, 'LORA', init_lora_weights=start, r=2)
     assert torch.equal(model.head.weight, before)
     assert type(model.head) is nn.Linear
@@ -203,6 +203,13 @@ def test_equal_layers_are_tried_once(monkeypatch):
         return inner(self, name, layer)
 
     monkeypatch.setattr(trial.Trials, '_try', counted)
-    model = nn.Sequential(*(nn.Linear(8, 8) for _ in range(4)))
-    adapt(model, 'LORA')
-    assert tried == ['0']
+    monkeypatch.setattr(trial.Trials, '_known', {})
+    for options, expected in (
+        ({}, ['0']),
+        ({}, ['0']),
+        (dict(r=4), ['0', '0']),
+        (dict(alpha_pattern={'1': 2}), ['0', '0', '0', '1', '2', '3']),
+    ):
+        model = nn.Sequential(*(nn.Linear(8, 8) for _ in range(4)))
+        adapt(model, 'LORA', **options)
+        assert tried == expected

@@ -12,7 +12,7 @@ from torch import nn
 from torch.utils.checkpoint import checkpoint
 
 from mmflora.adapters import inject, make_lean
-from mmflora.adapters.lean import use_memory_efficient_grn
+from mmflora.adapters.response_norm import use_memory_efficient_grn
 
 FLORA = dict(type='FLoRA', rank=4, kernel_rank=2, scale=0.1)
 
@@ -206,3 +206,30 @@ def test_inference_keeps_nothing_and_computes_the_same(stored, lean, images):
     for scope in (torch.no_grad, torch.inference_mode):
         with scope():
             assert torch.equal(lean(images), expected)
+
+
+class ByKeyword(nn.Module):
+    """Calls its norms and activations by keyword, as some models do."""
+
+    def __init__(self):
+        super().__init__()
+        self.norm = nn.LayerNorm(6)
+        self.other = nn.GroupNorm(2, 6)
+        self.act = nn.GELU()
+        self.first = nn.Linear(6, 6)
+        self.second = nn.Linear(6, 6)
+
+    def forward(self, x):
+        x = self.first(self.norm(input=x))
+        return self.second(self.act(input=self.other(input=x)))
+
+
+def test_norms_called_by_keyword():
+    model = ByKeyword().double()
+    inject(model, FLORA)
+    for parameter in model.parameters():
+        nn.init.normal_(parameter, std=0.3)
+    lean = copy.deepcopy(model)
+    assert make_lean(lean) == 3
+    images = torch.randn(4, 6, dtype=torch.float64)
+    assert_equal(step(lean, images), step(model, images))

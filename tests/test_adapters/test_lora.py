@@ -6,8 +6,11 @@ import math
 import loralib
 import pytest
 import torch
+import torch.nn.functional as F
 from method_cases import adapt
 from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 from mmflora.adapters import DoRA, LoRA, inject
 from mmflora.adapters.functional import channel_norms, low_rank_norms
@@ -74,6 +77,23 @@ def compare(ours, theirs, pairs):
         assert reference.grad.any()
         gradient = reference.grad.view_as(mine.grad)
         torch.testing.assert_close(mine.grad, gradient, **EXACT)
+
+
+def test_spatial_form_of_a_grouped_layer_is_two_convolutions_by_group():
+    geometry = dict(stride=2, padding=1, dilation=(1, 2))
+    layer = nn.Conv2d(6, 8, 3, groups=2, **geometry).double()
+    stock = copy.deepcopy(layer)
+    adapt(layer, dict(type='LoRA', rank=RANK, alpha=ALPHA))
+    nn.init.normal_(layer.adapter.up)
+    inputs = torch.randn(2, 6, 9, 8, dtype=torch.float64)
+    expected = stock(inputs)
+    for group, part in enumerate(inputs.chunk(2, 1)):
+        down = F.conv2d(part, layer.adapter.down, **geometry)
+        up = layer.adapter.up[4 * group : 4 * group + 4, :, None, None]
+        expected[:, 4 * group : 4 * group + 4] += (
+            ALPHA / RANK * F.conv2d(down, up)
+        )
+    torch.testing.assert_close(layer(inputs), expected, **EXACT)
 
 
 def peft_layer(layer, **options):
@@ -170,6 +190,24 @@ def test_pissa_starts_at_the_best_approximation():
     torch.testing.assert_close(rest, expected, **EXACT)
 
 
+def test_lora_xs_is_a_core_between_leading_singular_vectors():
+    layer = nn.Conv2d(5, 30, 2).double()
+    adapter = adapt(layer, dict(type='LoRAXS', rank=4, alpha=6.0)).adapter
+    matrix = layer.weight.detach().flatten(1)
+    values = torch.linalg.svdvals(matrix)[:4]
+    left, right = adapter.left, adapter.right.flatten(1)
+    torch.testing.assert_close(left.T @ left, values.square().diag(), **EXACT)
+    torch.testing.assert_close(
+        right @ right.T, torch.eye(4, dtype=torch.float64), **EXACT
+    )
+    torch.testing.assert_close(matrix @ right.T, left, **EXACT)
+    nn.init.normal_(adapter.core)
+    expected = 1.5 * left @ adapter.core @ right
+    torch.testing.assert_close(
+        adapter.delta_weight().flatten(1), expected, **EXACT
+    )
+
+
 def test_iterated_starts_are_near_the_exact_ones():
     layer = nn.Linear(60, 40).double()
     u, _, vh = torch.linalg.svd(layer.weight.detach(), full_matrices=False)
@@ -196,6 +234,56 @@ def test_norms_by_the_factors_are_those_of_the_sum(kernel):
     torch.testing.assert_close(channel_norms(whole, view), expected, **EXACT)
 
 
+class Largest(TorchDispatchMode):
+    """Notes the size of the largest tensor made, views left out."""
+
+    def __init__(self, *given):
+        super().__init__()
+        self.given = {t.untyped_storage().data_ptr() for t in given}
+        self.size = 0
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        output = function(*args, **(kwargs or {}))
+        for tensor in tree_leaves(output):
+            own = isinstance(tensor, torch.Tensor) and (
+                tensor.untyped_storage().data_ptr() not in self.given
+            )
+            self.size = max(self.size, tensor.numel() if own else 0)
+        return output
+
+
+def test_doras_scale_by_the_factors_makes_nothing_of_the_weights_size():
+    layer = adapt(nn.Linear(96, 64), dict(type='DoRA', rank=2))
+    nn.init.normal_(layer.adapter.up)
+    weight = layer.weight
+    with Largest(weight) as by_factors:
+        scale = layer.adapter.output_scale(weight)
+    with Largest(weight) as by_the_sum:
+        whole = layer.adapter.adapted_weight(weight)
+    assert by_factors.size < weight.numel() // 10
+    assert by_the_sum.size >= weight.numel()
+    update = layer.adapter.delta_weight()
+    torch.testing.assert_close(scale[:, None] * (weight + update), whole)
+
+
+@pytest.mark.parametrize('path', ['folded', 'factored'])
+@pytest.mark.parametrize(
+    'build',
+    [lambda: nn.Linear(6, 8), lambda: nn.Conv2d(6, 8, 3)],
+    ids=['linear', 'conv'],
+)
+def test_dora_takes_the_factors_where_the_layer_does(build, path, monkeypatch):
+    layer = adapt(build(), dict(type='DoRA', rank=2), path=path)
+
+    def refuse(*_):
+        raise AssertionError('the sum was built')
+
+    monkeypatch.setattr(DoRA, 'adapted_weight', refuse)
+    monkeypatch.setattr(DoRA, 'delta_weight', refuse)
+    shape = (3, 6) if layer.weight.dim() == 2 else (2, 6, 5, 5)
+    layer(torch.randn(shape)).sum().backward()
+
+
 def test_a_channel_of_zeros_stays_finite():
     layer = nn.Linear(4, 3)
     nn.init.zeros_(layer.weight)
@@ -215,6 +303,32 @@ def test_dora_by_channel_of_a_transposed_convolution():
         [kernels[i // 4, :, i % 4].norm() for i in range(8)]
     )
     torch.testing.assert_close(layer.adapter.magnitude.data, expected.data)
+
+
+@pytest.mark.parametrize('groups', [1, 2])
+def test_dora_over_loralibs_form_is_its_weight_by_direction(groups):
+    stock = loralib_conv(groups=groups).double()
+    nn.init.normal_(stock.lora_A)
+    nn.init.normal_(stock.lora_B)
+    frozen = stock.conv.weight
+    product = (stock.lora_B @ stock.lora_A).view_as(frozen)
+    whole = frozen + ALPHA / RANK * product
+    direction = whole / whole.flatten(1).norm(dim=1)[:, None, None, None]
+
+    layer = copy.deepcopy(stock.conv)
+    settings = dict(type='DoRA', rank=RANK, alpha=ALPHA, form='loralib')
+    adapter = adapt(layer, settings).adapter
+    assert torch.equal(
+        adapter.magnitude, channel_norms(frozen, adapter.view)
+    )
+    nn.init.normal_(adapter.magnitude)
+    with torch.no_grad():
+        adapter.down.copy_(stock.lora_A)
+        adapter.up.copy_(stock.lora_B)
+    expected = adapter.magnitude[:, None, None, None] * direction
+    torch.testing.assert_close(
+        adapter.adapted_weight(frozen), expected, **EXACT
+    )
 
 
 def test_the_norm_is_a_constant_to_the_gradient():

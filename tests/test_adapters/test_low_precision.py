@@ -132,3 +132,19 @@ def test_first_updates_arrive_where_the_base_is_float32(script, kind):
     for path in PATHS:
         assert errors[path]['slope'] < 0.7
         check_gradients(kind, errors[path])
+
+
+@pytest.mark.parametrize('name', ['linear', 'conv'])
+@pytest.mark.parametrize('path', ['folded', 'factored', 'dense'])
+def test_input_of_another_type_is_refused_as_by_the_stock_layer(name, path):
+    case = CASES[name]
+    layer, inputs = case.stock(torch.bfloat16), case.inputs(torch.float32)
+    with pytest.raises(RuntimeError, match='dtype|type'):
+        layer(inputs)
+    case.adapt(layer, path=path)
+    with pytest.raises(
+        TypeError, match=r'input is torch\.float32, the weight'
+    ):
+        layer(inputs)
+    with torch.autocast('cpu', torch.bfloat16):
+        assert layer(inputs).dtype == torch.bfloat16

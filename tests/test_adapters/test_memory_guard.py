@@ -9,7 +9,7 @@ import timm
 import torch
 
 from mmflora.adapters import inject, make_lean
-from mmflora.adapters.lean import use_memory_efficient_grn
+from mmflora.adapters.response_norm import use_memory_efficient_grn
 from mmflora.memory import count_step
 
 # Bytes over those of the frozen stock model, rounded up in the third digit,

@@ -84,7 +84,14 @@ def write_base(path: Path, seed=0):
 
 
 def runner(
-    work_dir, backbone, *, epochs=2, hook=None, test=False, **kwargs
+    work_dir,
+    backbone,
+    *,
+    epochs=2,
+    hook=None,
+    test=False,
+    kind=Runner,
+    **kwargs,
 ) -> Runner:
     """Build a runner for the toy model."""
     init_default_scope('mmengine')
@@ -133,7 +140,7 @@ def runner(
         )
     runner.count += 1
     options.update(kwargs)
-    return Runner(**options)
+    return kind(**options)
 
 
 runner.count = 0

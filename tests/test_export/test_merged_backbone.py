@@ -3,9 +3,9 @@
 import pytest
 import torch
 from mmengine.registry import MODELS
-from timm.layers.grn import GlobalResponseNorm
+from timm.layers import grn as timm_grn
 
-from mmflora.adapters import lean
+from mmflora.adapters.response_norm import GlobalResponseNorm
 from mmflora.export.merged_backbone import TimmConvNeXt
 from mmflora.models import ConvNeXt
 
@@ -41,8 +41,8 @@ def test_features_are_equal(pair):
         torch.testing.assert_close(found, wanted, rtol=1e-4, atol=1e-5)
     # mmflora's response norm rounds otherwise; all else is the same.
     for module in ours.modules():
-        if type(module) is lean.GlobalResponseNorm:
-            module.__class__ = GlobalResponseNorm
+        if type(module) is GlobalResponseNorm:
+            module.__class__ = timm_grn.GlobalResponseNorm
     for found, wanted in zip(plain(images), ours(images), strict=True):
         assert torch.equal(found, wanted)
         assert wanted.std() > 0

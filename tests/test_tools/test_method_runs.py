@@ -14,8 +14,8 @@ from .test_runs import BY_EPOCH, BY_ITER, EVERY, losses, read_metric
 
 SLOW = pytest.mark.slow
 # Of each kind: an update and one that is none, the base's own parameters, a
-# block's, and one of peft.
-FAST = ('lora-r8', 'dora-r8', 'bitfit', 'houlsby', 'loha-r8')
+# block's, and one of peft, with a hook.
+FAST = ('lora-r8', 'dora-r8', 'bitfit', 'houlsby', 'adalora-r8')
 # A worker takes longer to start than so few pictures to load.
 IN_PROCESS = [
     f'{loader}_dataloader.{option}'
@@ -76,7 +76,18 @@ def check_run(output, work, method, schedule, metric):
     assert bool(own) == (method != 'frozen')
     moved = [key for key in own if not torch.equal(half[key], whole[key])]
     assert bool(moved) == bool(own), 'nothing of the method was trained'
+    if method == 'adalora-r8':
+        check_ranks(whole)
     check_merged(merged, method)
+
+
+def check_ranks(state):
+    """Check that the hook kept the budget of the last of four steps."""
+    values = [state[key] for key in state if '.lora_E.' in key]
+    first, last = sum(map(torch.numel, values)), 8 * len(values)
+    left = sum(int(value.count_nonzero()) for value in values)
+    # AdaLoRA's schedule is cubic (its equation 12).
+    assert left == int((first - last) * (1 - 3 / 4) ** 3 + last) < first
 
 
 def check_merged(text, method):

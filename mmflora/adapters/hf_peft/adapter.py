@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from mmflora.registry import ADAPTERS
 
 from ..base import Adapter
+from ..quantized import dense
 from .catalogue import check_options, make_config
 from .graft import detach, shadow_of, wrap
 from .layers import BridgedLayer, bridged_class
@@ -179,7 +180,7 @@ class HFPEFT(Adapter):
         merged = merged_base(
             self.peft_layer,
             {
-                name: None if value is None else value.detach().to(wide)
+                name: None if value is None else dense(value).detach().to(wide)
                 for name, value in parameters.items()
             },
         )

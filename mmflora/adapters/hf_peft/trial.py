@@ -7,9 +7,10 @@ is adapted, run, randomised, run and merged.
 """
 
 import copy
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -39,18 +40,22 @@ class Verdict:
 
 
 class Trials:
-    """Trials of one method with its settings; equal layers are tried once.
+    """Trials of one method with its settings.
+
+    Equal layers are tried once in a process.
 
     Args:
         peft_type: The method.
         options: Its settings.
     """
 
+    _known: ClassVar[dict[Any, Verdict]] = {}
+
     def __init__(self, peft_type: str, options: Mapping[str, Any]) -> None:
         self.peft_type = peft_type
         self.options = options
         self._by_name = any(options.get(name) for name in _BY_NAME)
-        self._known: dict[Any, Verdict] = {}
+        self._method: Any = (peft_type.upper(), _as_text(options))
 
     def verdict(self, name: str, layer: nn.Module) -> Verdict:
         """Return whether a layer can be adapted, and merged.
@@ -60,6 +65,7 @@ class Trials:
             layer: The layer, which stays as it is.
         """
         kind = (
+            self._method,
             name if self._by_name else '',
             type(layer),
             layer.extra_repr(),
@@ -99,7 +105,8 @@ class Trials:
         for key, parameter in base.named_parameters():
             if not torch.equal(parameter, before[key]):
                 return Verdict(
-                    'with these options it rewrites the frozen weight'
+                    'with these options it rewrites the frozen weight, which '
+                    "mmflora's own PiSSA and OLoRA leave as it is"
                 )
         follows = _differ(wrapped, other)
         return replace(_compare(wrapped, base, name), follows=follows)
@@ -109,6 +116,14 @@ class Trials:
         config = make_config(self.peft_type, self.options, [name])
         torch.manual_seed(0)
         return wrap(config, {name: shadow_of(base)})[name]
+
+
+def _as_text(options: Mapping[str, Any]) -> Any:
+    """Return settings as text, or what equals nothing else."""
+    try:
+        return json.dumps(dict(options), sort_keys=True)
+    except TypeError:  # objects, of which no text tells all
+        return object()
 
 
 def _differ(one: Any, other: Any) -> bool:

@@ -1,0 +1,8 @@
+# BitFit: the biases of the backbone train, in float32 whatever the type of the
+# base. The blocks' linear layers have some (but for qkv), and the patch
+# embedding.
+method = dict(
+    type='mmflora.PEFTInternViT',
+    adapter=dict(type='BitFit'),
+    targets='.*',
+)

@@ -1,0 +1,5 @@
+# LoRA of the linear layers of all blocks, as FLoRA has it.
+method = dict(
+    type='mmflora.PEFTInternViT',
+    adapter=dict(type='LoRA', rank=8, alpha=16),
+)

@@ -1,0 +1,9 @@
+_base_ = [
+    '../_base_/models/upernet_internvit-6b-448px.py',
+    '../_base_/datasets/ade20k_504x504.py',
+    '../_base_/schedules/adamw_80k.py',
+    '../_base_/methods/internvit/dora-r16.py',
+    '../_base_/default_runtime_mmseg.py',
+]
+
+model = dict(backbone=_base_.method)

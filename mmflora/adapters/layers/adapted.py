@@ -1,0 +1,129 @@
+"""What all adapted layers share."""
+
+from typing import ClassVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ..base import Adapter, LowRank
+from ..cost import choose_path
+
+
+class AdaptedLayer(nn.Module):
+    """What all adapted layers share.
+
+    Attributes:
+        weight: The frozen weight W, under its old name.
+        bias: The frozen bias or ``None``, under its old name.
+        adapter: The update of the weight.
+        stock_class: The class that the layer had before.
+        adapter_enabled: Whether the update counts; the frozen layer computes
+            if not.
+        weight_name: The name of the weight that is adapted.
+        bias_name: The name of the bias that goes with it.
+        channel_dim: The dimension of the output's channels, from the end.
+    """
+
+    weight: Tensor
+    bias: Tensor | None
+    adapter: Adapter
+    stock_class: type[nn.Module]
+    adapter_enabled: bool = True
+    weight_name: ClassVar[str] = 'weight'
+    bias_name: ClassVar[str] = 'bias'
+    channel_dim: int = -1
+
+    def base_weight(self) -> nn.Parameter:
+        """Return the frozen weight W."""
+        weight = self._parameters[self.weight_name]
+        if weight is None:
+            raise AttributeError(f'{self.weight_name} is None')
+        return weight
+
+    def base_bias(self) -> nn.Parameter | None:
+        """Return the frozen bias, ``None`` where there is none."""
+        return self._parameters.get(self.bias_name)
+
+    def delta_weight(self) -> Tensor:
+        """Return the adapted weight less W, in the shape of the weight."""
+        if self.adapter.additive:
+            return self.adapter.delta_weight()
+        weight = self.base_weight()
+        wide = weight.to(torch.promote_types(weight.dtype, torch.float32))
+        return self.adapter.adapted_weight(wide) - wide
+
+    def adapted_weight(self) -> Tensor:
+        """Return W + ΔW, or W where the adapter is disabled."""
+        if not self.adapter_enabled:
+            return self.base_weight()
+        return self.adapter.adapted_weight(self.base_weight())
+
+    def adapted_bias(self) -> Tensor | None:
+        """Return the adapted bias, the frozen one if it is disabled."""
+        bias = self.base_bias()
+        return (
+            self.adapter.adapted_bias(bias) if self.adapter_enabled else (bias)
+        )
+
+
+class OperatorLayer(AdaptedLayer):
+    """An adapted layer that applies one operator with one weight."""
+
+    def compute(
+        self, inputs: Tensor, weight: Tensor, bias: Tensor | None
+    ) -> Tensor:
+        """Apply the layer's operator with the given weight and bias."""
+        raise NotImplementedError
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Compute the layer with W + ΔW.
+
+        With dropout in training, the update sees another input than the
+        frozen weight does, which costs a second pass through the operator.
+        """
+        if not self.adapter_enabled:
+            return self.compute(input, self.weight, self.bias)
+        if self.training and self.adapter.dropout > 0:
+            dropped = F.dropout(input, self.adapter.dropout)
+            delta = self.delta_weight().to(self.weight.dtype)
+            frozen = self.compute(input, self.weight, self.adapted_bias())
+            return frozen + self.compute(dropped, delta, None)
+        output = self.adapter.forward_layer(self, input)
+        return self.compute_adapted(input) if output is None else output
+
+    def compute_adapted(self, inputs: Tensor) -> Tensor:
+        """Apply the operator with W + ΔW, without dropout."""
+        return self.compute(inputs, self.adapted_weight(), self.adapted_bias())
+
+    def chosen_path(self, positions: int, update: LowRank) -> str:
+        """Return the path that the adapter asks for, or the cheapest."""
+        if self.adapter.path != 'auto':
+            return self.adapter.path
+        rank = len(update.right)
+        rows = len(self.weight)
+        columns = self.weight.numel() // max(1, rows)
+        return choose_path(positions, rows, columns, rank)
+
+
+def scale_output(
+    output: Tensor, scale: Tensor | None, bias: Tensor | None, dim: int
+) -> Tensor:
+    """Scale a layer's output channels and add its bias.
+
+    The scale is not rounded to the output's type, in which small changes of
+    it would be lost.
+
+    Args:
+        output: The output without bias; with it where nothing is scaled.
+        scale: Shape ``(out,)`` or ``None``.
+        bias: Shape ``(out,)`` or ``None``.
+        dim: The dimension of the channels, from the end.
+    """
+    if scale is None:
+        return output
+    shape = (-1,) + (1,) * (-1 - dim)
+    scaled = output * scale.view(shape)
+    if bias is not None:
+        scaled = scaled + bias.view(shape)
+    return scaled.to(output.dtype)

@@ -1,0 +1,17 @@
+"""Frozen weights in 8 or 4 bits, over which adapters train."""
+
+from .digest import tensor_digest
+from .kernels import MissingBitsAndBytes, load_kernels
+from .options import Quantization, Scheme
+from .weight import QuantizedWeight, dense, stored_tensors
+
+__all__ = [
+    'MissingBitsAndBytes',
+    'Quantization',
+    'QuantizedWeight',
+    'Scheme',
+    'dense',
+    'load_kernels',
+    'stored_tensors',
+    'tensor_digest',
+]

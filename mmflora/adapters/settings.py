@@ -1,0 +1,177 @@
+"""Checks of a method's settings; every error names what is allowed."""
+
+import difflib
+import inspect
+import math
+from collections.abc import Mapping
+from numbers import Real
+from typing import Any
+
+from mmflora.registry import ADAPTERS
+
+
+def check_type(adapter: Any) -> None:
+    """Check that a configuration names a registered method.
+
+    Args:
+        adapter: What stands as ``adapter`` in a configuration.
+
+    Raises:
+        TypeError: If it is no dict with a type.
+        ValueError: If there is no such method; the nearest is named.
+    """
+    if not isinstance(adapter, Mapping) or 'type' not in adapter:
+        raise TypeError(
+            "`adapter` is a dict with a type, such as dict(type='FLoRA', "
+            f'rank=16), got {adapter!r}.'
+        )
+    kind = adapter['type']
+    if not isinstance(kind, str) or ADAPTERS.get(kind) is not None:
+        return
+    known = {name.lower(): name for name in sorted(ADAPTERS.module_dict)}
+    near = difflib.get_close_matches(kind.lower(), known, n=1)
+    hint = f' Did you mean {known[near[0]]!r}?' if near else ''
+    if kind.lower() not in known and _is_pefts(kind):
+        hint = (
+            ' It is a method of huggingface/peft: '
+            f"dict(type='HFPEFT', peft_type='{kind.upper()}')."
+        )
+    raise ValueError(
+        f"Unknown adapter type '{kind}'.{hint} Registered adapters: "
+        f'{", ".join(known.values())}.'
+    )
+
+
+def _is_pefts(kind: str) -> bool:
+    """Say whether huggingface/peft, where it is there, has such a method."""
+    # Here, as the bridge is an adapter itself, and peft takes long to import.
+    from .hf_peft.catalogue import supported_types
+
+    try:
+        return kind.upper() in supported_types()
+    except ImportError:
+        return False
+
+
+def check_settings(method: type, given: Mapping[str, Any]) -> None:
+    """Check that a method has the settings that are given.
+
+    They are the arguments of its constructor, but for the first, which is the
+    weight or block, and for those that ``from_layer`` names: these the method
+    reads from the layer itself.
+
+    Args:
+        method: The class of the method.
+        given: The settings by name.
+
+    Raises:
+        TypeError: If it has no such setting; the nearest is named.
+    """
+    _, *arguments = inspect.signature(method).parameters.values()
+    if any(item.kind is item.VAR_KEYWORD for item in arguments):
+        return  # whatever the class makes of it
+    own = [item.name for item in arguments]
+    read = getattr(method, 'from_layer', ())
+    known = [name for name in own if name not in read]
+    for name, value in given.items():
+        if name not in known:
+            near = difflib.get_close_matches(name, known, n=1)
+            hint = f' Did you mean {near[0]!r}?' if near else ''
+            raise TypeError(
+                f'{method.__name__} has no setting {name!r}, got '
+                f'{name}={value!r}.{hint} Its settings are '
+                f'{", ".join(known) or "none"}.'
+            )
+
+
+def check_count(method: str, name: str, value: Any) -> int:
+    """Return a rank or width.
+
+    Raises:
+        ValueError: If it is no integer of at least 1.
+    """
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        raise ValueError(
+            f'{method}: `{name}` is an integer of at least 1, got '
+            f'{name}={value!r}.'
+        )
+    return value
+
+
+def check_factor(method: str, name: str, value: Any) -> float:
+    """Return a factor on an update.
+
+    Raises:
+        TypeError: If it is no number.
+        ValueError: If it is zero or not finite.
+    """
+    if isinstance(value, bool) or not isinstance(value, Real):
+        raise TypeError(
+            f'{method}: `{name}` is a number, such as 4.0, got '
+            f'{name}={value!r}.'
+        )
+    if not math.isfinite(value) or value == 0:
+        raise ValueError(
+            f'{method}: {name} must be finite and not zero, else nothing is '
+            f'learnt; got {name}={value!r}.'
+        )
+    return float(value)
+
+
+def check_flag(method: str, name: str, value: Any) -> bool:
+    """Return a setting that is on or off.
+
+    Raises:
+        TypeError: If it is neither ``True`` nor ``False``.
+    """
+    if not isinstance(value, bool):
+        raise TypeError(
+            f'{method}: `{name}` is True or False, got {name}={value!r}.'
+        )
+    return value
+
+
+def check_choice(
+    method: str, name: str, value: Any, allowed: tuple[str, ...]
+) -> str:
+    """Return one of several words.
+
+    Raises:
+        ValueError: If it is none of them.
+    """
+    if not isinstance(value, str) or value not in allowed:
+        raise ValueError(
+            f'{method}: `{name}` is one of {", ".join(allowed)}, got '
+            f'{name}={value!r}.'
+        )
+    return value
+
+
+def check_probability(method: str, name: str, value: Any) -> float:
+    """Return a probability with which something is dropped.
+
+    Raises:
+        ValueError: If it is no number in [0, 1).
+    """
+    number = isinstance(value, Real) and not isinstance(value, bool)
+    if not number or not 0.0 <= float(value) < 1.0:
+        raise ValueError(
+            f'{method}: {name} is a probability in [0, 1), got '
+            f'{name}={value!r}.'
+        )
+    return float(value)
+
+
+def check_iterations(method: str, value: Any) -> int | None:
+    """Return how often an iteration runs, ``None`` for none of it.
+
+    Raises:
+        ValueError: If it is neither ``None`` nor an integer from 0 on.
+    """
+    whole = isinstance(value, int) and not isinstance(value, bool)
+    if value is not None and not (whole and value >= 0):
+        raise ValueError(
+            f'{method}: `iterations` is an integer of at least 0, or None for '
+            f'the exact decomposition, got iterations={value!r}.'
+        )
+    return value

@@ -1,0 +1,63 @@
+"""What a checkpoint of adapters says of the method that trained them."""
+
+import dataclasses
+import hashlib
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from torch import nn
+
+from mmflora.adapters import adapted_modules, tuned_parameters
+from mmflora.adapters.inject import Targets
+from mmflora.adapters.quantized import Quantization
+
+
+def describe_method(
+    backbone: nn.Module,
+    adapter: Mapping[str, Any] | None,
+    targets: Targets,
+    exclude: str | Iterable[str],
+    quantization: Quantization | None,
+) -> dict[str, Any]:
+    """Describe for the record how a base is adapted, in plain types.
+
+    Args:
+        backbone: The backbone, adapted.
+        adapter: The method's configuration.
+        targets: Which layers it was to adapt.
+        exclude: Which it was to leave alone.
+        quantization: How the base is kept in few bits, if it is.
+    """
+    options = dict(
+        adapter=adapter,
+        targets=targets,
+        exclude=exclude,
+        signature=_signature(backbone),
+    )
+    if quantization is not None:
+        options['quantize'] = dataclasses.asdict(quantization)
+    described = _plain(options)
+    assert isinstance(described, dict)
+    return described
+
+
+def _signature(backbone: nn.Module) -> str:
+    """Condense what the adapters' parameters mean, however it was spelt."""
+    lines = [
+        f'{name}: {layer.adapter.signature()}'
+        for name, layer in adapted_modules(backbone).items()
+    ]
+    lines += [
+        f'{name}: {tuning.signature()}'
+        for name, tuning in tuned_parameters(backbone).items()
+    ]
+    return hashlib.sha256('\n'.join(lines).encode()).hexdigest()[:16]
+
+
+def _plain(value: Any) -> Any:
+    """Turn configuration objects into plain dicts and lists."""
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple, set)):
+        return [_plain(item) for item in value]
+    return value

@@ -1,0 +1,99 @@
+"""What a method is not told, and how it says so."""
+
+import re
+import sys
+
+import pytest
+from torch import nn
+
+from mmflora.adapters import adapted_modules, inject
+
+NOT_FINITE = float('inf')
+# Kind of method, setting, kind of error, what its text names.
+BAD = [
+    ('FLoRA', dict(scale='4'), TypeError, "scale='4'"),
+    ('FLoRA', dict(scale=NOT_FINITE), ValueError, 'scale=inf'),
+    ('FLoRA', dict(kernel_rank=0), ValueError, 'kernel_rank=0'),
+    ('FLoRA', dict(kernelrank=2), TypeError, "Did you mean 'kernel_rank'?"),
+    ('LoRA', dict(rank=[8]), ValueError, 'rank=[8]'),
+    ('LoRA', dict(rnk=8), TypeError, "no setting 'rnk', got rnk=8"),
+    ('LoRA', dict(rnk=8), TypeError, "Did you mean 'rank'?"),
+    ('LoRA', dict(rnk=8), TypeError, 'settings are rank, alpha, form, rslora'),
+    ('LoRA', dict(groups=2), TypeError, "no setting 'groups'"),
+    ('LoRA', dict(alpha='16'), TypeError, "alpha='16'"),
+    ('LoRA', dict(alpha=True), TypeError, 'alpha=True'),
+    ('LoRA', dict(form=None), ValueError, 'one of spatial, loralib'),
+    ('LoRA', dict(rslora='no'), TypeError, "True or False, got rslora='no'"),
+    ('LoRA', dict(dropout='0.1'), ValueError, "dropout='0.1'"),
+    ('LoRA', dict(dropout=-0.1), ValueError, 'dropout=-0.1'),
+    ('LoRA', dict(path=None), ValueError, 'auto, folded, factored, dense'),
+    ('DoRA', dict(transposed=2), TypeError, "no setting 'transposed'"),
+    ('PiSSA', dict(rank='x'), ValueError, "rank='x'"),
+    ('PiSSA', dict(iterations=1.5), ValueError, 'iterations=1.5'),
+    ('PiSSA', dict(form='spatial'), TypeError, "no setting 'form'"),
+    ('OLoRA', dict(iterations=4), TypeError, "no setting 'iterations'"),
+    ('LoRAXS', dict(iterations=-1), ValueError, 'iterations=-1'),
+    ('LoRAXS', dict(alpha=NOT_FINITE), ValueError, 'alpha=inf'),
+    ('SSF', dict(shift='yes'), TypeError, "True or False, got shift='yes'"),
+    ('SSF', dict(rank=4), TypeError, 'Its settings are shift.'),
+    ('Houlsby', dict(scale=0), ValueError, 'scale=0'),
+    ('Houlsby', dict(rank=4), TypeError, 'settings are width, activation'),
+    ('Pfeiffer', dict(scale='big'), TypeError, "scale='big'"),
+    ('AdaptFormer', dict(width=None), ValueError, 'width=None'),
+]
+
+
+def net():
+    return nn.ModuleDict(dict(mlp=nn.Linear(4, 4)))
+
+
+@pytest.mark.parametrize(
+    ('kind', 'options', 'error', 'part'),
+    BAD,
+    ids=[f'{kind}: {options}, {part}' for kind, options, _, part in BAD],
+)
+def test_error_names_the_layer_the_value_and_the_remedy(
+    kind, options, error, part
+):
+    model = net()
+    with pytest.raises(error, match=re.escape(part)) as caught:
+        inject(model, dict(type=kind) | options)
+    message = str(caught.value)
+    assert message.startswith("Layer 'mlp' (Linear, weight (4, 4)): ")
+    assert kind in message
+    assert not adapted_modules(model)
+    assert all(p.requires_grad for p in model.parameters())
+
+
+@pytest.mark.parametrize(
+    ('places', 'error', 'part'),
+    [('(mlp', ValueError, 'no regular expression'), (3, TypeError, 'got 3')],
+)
+def test_places_that_are_no_pattern(places, error, part):
+    with pytest.raises(error, match=part) as caught:
+        inject(net(), dict(type='Houlsby', places=places))
+    assert '`places`' in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ('kind', 'part'),
+    [
+        ('Flora', "Did you mean 'FLoRA'?"),
+        ('pissa', "Did you mean 'PiSSA'?"),
+        ('Nothing', 'Registered adapters: AdaptFormer, BitFit, DoRA'),
+    ],
+)
+def test_unknown_method_names_the_nearest(kind, part):
+    with pytest.raises(ValueError, match=re.escape(part)) as caught:
+        inject(net(), dict(type=kind))
+    assert f"'{kind}'" in str(caught.value)
+
+
+def test_a_method_of_peft_is_named_as_such(monkeypatch):
+    pytest.importorskip('peft')
+    with pytest.raises(ValueError, match="'HFPEFT', peft_type='LOHA'") as one:
+        inject(net(), dict(type='LoHa'))
+    assert 'Did you mean' not in str(one.value)
+    monkeypatch.setitem(sys.modules, 'peft', None)
+    with pytest.raises(ValueError, match="Unknown adapter type 'LoHa'"):
+        inject(net(), dict(type='LoHa'))

@@ -1,0 +1,56 @@
+from pathlib import Path
+
+from mmengine.config import Config
+
+from mmflora.launch import register_toolkit
+from mmflora.memory_estimate import AS_IT_IS, options
+
+CONFIGS = Path(__file__).parents[2] / 'configs'
+
+
+def offered(name, **changes):
+    """Return the names of a config's options, and the options."""
+    cfg = Config.fromfile(str(CONFIGS / name))
+    cfg.merge_from_dict(changes)
+    register_toolkit(cfg)
+    found = options(cfg)
+    assert found[0] is AS_IT_IS
+    return cfg, {option.name: option for option in found}
+
+
+def test_of_a_convnext():
+    _, names = offered(
+        'flora/upernet_convnextv2-l_flora-r16_ade20k-512x512.py'
+    )
+    assert {'lean=True', 'with_cp=True'} <= set(names)
+    # It is on, and there is no such kind of recomputation.
+    assert not {'autocast=bfloat16', 'with_cp=mlp'} & set(names)
+
+
+def test_of_an_internvit():
+    cfg, names = offered(
+        'flora/upernet_internvit-6b_flora-r16_ade20k-504x504.py'
+    )
+    assert {
+        *('lean=True', 'with_cp=False', 'with_cp=mlp'),
+        'lean=True with_cp=False',
+    } <= set(names)
+    changed = names['lean=True with_cp=False'].apply(cfg)
+    assert changed.model.backbone.lean is True
+    assert changed.model.backbone.with_cp is False
+    assert cfg.model.backbone.with_cp is True
+
+
+def test_where_nothing_is_adapted_lean_is_nothing():
+    _, names = offered('frozen/upernet_convnextv2-l_frozen_ade20k-512x512.py')
+    assert 'lean=True' not in names
+    assert 'with_cp=True' in names
+
+
+def test_what_is_on_is_not_offered():
+    _, names = offered(
+        'flora/upernet_convnextv2-l_flora-r16_ade20k-512x512.py',
+        **{'model.backbone.lean': True, 'model.backbone.autocast': None},
+    )
+    assert 'lean=True' not in names
+    assert 'autocast=bfloat16' in names

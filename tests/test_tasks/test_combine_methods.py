@@ -1,0 +1,179 @@
+"""Weighted sums of other methods than FLoRA, and what has none."""
+
+import copy
+
+import pytest
+import torch
+
+from mmflora.adapter_files import apply_adapter, read_adapter, write_adapter
+from mmflora.adapter_files.checkpoint import from_state
+from mmflora.adapters import adapted_layers
+from mmflora.checkpoint import adapter_state_dict
+from mmflora.checkpoint.base_record import base_records
+from mmflora.tasks import combine_adapters
+
+LORA = dict(type='LoRA', rank=3, alpha=6)
+METHODS = {
+    'lora': (LORA, dict(LORA, rank=2)),
+    # Ranks beyond the depthwise kernels' and the stem's size.
+    'lora clipped': (dict(LORA, rank=20), dict(LORA, rank=30)),
+    'lora rslora': (dict(LORA, rslora=True), dict(LORA, alpha=1)),
+    'loralib': (dict(LORA, form='loralib'),) * 2,
+    'pissa': (dict(type='PiSSA', rank=3), dict(type='PiSSA', rank=2)),
+    'olora': (dict(type='OLoRA', rank=3, alpha=2),) * 2,
+    'lora-xs': (dict(type='LoRAXS', rank=4),) * 2,
+    'ssf': (dict(type='SSF'),) * 2,
+    'peft lora': (
+        dict(type='HFPEFT', peft_type='LORA', r=3, lora_alpha=6),
+        dict(type='HFPEFT', peft_type='LORA', r=2, use_rslora=True),
+    ),
+}
+MLP = r'stages\.\d\.blocks\.\d\.mlp\.fc\d'
+MIXED = {MLP: {}, r'stem\.0': dict(type='Full')}
+
+
+def adapter_of(model):
+    """Return a model's adapter with all that a checkpoint's meta says."""
+    backbones = {
+        name: dict(tuned=list(record.tuned_keys))
+        for name, (_, record) in base_records(model).items()
+    }
+    with adapter_state_dict():
+        state = model.state_dict()
+    return from_state(state, dict(mmflora=dict(backbones=backbones)), {})
+
+
+@torch.no_grad()
+def changes(model, before=None):
+    """Return all that is added to the base's weights and biases."""
+    found = {}
+    for name, layer in adapted_layers(model).items():
+        found[name] = layer.delta_weight().double()
+        bias = layer.base_bias()
+        if bias is not None:
+            found[f'{name}.bias'] = layer.adapter.adapted_bias(bias) - bias
+    return found
+
+
+def randomised(build, seed, adapter, **options):
+    """Build a model whose adapters have any values, the frozen ones kept."""
+    model = build(seed, adapter=adapter, **options)
+    with torch.no_grad():
+        for layer in adapted_layers(model).values():
+            if adapter['type'] == 'SSF':
+                layer.adapter.scale.add_(1)
+    return model
+
+
+@pytest.mark.parametrize('pair', METHODS.values(), ids=METHODS)
+@pytest.mark.parametrize('weights', [(0.5, 0.5), (1.5, -0.25)])
+def test_sum_of_updates(toy, tmp_path, pair, weights):
+    peft = pair[0]['type'] == 'HFPEFT'
+    options = dict(targets=MLP) if peft else {}
+    models = [
+        randomised(toy, seed, adapter, **options)
+        for seed, adapter in enumerate(pair)
+    ]
+    combined = combine_adapters([adapter_of(m) for m in models], weights)
+    settings = combined.backbone()['method']['adapter']
+    read = read_adapter(write_adapter(combined, tmp_path / 'sum'))
+    model = apply_adapter(toy(9, adapter=settings, **options), read)
+    parts = [changes(part) for part in models]
+    total = changes(model)
+    assert len(total) > 8
+    for name, delta in total.items():
+        expected = sum(
+            weight * part[name]
+            for weight, part in zip(weights, parts, strict=True)
+        )
+        assert expected.abs().max() > 1e-3, name
+        torch.testing.assert_close(
+            delta.double(), expected.double(), rtol=1e-4, atol=1e-4, msg=name
+        )
+
+
+@pytest.mark.parametrize('method', ['BitFit', 'NormTuning', 'Full'])
+def test_mean_of_tuned_parameters(toy, method):
+    models = [toy(seed, adapter=dict(type=method)) for seed in (1, 2)]
+    adapters = [adapter_of(model) for model in models]
+    combined = combine_adapters(adapters, (0.25, 0.75))
+    model = apply_adapter(toy(9, adapter=dict(type=method)), combined)
+    ((_, record),) = base_records(model).values()
+    assert record.tuned_keys
+    for key in record.tuned_keys:
+        one, two, mean = (
+            m.backbone.get_parameter(key) for m in (*models, model)
+        )
+        torch.testing.assert_close(mean, 0.25 * one + 0.75 * two)
+    assert torch.equal(model.head.weight, models[0].head.weight)
+    with pytest.raises(ValueError, match='Give weights whose sum is 1'):
+        combine_adapters(adapters, (1.0, 1.0))
+
+
+def test_mixed_methods(toy):
+    """The order of overlapping patterns survives the file."""
+    targets = {r'stem\..*': dict(type='Full'), r's.*\.0': {}}
+    models = [toy(s, adapter=LORA, targets=targets) for s in (1, 2)]
+    combined = combine_adapters([adapter_of(m) for m in models], (0.5, 0.5))
+    method = combined.backbone()['method']
+    assert method['targets'] == {
+        r'stem\..*': dict(type='Full'),
+        r's.*\.0': dict(rank=6),
+    }
+    model = toy(9, adapter=method['adapter'], targets=method['targets'])
+    apply_adapter(model, combined)
+    parts = [changes(part) for part in models]
+    for name, delta in changes(model).items():
+        expected = 0.5 * (parts[0][name] + parts[1][name])
+        torch.testing.assert_close(delta, expected, rtol=1e-4, atol=1e-4)
+    stem = [m.backbone.stem[0].weight for m in (*models, model)]
+    torch.testing.assert_close(stem[2], 0.5 * (stem[0] + stem[1]))
+
+
+@pytest.mark.parametrize(
+    ('adapter', 'options', 'message'),
+    [
+        (dict(type='DoRA', rank=2), {}, 'DoRA, of which a weighted sum'),
+        (
+            dict(type='HFPEFT', peft_type='LOHA', r=2),
+            dict(targets=MLP),
+            'HFPEFT LOHA, of which',
+        ),
+        (
+            dict(type='HFPEFT', peft_type='LORA', r=2, use_dora=True),
+            dict(targets=MLP),
+            'use_dora divides by norms',
+        ),
+        (
+            dict(type='Houlsby', width=2),
+            dict(targets=r'stages\.\d\.blocks\.\d'),
+            'Houlsby, of which',
+        ),
+    ],
+    ids=['dora', 'loha', 'peft dora', 'houlsby'],
+)
+def test_methods_without_sums(toy, adapter, options, message):
+    one = adapter_of(toy(1, adapter=adapter, **options))
+    with pytest.raises(ValueError, match=message):
+        combine_adapters([one, one], (0.5, 0.5))
+
+
+def test_different_methods_and_forms_have_no_sum(toy):
+    lora = adapter_of(toy(1, adapter=LORA))
+    other = adapter_of(toy(2, adapter=dict(type='FLoRA', rank=3)))
+    with pytest.raises(ValueError, match="methods .*'FLoRA', 'LoRA'"):
+        combine_adapters([lora, other], (0.5, 0.5))
+    loralib = adapter_of(toy(2, adapter=dict(LORA, form='loralib')))
+    with pytest.raises(ValueError, match="forms .*'loralib', 'spatial'"):
+        combine_adapters([lora, loralib], (0.5, 0.5))
+    xs = [
+        adapter_of(toy(s, adapter=dict(type='LoRAXS', rank=r)))
+        for s, r in ((1, 2), (2, 3))
+    ]
+    with pytest.raises(ValueError, match=r'ranks \[2, 3\]'):
+        combine_adapters(xs, (0.5, 0.5))
+    turned = copy.deepcopy(xs[0])
+    key = next(k for k in turned.tensors if k.endswith('adapter.left'))
+    turned.tensors[key] = -turned.tensors[key]
+    with pytest.raises(ValueError, match='different singular vectors'):
+        combine_adapters([xs[0], turned], (0.5, 0.5))

@@ -1,0 +1,89 @@
+"""Checkpoints of strangers at the tools' door."""
+
+import os
+
+import pytest
+import torch
+
+from mmflora.checkpoint import trusted_checkpoints
+
+from .conftest import CONFIGS
+
+UPERNET = CONFIGS / 'flora/upernet_convnextv2-atto_flora-r16_shapes-128x128.py'
+BASE = 'work_dirs/shapes_base/base.pth'
+
+
+class Evil:
+    def __init__(self, marker):
+        self.marker = str(marker)
+
+    def __reduce__(self):
+        return os.mkdir, (self.marker,)
+
+
+@pytest.fixture
+def evil(workspace, tmp_path, monkeypatch):
+    monkeypatch.chdir(workspace.folder)
+    monkeypatch.setenv('LOCAL_RANK', '0')
+    path = tmp_path / 'evil.pth'
+    state = {'a': torch.ones(1)}
+    torch.save(dict(meta=Evil(tmp_path / 'ran'), state_dict=state), path)
+    yield path
+    assert not (tmp_path / 'ran').exists()
+
+
+def test_a_test_is_refused_before_anything_is_built(test_tool, evil):
+    args = test_tool.parse_args([str(UPERNET), str(evil)])
+    assert not args.trust_checkpoints
+    with pytest.raises(ValueError, match='could run code .*mkdir'):
+        test_tool.prepare(args)
+    with pytest.raises(SystemExit, match='error: checkpoint: .*refused'):
+        test_tool.run(args)
+
+
+@pytest.mark.parametrize(
+    'options',
+    [
+        ('--resume', '{}'),
+        ('--cfg-options', 'load_from={}'),
+        ('--cfg-options', 'model.backbone.init_cfg.checkpoint={}'),
+    ],
+    ids=['resume', 'load_from', 'base'],
+)
+def test_so_is_a_training(train_tool, evil, options):
+    words = [str(UPERNET), *(word.format(evil) for word in options)]
+    with pytest.raises(ValueError, match='could run code'):
+        train_tool.prepare(train_tool.parse_args(words))
+
+
+def test_who_trusts_says_so(test_tool, workspace, tmp_path, monkeypatch):
+    monkeypatch.chdir(workspace.folder)
+    monkeypatch.setenv('LOCAL_RANK', '0')
+    path, marker = tmp_path / 'trusted.pth', tmp_path / 'ran'
+    torch.save(dict(meta=Evil(marker), state_dict={}), path)
+    words = [str(UPERNET), str(path), '--trust-checkpoints']
+    args = test_tool.parse_args(words)
+    with trusted_checkpoints(args.trust_checkpoints):
+        assert test_tool.prepare(args).load_from == str(path)
+    assert marker.exists()
+
+
+def test_an_adapter_is_tested_but_not_resumed(
+    test_tool, train_tool, workspace, tmp_path, monkeypatch
+):
+    from mmflora.adapter_files import write_adapter
+    from mmflora.adapter_files.checkpoint import from_state
+    from mmflora.checkpoint.base_record import BaseRecord
+
+    monkeypatch.chdir(workspace.folder)
+    monkeypatch.setenv('LOCAL_RANK', '0')
+    record = BaseRecord((), (), dict(adapter=None, targets='.*', exclude=()))
+    state = {'backbone.base_record.info': record.info, 'a': torch.ones(1)}
+    adapter = from_state(state, {}, {})
+    for name in ('adapter', 'adapter.safetensors'):
+        path = write_adapter(adapter, tmp_path / name)
+        args = test_tool.parse_args([str(UPERNET), str(path)])
+        assert test_tool.prepare(args).load_from == str(path)
+        words = [str(UPERNET), '--resume', str(path)]
+        with pytest.raises(ValueError, match='neither optimizer nor schedule'):
+            train_tool.prepare(train_tool.parse_args(words))

@@ -1,0 +1,252 @@
+"""Train every method on the small Mask R-CNN, and say what came of it.
+
+    python tools/method_runs.py             # train, print a table
+    python tools/method_runs.py --write     # and write docs/method_runs.md
+
+It draws the generated data, trains a base on the source domain, and then one
+config after the other on the target domain. Everything goes to one folder; a
+run that was finished there is not repeated.
+"""
+
+import argparse
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+# A clone works without being installed; what is installed comes first.
+sys.path.append(str(ROOT))
+
+CONFIGS = ROOT / 'configs'
+PAGE = ROOT / 'docs' / 'method_runs.md'
+SOURCE = 'full/mask-rcnn_convnextv2-atto_full_shapes-source.py'
+BASE = 'work_dirs/shapes_base/base.pth'
+PICTURES = dict(num_train=320, num_val=80)
+BATCH = 8
+# So many iterations are averaged at the beginning and at the end.
+AVERAGED = 5
+HEAD = """\
+# Every method on the small Mask R-CNN
+
+Written by
+
+```bash
+python tools/method_runs.py --write
+```
+
+which trains the small Mask R-CNN with each method on the generated target
+domain: {iterations} iterations of {batch} pictures of 128×128, over the same
+base, with the same seed and schedule. That the losses fall shows that every
+method trains in the same harness; so few iterations say nothing of which
+method is the better one.
+
+*trained* counts the method's parameters in the backbone; neck, heads and the
+norms of the outputs train in every row. *first* and *last* are the mean losses
+of the first and the last {averaged} iterations, *s / iteration* is the median.
+Measured on {device}.
+"""
+
+
+def parse_args(argv=None):
+    """Read the command line."""
+    parser = argparse.ArgumentParser(description=__doc__.split('\n')[0])
+    parser.add_argument(
+        'methods',
+        nargs='*',
+        metavar='METHOD',
+        help='such as lora-r8; by default all',
+    )
+    parser.add_argument(
+        '--out',
+        type=Path,
+        default=Path('work_dirs/method_runs'),
+        help='folder of data, base and runs',
+    )
+    parser.add_argument(
+        '--epochs', type=int, default=1, help='of each method, at least 1'
+    )
+    parser.add_argument('--write', action='store_true', help=f'write {PAGE}')
+    return parser.parse_args(argv)
+
+
+def small_configs():
+    """Map each method to its config of the small Mask R-CNN."""
+    found = CONFIGS.glob('*/mask-rcnn_convnextv2-atto_*_shapes.py')
+    named = {path.stem.split('_')[2]: path for path in found}
+    return dict(sorted(named.items()))
+
+
+def choose(args):
+    """Return the configs that the command line asks for, by method.
+
+    Raises:
+        ValueError: If a method is unknown, or the page would lack some.
+    """
+    configs = small_configs()
+    unknown = sorted(set(args.methods) - configs.keys())
+    if unknown:
+        raise ValueError(
+            f'METHOD: there is no small Mask R-CNN with '
+            f'{", ".join(unknown)}. There is one with {", ".join(configs)}.'
+        )
+    if args.epochs < 1:
+        raise ValueError(f'--epochs: at least 1, got {args.epochs}.')
+    if args.methods and args.write:
+        raise ValueError(
+            f'--write: {PAGE.name} has every method. Leave METHOD out.'
+        )
+    return {name: configs[name] for name in args.methods or configs}
+
+
+def train(config, folder, work_dir, *options):
+    """Train one config in a process of its own.
+
+    Raises:
+        RuntimeError: If it fails; the end of its output is in the message.
+    """
+    command = [sys.executable, ROOT / 'tools/train.py', config]
+    command += ['--work-dir', work_dir, '--no-validate']
+    command += ['--cfg-options', *options] if options else []
+    done = subprocess.run(
+        [str(word) for word in command],
+        cwd=folder,
+        env={'OMP_NUM_THREADS': '1', **os.environ},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    if done.returncode:
+        raise RuntimeError(
+            f'{" ".join(map(str, command))} failed:\n{done.stdout[-3000:]}'
+        )
+
+
+def prepare(folder):
+    """Draw the data and train the base, unless they are there."""
+    from mmflora.data import write_shapes
+
+    for domain in ('source', 'target'):
+        write_shapes(folder / 'data/shapes', domain, **PICTURES)
+    if not (folder / BASE).is_file():
+        print('training the base', flush=True)
+        train(CONFIGS / SOURCE, folder, Path(BASE).parent)
+
+
+def run_methods(configs, args):
+    """Train each method that was not, or not with such options."""
+    options = (
+        f'train_cfg.max_epochs={args.epochs}',
+        f'param_scheduler.1.end={args.epochs}',
+        'default_hooks.logger.interval=1',
+    )
+    for index, (method, config) in enumerate(configs.items(), 1):
+        work_dir = args.out / method
+        place = f'[{index}/{len(configs)}] {method}:'
+        finished = work_dir / 'finished.txt'
+        if finished.is_file() and finished.read_text() == str(options):
+            print(place, 'is there', flush=True)
+            continue
+        start = time.perf_counter()
+        train(config, args.out, work_dir.resolve(), *options)
+        seconds = time.perf_counter() - start
+        finished.write_text(str(options))
+        losses, _ = read_losses(work_dir)
+        print(
+            place,
+            f'loss {mean(losses[:AVERAGED])} to {mean(losses[-AVERAGED:])} '
+            f'in {seconds:.0f} s',
+            flush=True,
+        )
+
+
+def read_losses(work_dir):
+    """Return losses and seconds of the last run in a folder, by iteration."""
+    from mmflora.visualization.curves import read_scalars
+
+    series = read_scalars(work_dir)
+    return tuple(
+        [value for _, value in series.get(name, [])]
+        for name in ('loss', 'time')
+    )
+
+
+def mean(values):
+    """Return a mean, as it stands in the table."""
+    return f'{statistics.fmean(values):.2f}'
+
+
+def trained(config):
+    """Return how many parameters a method has in the backbone."""
+    from mmengine.config import Config
+
+    from mmflora.parameter_count import build_on_meta, count_model
+
+    return count_model(build_on_meta(Config.fromfile(config))).method
+
+
+def table(configs, folder):
+    """Return the lines of the table."""
+    lines = [
+        '| method | trained | first | last | s / iteration |',
+        '| --- | --: | --: | --: | --: |',
+    ]
+    for method, config in configs.items():
+        losses, seconds = read_losses(folder / method)
+        link = f'../{config.relative_to(ROOT)}'
+        lines.append(
+            f'| [{method}]({link}) | {trained(config):,} '
+            f'| {mean(losses[:AVERAGED])} | {mean(losses[-AVERAGED:])} '
+            f'| {statistics.median(seconds):.2f} |'
+        )
+    return lines
+
+
+def device():
+    """Name what the runs were computed on."""
+    import torch
+
+    if torch.cuda.is_available():
+        name = torch.cuda.get_device_name()
+    else:
+        name = 'one thread of ' + processor()
+    return f'{name}, with PyTorch {torch.__version__.split("+")[0]}'
+
+
+def processor():
+    """Return the name of the processor."""
+    path = Path('/proc/cpuinfo')
+    lines = path.read_text().splitlines() if path.is_file() else []
+    names = [line.split(':', 1)[1] for line in lines if 'model name' in line]
+    return names[0].strip() if names else platform.machine()
+
+
+def main():
+    """Train, and print or write the table."""
+    args = parse_args()
+    try:
+        configs = choose(args)
+        args.out.mkdir(parents=True, exist_ok=True)
+        prepare(args.out)
+        run_methods(configs, args)
+    except (OSError, RuntimeError, ValueError) as error:
+        sys.exit(f'error: {error}')
+    lines = table(configs, args.out)
+    print('\n'.join(lines))
+    if args.write:
+        head = HEAD.format(
+            iterations=len(read_losses(args.out / next(iter(configs)))[0]),
+            batch=BATCH,
+            averaged=AVERAGED,
+            device=device(),
+        )
+        staged = PAGE.with_suffix('.tmp')
+        staged.write_text('\n'.join([head, *lines, '']), encoding='utf-8')
+        staged.replace(PAGE)
+
+
+if __name__ == '__main__':
+    main()
