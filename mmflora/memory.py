@@ -18,7 +18,17 @@ from torch.utils._python_dispatch import (
     TorchDispatchMode,
     is_traceable_wrapper_subclass,
 )
-from torch.utils._pytree import tree_iter
+
+
+def tensors_in(value: Any) -> list[Tensor]:
+    """Return the tensors in an operator's arguments or results, in order."""
+    if isinstance(value, Tensor):
+        return [value]
+    if isinstance(value, tuple | list):
+        return [tensor for item in value for tensor in tensors_in(item)]
+    if isinstance(value, dict):
+        return tensors_in(list(value.values()))
+    return []
 
 
 class _Followed(weakref.ref):
@@ -69,18 +79,18 @@ class LiveStorages(TorchDispatchMode):
     ) -> Any:
         """Run an operator and note the storages of its results."""
         kwargs = kwargs or {}
-        for value in tree_iter((args, kwargs)):
+        for value in tensors_in((args, kwargs)):
             self._follow(value, new=False)
         results = func(*args, **kwargs)
-        for value in tree_iter(results):
+        for value in tensors_in(results):
             self._follow(value, new=True)
         # Operators may have resized what they were given as `out`.
-        for value in tree_iter(kwargs.get('out')):
+        for value in tensors_in(kwargs.get('out')):
             self._follow(value, new=True)
         return results
 
-    def _follow(self, value: Any, new: bool) -> None:
-        if not isinstance(value, Tensor) or value.layout != torch.strided:
+    def _follow(self, value: Tensor, new: bool) -> None:
+        if value.layout != torch.strided:
             return
         if is_traceable_wrapper_subclass(value):
             for name in value.__tensor_flatten__()[0]:

@@ -9,14 +9,23 @@ run that was finished there is not repeated.
 """
 
 import argparse
+import contextlib
 import os
 import platform
 import statistics
-import subprocess
 import sys
 import time
+import traceback
 from pathlib import Path
 
+# Read when torch is loaded. So small a model gains nothing from a second
+# thread; waiting threads sleep instead of spinning.
+for _name, _value in {
+    'OMP_NUM_THREADS': '1',
+    'OMP_WAIT_POLICY': 'PASSIVE',
+    'GOMP_SPINCOUNT': '0',
+}.items():
+    os.environ.setdefault(_name, _value)
 ROOT = Path(__file__).resolve().parents[1]
 # A clone works without being installed; what is installed comes first.
 sys.path.append(str(ROOT))
@@ -25,8 +34,8 @@ CONFIGS = ROOT / 'configs'
 PAGE = ROOT / 'docs' / 'method_runs.md'
 SOURCE = 'full/mask-rcnn_convnextv2-atto_full_shapes-source.py'
 BASE = 'work_dirs/shapes_base/base.pth'
-PICTURES = dict(num_train=320, num_val=80)
-BATCH = 8
+PICTURES = dict(num_train=160, num_val=8)
+BATCH = 4
 # So many iterations are averaged at the beginning and at the end.
 AVERAGED = 5
 HEAD = """\
@@ -102,38 +111,45 @@ def choose(args):
     return {name: configs[name] for name in args.methods or configs}
 
 
-def train(config, folder, work_dir, *options):
-    """Train one config in a process of its own.
+def train(config, work_dir, *options):
+    """Train one config as tools/train.py does; what it prints goes to a file.
 
     Raises:
-        RuntimeError: If it fails; the end of its output is in the message.
+        RuntimeError: If it fails; the file with all that it said is named.
     """
-    command = [sys.executable, ROOT / 'tools/train.py', config]
-    command += ['--work-dir', work_dir, '--no-validate']
-    command += ['--cfg-options', *options] if options else []
-    done = subprocess.run(
-        [str(word) for word in command],
-        cwd=folder,
-        env={'OMP_NUM_THREADS': '1', **os.environ},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
-    if done.returncode:
-        raise RuntimeError(
-            f'{" ".join(map(str, command))} failed:\n{done.stdout[-3000:]}'
-        )
+    import train as tool
+
+    work_dir.mkdir(parents=True, exist_ok=True)
+    # By the same name MMEngine would take the visualizer of the run before.
+    options = [f'visualizer.name={config.stem}', *options]
+    words = [str(config), '--work-dir', str(work_dir), '--no-validate']
+    output, before = work_dir / 'output.txt', sys.argv
+    sys.argv = ['train.py', *words, '--cfg-options', *options]
+    with (
+        open(output, 'w', encoding='utf-8') as file,
+        contextlib.redirect_stdout(file),
+        contextlib.redirect_stderr(file),
+    ):
+        try:
+            tool.main()
+        except (Exception, SystemExit) as error:
+            traceback.print_exc()
+            raise RuntimeError(
+                f'{config.stem}: {error} (all of it is in {output}).'
+            ) from error
+        finally:
+            sys.argv = before
 
 
-def prepare(folder):
+def prepare():
     """Draw the data and train the base, unless they are there."""
     from mmflora.data import write_shapes
 
     for domain in ('source', 'target'):
-        write_shapes(folder / 'data/shapes', domain, **PICTURES)
-    if not (folder / BASE).is_file():
+        write_shapes('data/shapes', domain, **PICTURES)
+    if not Path(BASE).is_file():
         print('training the base', flush=True)
-        train(CONFIGS / SOURCE, folder, Path(BASE).parent)
+        train(CONFIGS / SOURCE, Path(BASE).parent)
 
 
 def run_methods(configs, args):
@@ -141,17 +157,18 @@ def run_methods(configs, args):
     options = (
         f'train_cfg.max_epochs={args.epochs}',
         f'param_scheduler.1.end={args.epochs}',
+        f'train_dataloader.batch_size={BATCH}',
         'default_hooks.logger.interval=1',
     )
     for index, (method, config) in enumerate(configs.items(), 1):
-        work_dir = args.out / method
+        work_dir = Path(method)
         place = f'[{index}/{len(configs)}] {method}:'
         finished = work_dir / 'finished.txt'
         if finished.is_file() and finished.read_text() == str(options):
             print(place, 'is there', flush=True)
             continue
         start = time.perf_counter()
-        train(config, args.out, work_dir.resolve(), *options)
+        train(config, work_dir, *options)
         seconds = time.perf_counter() - start
         finished.write_text(str(options))
         losses, _ = read_losses(work_dir)
@@ -229,8 +246,10 @@ def main():
     args = parse_args()
     try:
         configs = choose(args)
+        args.out = args.out.resolve()
         args.out.mkdir(parents=True, exist_ok=True)
-        prepare(args.out)
+        os.chdir(args.out)  # where the configs look for data and base
+        prepare()
         run_methods(configs, args)
     except (OSError, RuntimeError, ValueError) as error:
         sys.exit(f'error: {error}')

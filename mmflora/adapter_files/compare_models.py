@@ -97,7 +97,9 @@ def changes_of(
     for name, layer in adapted_layers(model).items():
         changes[f'{name}.{layer.weight_name}'] = _weight_change(layer)
         bias = layer.base_bias()
-        if bias is not None and layer.adapter.adapted_bias(bias) is not bias:
+        if bias is not None and not torch.equal(
+            layer.adapter.adapted_bias(bias), bias
+        ):
             changes[f'{name}.{layer.bias_name}'] = _bias_change(layer)
     for key, before in start.items():
         changes[key] = _parameter_change(model.get_parameter(key), before)

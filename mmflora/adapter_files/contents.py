@@ -35,6 +35,8 @@ def describe_adapter(adapter: AdapterFile, layers: bool = False) -> str:
             f'layout {base.get("layout")}',
             f'  sha256   {base.get("sha256")}',
         ]
+        if method.get('quantize'):
+            lines.append(f'  quantize {method["quantize"]}')
     for group, keys in adapter.groups().items():
         size = bytes_of(adapter.tensors[key] for key in keys)
         lines.append(f'{group:10} {len(keys)} tensors, {size / 1e6:.2f} MB')

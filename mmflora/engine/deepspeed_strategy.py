@@ -238,7 +238,7 @@ def gathered_weights(model: nn.Module, keep: bool) -> Any:
         model: The model, not wrapped.
         keep: Whether this process is to have the tensors.
     """
-    from deepspeed.zero import GatheredParameters
+    from deepspeed.runtime.zero import GatheredParameters
 
     state = model.state_dict()
     parameters = dict(model.named_parameters())

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 
+from mmflora.adapter_files.adapter_file import record_key
 from mmflora.adapters import FLoRA, adapted_layers, tucker_ranks
 from mmflora.adapters.layers import AdaptedLayer
 from mmflora.checkpoint.base_record import base_records
@@ -80,17 +81,12 @@ def extract_adapter(
         row = _set_nearest(name, layer, delta)
         rows.append(row)
         say(f'{number}/{len(layers)} {name}: {row.flora:.1%} explained')
+    # A fine-tuning by mmflora has a record of its own, of another method.
+    kept = _base_keys(model) | set(map(record_key, base_records(model)))
     adapters = tuple(f'{name}.adapter.' for name in layers)
-    rest = {
-        key: tuned[key]
-        for key in model.state_dict()
-        if key in tuned and not key.startswith(adapters)
-    }
-    base = _base_keys(model)
-    own = model.state_dict()
-    for key, value in rest.items():
-        if key not in base:
-            own[key].copy_(value)
+    for key, value in model.state_dict().items():
+        if key in tuned and key not in kept and not key.startswith(adapters):
+            value.copy_(tuned[key])
     return rows
 
 

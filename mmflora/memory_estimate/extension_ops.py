@@ -9,9 +9,9 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
-from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensor
-from torch.utils._pytree import tree_leaves
+
+from mmflora.memory import tensors_in
 
 from .known_values import KnownValues
 from .replaced import replaced
@@ -44,11 +44,7 @@ def _stand_in(
     name: str, function: Callable[..., Any], values: KnownValues
 ) -> Callable[..., Any]:
     def call(*args: Any, **kwargs: Any) -> Any:
-        tensors = [
-            leaf
-            for leaf in tree_leaves((args, kwargs))
-            if isinstance(leaf, Tensor)
-        ]
+        tensors = tensors_in((args, kwargs))
         fakes = [leaf for leaf in tensors if isinstance(leaf, FakeTensor)]
         if not fakes:
             return function(*args, **kwargs)

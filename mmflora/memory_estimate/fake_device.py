@@ -5,13 +5,13 @@ for a GPU, and attention takes a fused kernel; shapes, types and lifetimes are
 those of a real one.  No driver is asked for anything.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 from torch.utils import checkpoint
 
@@ -67,16 +67,47 @@ def _enter_python(stack: ExitStack, values: KnownValues) -> None:
     def tolist(tensor: Tensor) -> Any:
         return values.take(tensor, 'tolist')
 
-    for function in (numpy, tolist):
-        stack.enter_context(replaced(FakeTensor, function.__name__, function))
+    def copied(tensor: Tensor, memo: dict[int, Any]) -> Tensor:
+        # Stock copies take the memory along, with the values on the CPU.
+        memo[id(tensor)] = copy = tensor.detach().clone()
+        return copy.requires_grad_(tensor.requires_grad)
+
+    for name, method in (
+        ('numpy', numpy),
+        ('tolist', tolist),
+        ('__deepcopy__', copied),
+    ):
+        stack.enter_context(replaced(FakeTensor, name, method))
     # Recomputation restores the states of the random numbers, which are real
     # tensors, on CPU and GPU.
     for owner, name, value in (
         (torch, 'get_rng_state', _no),
         (torch, 'set_rng_state', _no),
         (checkpoint, '_get_device_module', _no),
+        (nn.Module, '_apply', _convert),
     ):
         stack.enter_context(replaced(owner, name, value))
+
+
+def _convert(
+    module: nn.Module,
+    convert: Callable[[Tensor], Tensor],
+    recurse: bool = True,
+) -> nn.Module:
+    """Stand in for ``Module._apply``, which swaps memory that is not there."""
+    for child in module.modules() if recurse else [module]:
+        for name, parameter in child._parameters.items():
+            if parameter is not None:
+                with torch.no_grad():
+                    made = convert(parameter)
+                if made is not parameter:
+                    child._parameters[name] = nn.Parameter(
+                        made, parameter.requires_grad
+                    )
+        for name, buffer in child._buffers.items():
+            if buffer is not None:
+                child._buffers[name] = convert(buffer)
+    return module
 
 
 def _no(*_: Any, **__: Any) -> bool:

@@ -28,6 +28,8 @@ from torch.utils._python_dispatch import (
 )
 from torch.utils._pytree import tree_leaves, tree_map, tree_map_only
 
+from mmflora.memory import tensors_in
+
 _ATTRIBUTE = '_mmflora_value'
 _aten = torch.ops.aten
 # Followed are tensors of up to so many elements: all anchors of an image,
@@ -61,14 +63,17 @@ class KnownValues(TorchDispatchMode):
         kwargs: Any = None,
     ) -> Any:
         """Run an operator, and again with known values if there are."""
-        args, kwargs = tree_map_only(Tensor, self._adopt, (args, kwargs or {}))
+        kwargs = kwargs or {}
         if func is _aten._local_scalar_dense.default:
             return self.take(args[0], 'item')
+        if any(type(t) is not FakeTensor for t in tensors_in((args, kwargs))):
+            args, kwargs = tree_map_only(Tensor, self._adopt, (args, kwargs))
         try:
             results = func(*args, **kwargs)
         except (DataDependentOutputException, DynamicOutputShapeException):
             return self._decide(func, args, kwargs)
-        self._follow(func, args, kwargs, results)
+        if self.largest:
+            self._follow(func, args, kwargs, results)
         return results
 
     @contextmanager
@@ -169,16 +174,17 @@ class KnownValues(TorchDispatchMode):
 
     def _follow(self, func: Any, args: Any, kwargs: Any, results: Any) -> None:
         """Compute the values of an operator's results, if it can be done."""
-        sources = _tensors((args, kwargs))
-        outputs = _tensors(results)
+        sources = tensors_in((args, kwargs))
+        written = _written(func, args, kwargs)
+        outputs = tensors_in(results) + written
         followed = (
             outputs
-            and all(output.numel() <= self.largest for output in outputs)
             and all(self.is_known(source) for source in sources)
+            and all(output.numel() <= self.largest for output in outputs)
             and (sources or 'empty' not in str(func))
         )
         if not followed:
-            for tensor in _written(func, args, kwargs):
+            for tensor in written:
                 self.forget(tensor)
             return
         values = self.call(func, args, kwargs)
@@ -190,7 +196,7 @@ class KnownValues(TorchDispatchMode):
 
     def _decide(self, func: Any, args: Any, kwargs: Any) -> Any:
         """Run an operator whose result's shape depends on values."""
-        device = _tensors((args, kwargs))[0].device
+        device = tensors_in((args, kwargs))[0].device
         if func is _aten.index.Tensor:
             places = [
                 place
@@ -218,14 +224,10 @@ def _is_composed(tensor: Tensor) -> bool:
     return composed
 
 
-def _tensors(value: Any) -> list[Tensor]:
-    return [leaf for leaf in tree_leaves(value) if isinstance(leaf, Tensor)]
-
-
 def _written(func: Any, args: Any, kwargs: Any) -> list[Tensor]:
     """Return the tensors that an operator changes in place."""
     schema = getattr(func, '_schema', None)
-    if schema is None:
+    if schema is None or not schema.is_mutable:
         return []
     named = dict(
         zip((argument.name for argument in schema.arguments), args),  # noqa: B905
@@ -235,5 +237,5 @@ def _written(func: Any, args: Any, kwargs: Any) -> list[Tensor]:
         tensor
         for argument in schema.arguments
         if argument.alias_info is not None and argument.alias_info.is_write
-        for tensor in _tensors(named.get(argument.name))
+        for tensor in tensors_in(named.get(argument.name))
     ]

@@ -213,7 +213,8 @@ class InternViT(BaseModule):
         """Return timm's patterns of the layers, for layer-wise decay."""
         return dict(
             stem=r'cls_token|pos_embed|patch_embed',
-            blocks=[(r'blocks\.(\d+)', None), (r'pyramid', (99999,))],
+            blocks=r'blocks\.(\d+)',
+            pyramid=r'pyramid',
         )
 
     def forward(self, inputs: Tensor) -> tuple[Tensor, ...]:

@@ -144,6 +144,13 @@ def _check_alike(first: AdapterFile, other: AdapterFile) -> None:
                 f'{two["base"]["sha256"]}): their updates have no common '
                 'weight to be added to.'
             )
+        stored = [part['method'].get('quantize') for part in (one, two)]
+        if stored[0] != stored[1]:
+            raise ValueError(
+                f"'{first.path}' and '{other.path}' were trained over bases "
+                f'that are stored otherwise (quantize={stored[0]} and '
+                f'{stored[1]}), for whose errors their updates differ.'
+            )
         if one.get('tuned') != two.get('tuned'):
             raise ValueError(
                 f"'{first.path}' and '{other.path}' trained other parameters "

@@ -138,11 +138,9 @@ def test_updates_in_a_file_are_the_models(make, method):
 
 
 def test_files_of_two_methods_are_compared(make):
-    one, two = (adapter_of(make(name, 1)) for name in ('flora', 'pissa'))
-    rows = compare_adapters(one, two)
-    ours, theirs = (
-        adapted_layers(make(name, 1)) for name in ('flora', 'pissa')
-    )
+    models = [make(name, 1) for name in ('flora', 'pissa')]
+    rows = compare_adapters(*map(adapter_of, models))
+    ours, theirs = map(adapted_layers, models)
     for row in rows:
         a, b = (
             layers[row.layer].delta_weight().detach().double()
@@ -159,7 +157,7 @@ def test_whole_changes_are_compared(make, run, tmp_path, method, monkeypatch):
     start = make(method).state_dict()
     configs = (config_of(run, method),) * 2
     rows = compare_models(adapter_of(first), adapter_of(second), configs)
-    assert len(rows) > 8
+    assert len(rows) >= 8
     for row in rows:
         changes = [whole(model, row.layer, start) for model in (first, second)]
         for norm, change in zip(row.norms, changes, strict=True):

@@ -318,9 +318,7 @@ def test_dora_over_loralibs_form_is_its_weight_by_direction(groups):
     layer = copy.deepcopy(stock.conv)
     settings = dict(type='DoRA', rank=RANK, alpha=ALPHA, form='loralib')
     adapter = adapt(layer, settings).adapter
-    assert torch.equal(
-        adapter.magnitude, channel_norms(frozen, adapter.view)
-    )
+    assert torch.equal(adapter.magnitude, channel_norms(frozen, adapter.view))
     nn.init.normal_(adapter.magnitude)
     with torch.no_grad():
         adapter.down.copy_(stock.lora_A)

@@ -38,7 +38,9 @@ class EvenModel(ToyModel):
         return super().forward(inputs, labels, mode)
 
 
-def sharded(work_dir, base, *, method=None, batch=2, **options):
+def sharded(
+    work_dir, base, *, method=None, batch=2, strategy=None, **options
+):
     """Build a runner with FSDP, which one process runs as it is."""
     config = dict(backbone_cfg(base), **(method or {}))
     torch.manual_seed(0)
@@ -47,7 +49,7 @@ def sharded(work_dir, base, *, method=None, batch=2, **options):
         config,
         kind=FlexibleRunner,
         model=EvenModel(config),
-        strategy=dict(type='mmflora.FSDPStrategy'),
+        strategy=dict(strategy or dict(type='mmflora.FSDPStrategy')),
         param_scheduler=dict(type='LinearLR', start_factor=0.1, end=6),
         **options,
     )

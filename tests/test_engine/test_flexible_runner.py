@@ -13,6 +13,8 @@ DDP = dict(
         type='MMDistributedDataParallel',
         device_ids=None,
         broadcast_buffers=False,
+        # Norms of the features that the toy's head leaves out.
+        find_unused_parameters=True,
     ),
 )
 

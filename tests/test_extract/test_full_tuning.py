@@ -43,6 +43,18 @@ def test_exact_recovery(toy, tuned, tmp_path):
     assert torch.equal(apply_adapter(toy(), read).eval()(IMAGES), got)
 
 
+@torch.no_grad()
+def test_a_fine_tuning_of_mmflora_keeps_its_record_to_itself(toy, tuned):
+    """Its own names the method that trained the base in full."""
+    model = toy()
+    before = model.backbone.base_record.info.clone()
+    other = toy(rank=2).backbone.base_record.info
+    weights = {**tuned(), 'backbone.base_record.info': other}
+    assert not torch.equal(other, before)
+    extract_adapter(model, weights)
+    assert torch.equal(model.backbone.base_record.info, before)
+
+
 def test_less_rank_explains_less(toy, tuned):
     weights = tuned()
     low, high = (extract_adapter(toy(rank), weights) for rank in (1, 2))
