@@ -61,7 +61,7 @@ def pip(*arguments):
     'name',
     (
         *('build', 'runtime', 'mminstall', 'peft', 'tests', 'benchmarks'),
-        *('export', 'extract', 'quantize'),
+        *('export', 'extract', 'quantize', 'deepspeed'),
     ),
 )
 def test_every_requirement_has_one_pin_inside_its_range(name):

@@ -113,7 +113,7 @@ def estimate_all(cfg, shape, only_own):
     from dataclasses import replace
 
     from mmflora.launch import register_toolkit
-    from mmflora.memory_estimate import AS_IT_IS, options, predict
+    from mmflora.memory_estimate import AS_IT_IS, options, predict_batches
 
     register_toolkit(cfg)
     larger = replace(shape, images=shape.images + 1)
@@ -122,11 +122,15 @@ def estimate_all(cfg, shape, only_own):
     for number, option in enumerate(chosen, start=1):
         start = time.perf_counter()
         changed = option.apply(cfg)
-        found[option.name] = (
-            predict(changed, shape),
-            predict(changed, larger),
-        )
-        peak = found[option.name][0].peak / 2**30
+        try:
+            pair = predict_batches(changed, [shape, larger])
+        except ImportError as error:
+            if option is AS_IT_IS:
+                raise ValueError(str(error)) from error
+            say(f'{number}/{len(chosen)} {option.name}: left out. {error}')
+            continue
+        found[option.name] = pair
+        peak = pair[0].peak / 2**30
         say(
             f'{number}/{len(chosen)} {option.name}: peak {peak:.2f} GB '
             f'({time.perf_counter() - start:.0f} s)'

@@ -55,8 +55,8 @@ method is the better one.
 
 *trained* counts the method's parameters in the backbone; neck, heads and the
 norms of the outputs train in every row. *first* and *last* are the mean losses
-of the first and the last {averaged} iterations, *s / iteration* is the median.
-Measured on {device}.
+of the first and the last {averaged} iterations, as seen on {device}.
+What a method costs is in [benchmarks](benchmarks/README.md).
 """
 
 
@@ -171,7 +171,7 @@ def run_methods(configs, args):
         train(config, work_dir, *options)
         seconds = time.perf_counter() - start
         finished.write_text(str(options))
-        losses, _ = read_losses(work_dir)
+        losses = read_losses(work_dir)
         print(
             place,
             f'loss {mean(losses[:AVERAGED])} to {mean(losses[-AVERAGED:])} '
@@ -181,14 +181,10 @@ def run_methods(configs, args):
 
 
 def read_losses(work_dir):
-    """Return losses and seconds of the last run in a folder, by iteration."""
+    """Return the losses of the last run in a folder, by iteration."""
     from mmflora.visualization.curves import read_scalars
 
-    series = read_scalars(work_dir)
-    return tuple(
-        [value for _, value in series.get(name, [])]
-        for name in ('loss', 'time')
-    )
+    return [value for _, value in read_scalars(work_dir)['loss']]
 
 
 def mean(values):
@@ -208,16 +204,15 @@ def trained(config):
 def table(configs, folder):
     """Return the lines of the table."""
     lines = [
-        '| method | trained | first | last | s / iteration |',
-        '| --- | --: | --: | --: | --: |',
+        '| method | trained | first | last |',
+        '| --- | --: | --: | --: |',
     ]
     for method, config in configs.items():
-        losses, seconds = read_losses(folder / method)
+        losses = read_losses(folder / method)
         link = f'../{config.relative_to(ROOT)}'
         lines.append(
             f'| [{method}]({link}) | {trained(config):,} '
-            f'| {mean(losses[:AVERAGED])} | {mean(losses[-AVERAGED:])} '
-            f'| {statistics.median(seconds):.2f} |'
+            f'| {mean(losses[:AVERAGED])} | {mean(losses[-AVERAGED:])} |'
         )
     return lines
 
@@ -257,7 +252,7 @@ def main():
     print('\n'.join(lines))
     if args.write:
         head = HEAD.format(
-            iterations=len(read_losses(args.out / next(iter(configs)))[0]),
+            iterations=len(read_losses(args.out / next(iter(configs)))),
             batch=BATCH,
             averaged=AVERAGED,
             device=device(),

@@ -97,9 +97,8 @@ def changes_of(
     for name, layer in adapted_layers(model).items():
         changes[f'{name}.{layer.weight_name}'] = _weight_change(layer)
         bias = layer.base_bias()
-        if bias is not None and not torch.equal(
-            layer.adapter.adapted_bias(bias), bias
-        ):
+        adapted = None if bias is None else layer.adapter.adapted_bias(bias)
+        if adapted is not None and not torch.equal(adapted, bias):
             changes[f'{name}.{layer.bias_name}'] = _bias_change(layer)
     for key, before in start.items():
         changes[key] = _parameter_change(model.get_parameter(key), before)

@@ -241,10 +241,10 @@ def gathered_weights(model: nn.Module, keep: bool) -> Any:
     from deepspeed.runtime.zero import GatheredParameters
 
     state = model.state_dict()
-    parameters = dict(model.named_parameters())
+    parameters: dict[str, Any] = dict(model.named_parameters())
     weights = OrderedDict()
     for key, value in state.items():
-        parameter = parameters.get(key)
+        parameter: Any = parameters.get(key)
         if hasattr(parameter, 'ds_id'):
             with GatheredParameters([parameter]):
                 weights[key] = parameter.detach().cpu().clone()

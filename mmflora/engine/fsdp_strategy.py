@@ -97,8 +97,9 @@ class FSDPStrategy(DDPStrategy):
     def _init_model_weights(self, model: nn.Module) -> nn.Module:
         """Draw new weights, the same on all processes."""
         wanted = self.dispatch_kwargs.get('init_weights_for_test_or_val', True)
-        if hasattr(model, 'init_weights') and wanted:
-            model.init_weights()
+        init_weights: Any = getattr(model, 'init_weights', None)
+        if init_weights is not None and wanted:
+            init_weights()
             check_same_bases(model)
             # Bases in place are known to be equal, and large.
             with adapter_state_dict():
@@ -129,7 +130,8 @@ class FSDPStrategy(DDPStrategy):
                 mp_policy=policy,
             )
         fully_shard(model, mesh=mesh)
-        for unit in (*units, model):
+        gathered: list[Any] = [*units, model]
+        for unit in gathered:
             # gloo knows no mean.
             unit.set_force_sum_reduction_for_comms(device == 'cpu')
         model.register_forward_pre_hook(

@@ -3,7 +3,7 @@
 from . import reporting
 from .batch import BatchShape, batch_shape, make_batch, parse_image_size
 from .cards import Card, Room, needed, parse_card, room
-from .estimate import Estimate, count_real_step, predict
+from .estimate import Estimate, count_real_step, predict, predict_batches
 from .measured import measure_peak
 from .model import check_trains
 from .options import AS_IT_IS, Option, options
@@ -27,6 +27,7 @@ __all__ = [
     'parse_card',
     'parse_image_size',
     'predict',
+    'predict_batches',
     'reporting',
     'room',
 ]

@@ -1,6 +1,6 @@
 """Predicting the memory of a training step without computing it."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -19,7 +19,7 @@ from . import graph_walk
 from .assumptions import draw_head_outputs, fill_samplers
 from .batch import BatchShape, make_batch
 from .fake_device import fake_device
-from .known_values import KnownValues
+from .known_values import LARGEST, KnownValues
 from .ledger import Ledger
 from .model import (
     build_blank_model,
@@ -89,6 +89,13 @@ def predict(
     Raises:
         ValueError: If the config describes no training.
     """
+    return predict_batches(cfg, [shape], device_type)[0]
+
+
+def predict_batches(
+    cfg: Config, shapes: Sequence[BatchShape], device_type: str = 'cuda'
+) -> list[Estimate]:
+    """Predict the memory for several batches; see :func:`predict`."""
     check_trains(cfg)
     register_toolkit(cfg)
     with (
@@ -100,7 +107,15 @@ def predict(
         for parameter in model.parameters():
             values.forget(parameter)
         walk = partial(_walk, values=values)
-        return _record(cfg, shape, model, device_type, walk, values)
+        step, positives = prepare_step(cfg, model, device_type, walk)
+        draw_head_outputs(model, values)
+        _use_foreach(step, device_type)
+        found = []
+        for shape in shapes:
+            with values.up_to(LARGEST):
+                record = step.record(make_batch(cfg, shape))
+            found.append(_estimate(step, shape, record, positives, values))
+    return found
 
 
 def count_real_step(
@@ -112,25 +127,21 @@ def count_real_step(
     with DefaultScope.overwrite_default_scope(cfg.default_scope):
         with torch.device(device_type):
             model = build_blank_model(cfg, device_type)
-        return _record(cfg, shape, model, device_type, real_backward)
+        step, positives = prepare_step(cfg, model, device_type)
+        record = step.record(make_batch(cfg, shape))
+    return _estimate(step, shape, record, positives)
 
 
-def _record(
-    cfg: Config,
+def _estimate(
+    step: TrainingStep,
     shape: BatchShape,
-    model: nn.Module,
-    device_type: str,
-    backward: Callable[[list[Tensor], Ledger], None],
+    record: StepRecord,
+    positives: int,
     values: KnownValues | None = None,
 ) -> Estimate:
-    step, positives = prepare_step(cfg, model, device_type, backward)
-    if values is not None:
-        draw_head_outputs(model, values)
-        _use_foreach(step, device_type)
-    record = step.record(make_batch(cfg, shape))
     return Estimate(
-        weight_bytes(model, device_type),
-        parameter_bytes(model.buffers(), device_type),
+        weight_bytes(step.model, step.device_type),
+        parameter_bytes(step.model.buffers(), step.device_type),
         record,
         shape.images,
         positives,

@@ -63,7 +63,7 @@ class GraphWalk:
         self._missing: dict[_Key, int] = {}
         self._waiting: dict[_Key, _Waiting] = {}
         self._ready: list[_Key] = []
-        # Nodes whose gradients are asked for, not walked on from.
+        # Where gradients that are asked for come by.
         self._wanted: dict[tuple[_Key, int], int] = {}
         self._found: dict[int, Tensor] = {}
 
@@ -164,19 +164,20 @@ class GraphWalk:
         gradient = _as_declared(node, output, gradient)
         index = self._wanted.get((key, output))
         if index is not None:
-            held: Any = self._found
-            place: Any = index
-        else:
-            waiting = self._waiting.setdefault(key, _Waiting(node))
-            waiting.keepers.append(keeper)
-            held, place = waiting.gradients, output
-        held[place] = _added([held.pop(place, None)], gradient)
+            there = [self._found.pop(index, None)]
+            self._found[index] = _added(there, gradient)
+            if _is_leaf(node):
+                return
+        waiting = self._waiting.setdefault(key, _Waiting(node))
+        waiting.keepers.append(keeper)
+        there = [waiting.gradients.pop(output, None)]
+        waiting.gradients[output] = _added(there, gradient)
 
     def _accumulate(self, leaf: Tensor, gradient: Tensor) -> None:
         if leaf.grad is not None:
             leaf.grad.add_(gradient)
             return
-        if gradient.stride() == leaf.stride() and not _is_shared(gradient):
+        if gradient.stride() == leaf.stride() and not _is_held(gradient):
             leaf.grad = gradient.detach()
         else:
             leaf.grad = torch.empty_like(leaf).copy_(gradient)
@@ -259,8 +260,13 @@ def _is_shared(tensor: Tensor) -> bool:
     """Say whether others than the asking function hold a tensor's memory."""
     storage = tensor.untyped_storage()
     # The storage is held by its tensor and by the variable here.
-    count = torch._C._storage_Use_Count(storage._cdata)  # type: ignore[attr-defined]
+    count = torch._C._storage_Use_Count(storage._cdata)
     return count > 2 or sys.getrefcount(tensor) > _OWN_REFERENCES
+
+
+def _is_held(tensor: Tensor) -> bool:
+    """Say whether others than the asking function hold a tensor."""
+    return sys.getrefcount(tensor) > _OWN_REFERENCES
 
 
 @contextmanager

@@ -64,6 +64,8 @@ class KnownValues(TorchDispatchMode):
     ) -> Any:
         """Run an operator, and again with known values if there are."""
         kwargs = kwargs or {}
+        if func is torch.ops.prim.device.default:
+            return args[0].fake_device
         if func is _aten._local_scalar_dense.default:
             return self.take(args[0], 'item')
         if any(type(t) is not FakeTensor for t in tensors_in((args, kwargs))):

@@ -62,7 +62,9 @@ class Ledger(LiveStorages):
             self._owners[reference.address] = owner
 
     def _counts(self, value: Tensor) -> bool:
-        return value.device.type == self.device_type
+        # A fake tensor's `device` is an operator of its own.
+        device = getattr(value, 'fake_device', None) or value.device
+        return str(device.type) == self.device_type
 
     def _size(self, storage: torch.UntypedStorage) -> int:
         return rounded(storage.nbytes(), self.device_type)

@@ -110,7 +110,7 @@ def _arguments(backbone: Mapping[str, Any]) -> set[str]:
         name
         for kind in builder.__mro__
         if '__init__' in vars(kind)
-        for name in inspect.signature(kind.__init__).parameters
+        for name in inspect.signature(vars(kind)['__init__']).parameters
     }
 
 

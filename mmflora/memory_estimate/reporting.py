@@ -19,7 +19,7 @@ from .cards import (
 from .estimate import Estimate
 from .step import BACKWARD, GRADIENTS, INPUTS, LOSSES, STATE, UPDATE
 
-Pairs = Mapping[str, tuple[Estimate, Estimate]]
+Pairs = Mapping[str, Sequence[Estimate]]
 _NAMED = {INPUTS, LOSSES, BACKWARD, GRADIENTS, STATE, UPDATE}
 # Numbered children of which there are more are one component.
 _FEW = 6

@@ -118,6 +118,8 @@ class TrainingStep:
             peaks['update'], at_peak['update'] = ledger.peak, ledger.at_peak
         gradients = self._bytes(self._gradients())
         state = self._bytes(self._state())
+        self.optim_wrapper.zero_grad()
+        self.optim_wrapper.optimizer.state.clear()
         for phase in ('forward', 'backward'):
             peaks[phase] += state
             at_peak[phase] = {**at_peak[phase], STATE: state}

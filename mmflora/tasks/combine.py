@@ -51,7 +51,6 @@ def combine_adapters(
         _check_alike(first, other)
         for layer in other.layers():
             _rule(other, layer)
-        _check_signatures(other)
     config = {
         **first.config,
         'backbones': {
@@ -61,10 +60,13 @@ def combine_adapters(
         'metrics': {},
     }
     combined = AdapterFile(config, dict(first.tensors))
+    _check_signatures(combined, adapters)
     _add_updates(combined, adapters, weights)
     _add_tuned(combined, adapters, weights)
-    for name, backbone in config['backbones'].items():
-        backbone['method']['signature'] = _signature(combined, name)
+    for name in config['backbones']:
+        if not _same_settings(combined, first, name):
+            method = combined.backbone(name)['method']
+            method['signature'] = _signature(combined, name)
     return combined
 
 
@@ -201,15 +203,36 @@ def _settings(options: Sequence[dict[str, Any]]) -> dict[str, Any]:
     return {} if rule is None else rule.settings(options)
 
 
-def _check_signatures(adapter: AdapterFile) -> None:
-    """Check that what is known of the layers restates their meaning."""
-    for name, backbone in adapter.config['backbones'].items():
-        if _signature(adapter, name) != backbone['method'].get('signature'):
-            raise ValueError(
-                f"'{adapter.path}': the settings of its layers cannot be "
-                'restated from the file, so no sum can be described. Export '
-                'it again from its checkpoint.'
-            )
+def _check_signatures(
+    combined: AdapterFile, adapters: Sequence[AdapterFile]
+) -> None:
+    """Check that the layers' meaning is known, where the sum has another.
+
+    Where the settings stay, all must have the meaning that the sum has.
+    """
+    for name, backbone in combined.config['backbones'].items():
+        for adapter in adapters:
+            own = adapter.backbone(name)['method'].get('signature')
+            if _same_settings(combined, adapters[0], name):
+                known = backbone['method'].get('signature')
+            else:
+                known = _signature(adapter, name)
+            if own != known:
+                raise ValueError(
+                    f"'{adapter.path}': the settings of its layers cannot be "
+                    'restated from the file, or are others than those of '
+                    f"'{adapters[0].path}', so no sum can be described. Sum "
+                    'adapters of one config, exported from its checkpoints.'
+                )
+
+
+def _same_settings(
+    combined: AdapterFile, first: AdapterFile, name: str
+) -> bool:
+    """Say whether a sum has the settings of its first part."""
+    ours = combined.backbone(name)['method']
+    theirs = first.backbone(name)['method']
+    return all(ours[part] == theirs[part] for part in ('adapter', 'targets'))
 
 
 def _signature(adapter: AdapterFile, name: str) -> str:

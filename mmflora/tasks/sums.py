@@ -226,15 +226,16 @@ def _ssf_tensors(parts: Sequence[Part], options: Options) -> dict[str, Tensor]:
             'Some of the adapters shift a layer and others do not: only SSF '
             'of one setting can be summed.'
         )
+    start = dict(scale=1.0, shift=0.0)
     total = {
         name: sum(
-            part.weight * (part.tensors[name].double() - (name == 'scale'))
+            part.weight * (part.tensors[name].double() - start[name])
             for part in parts
         )
         for name in parts[0].tensors
     }
     return {
-        name: torch.as_tensor(value + (name == 'scale'))
+        name: torch.as_tensor(value + start[name])
         for name, value in total.items()
     }
 

@@ -44,8 +44,8 @@ BOTTLENECKS = {
 def configure(base, backbone, config=UPERNET):
     cfg = Config.fromfile(config)
     cfg.merge_from_dict({BASE_KEY: str(base)})
-    cfg.model.backbone.pop('targets', None)
-    cfg.model.backbone.pop('exclude', None)
+    for name in ('adapter', 'targets', 'exclude'):
+        cfg.model.backbone.pop(name, None)
     cfg.model.backbone.update(type='mmflora.PEFTConvNeXt', **backbone)
     return cfg
 
