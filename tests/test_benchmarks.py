@@ -156,7 +156,7 @@ def test_it_writes_what_it_measured(tmp_path):
     environment = {
         name: value
         for name, value in os.environ.items()
-        if name not in adapters.WAITING  # it has to set them itself
+        if name not in adapters.ENVIRONMENT  # it has to set them itself
     }
     command = [sys.executable, ROOT / 'benchmarks' / 'adapters.py']
     more = ('--only', 'flora', 'flora-lean', '--repeats', '2')

@@ -102,6 +102,20 @@ TABLE_1 = {
 FULL_SIZE = pytest.mark.parametrize('name', TABLE_1)
 
 
+def built_slowly(names):
+    """Mark further ranks on further data: the backbone is COCO's."""
+    first = {path_of(COCO, method) for method in GOLDEN_L}
+    slow = {
+        name
+        for name in TABLE_1
+        if name not in first and TABLE_1[name][1] not in IN_ALL_SMALL
+    }
+    return [
+        pytest.param(name, marks=[pytest.mark.slow] if name in slow else [])
+        for name in names
+    ]
+
+
 @cache
 def read(name):
     """Return a config; not to be changed."""
@@ -145,7 +159,7 @@ def bases_of(name):
     return {Path(base).parent.name: Path(base).stem for base in bases}
 
 
-@pytest.mark.parametrize('name', ALL)
+@pytest.mark.parametrize('name', built_slowly(ALL))
 def test_config_builds(name):
     model = built(name)
     counted = count_model(model)
@@ -232,7 +246,7 @@ def test_full_size_follows_the_recipe(name):
     assert cfg.model.backbone.autocast == 'bfloat16'
 
 
-@FULL_SIZE
+@pytest.mark.parametrize('name', built_slowly(TABLE_1))
 def test_full_size_has_the_golden_counts(name):
     setting, method = TABLE_1[name]
     counted = count_model(built(name))

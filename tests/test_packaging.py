@@ -59,10 +59,10 @@ def pip(*arguments):
 
 @pytest.mark.parametrize(
     'name',
-    (
+    [
         *('build', 'runtime', 'mminstall', 'peft', 'tests', 'benchmarks'),
         *('export', 'extract', 'quantize', 'deepspeed'),
-    ),
+    ],
 )
 def test_every_requirement_has_one_pin_inside_its_range(name):
     pins = {}

@@ -78,6 +78,7 @@ for peft_type, (state, expected) in stored.items():
 """
 
 
+@pytest.mark.slow
 def test_adapter_files_are_read_by_another_process(tmp_path):
     """Adapters alone, over the same base, with other random numbers."""
     stored = {}

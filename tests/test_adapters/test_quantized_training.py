@@ -341,3 +341,30 @@ def test_two_processes_agree_and_leave_the_bits(tmp_path):
         assert torch.equal(gradient, ranks[1]['grads'][name])
         expected = net.get_parameter(name).grad
         torch.testing.assert_close(gradient, expected)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize('bits', BITS)
+def test_on_a_gpu_the_bits_mean_the_same(bits):
+    net, _ = pair(METHODS['FLoRA'], bits, torch.bfloat16)
+    moved = copy.deepcopy(net).cuda()
+    dense = copy.deepcopy(moved)
+    dequantize_base(dense)
+    for name, weight in quantized_weights(moved).items():
+        own = net.get_parameter(name)
+        assert weight.codes.is_cuda
+        assert torch.equal(weight.codes.cpu(), own.codes)
+        assert torch.equal(weight.dequantize().cpu(), own.dequantize())
+    inputs = torch.randn(2, 5, 40, device='cuda')
+    with torch.autocast('cuda', torch.bfloat16):
+        output, found = gradients(moved, inputs)
+        expected, right = gradients(dense, inputs)
+    torch.testing.assert_close(output, expected)
+    for name, gradient in right.items():
+        torch.testing.assert_close(found[name], gradient)
+    again = copy.deepcopy(moved)
+    for name, weight in quantized_weights(again).items():
+        values = moved.get_parameter(name).dequantize()
+        weight.detach().zero_()
+        weight.detach().copy_(values)  # rounded on the GPU
+        assert torch.equal(weight.dequantize(), values)

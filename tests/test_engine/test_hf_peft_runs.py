@@ -36,7 +36,16 @@ def logits_of(tmp_path, name, backbone, checkpoint):
     return Logits.last
 
 
-@pytest.mark.parametrize('name', METHODS)
+@pytest.mark.parametrize(
+    'name',
+    [
+        'dora',
+        'randlora',
+        'lokr',
+        pytest.param('vera', marks=pytest.mark.slow),
+        pytest.param('ia3', marks=pytest.mark.slow),
+    ],
+)
 def test_train_save_test_and_resume(tmp_path, base, name):
     backbone = config(base, METHODS[name])
     whole = runner(tmp_path / 'whole', backbone, test=True)

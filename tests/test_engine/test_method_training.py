@@ -27,7 +27,7 @@ METHODS = {
     'Pfeiffer': dict(type='Pfeiffer', width=4),
     'AdaptFormer': dict(type='AdaptFormer', width=4),
 }
-FAST = ('LoRA', 'DoRA', 'BitFit', 'Full', 'PiSSA')
+FAST = ('DoRA', 'Full', 'PiSSA')
 EPOCHS = 8
 PARAMETERS = [
     pytest.param(

@@ -44,8 +44,16 @@ BACKBONES = {
     )
 }
 CONVNEXT = BACKBONES['mmflora ConvNeXt']
+# All methods on ConvNeXt; of each kind one on the others, the rest slowly.
+KINDS = ('LoRA', 'DoRA', 'PiSSA', 'SSF', 'BitFit', 'Houlsby')
 PAIRS = [
-    pytest.param((backbone, method), id=f'{method} | {backbone}')
+    pytest.param(
+        (backbone, method),
+        id=f'{method} | {backbone}',
+        marks=()
+        if backbone == 'mmflora ConvNeXt' or method in KINDS
+        else pytest.mark.slow,
+    )
     for backbone in BACKBONES
     for method in METHODS
     if not (method in BLOCKS and backbone == 'mmdet ResNet')
