@@ -10,6 +10,7 @@ run that was finished there is not repeated.
 
 import argparse
 import contextlib
+import logging
 import os
 import platform
 import statistics
@@ -49,14 +50,18 @@ python tools/method_runs.py --write
 
 which trains the small Mask R-CNN with each method on the generated target
 domain: {iterations} iterations of {batch} pictures of 128×128, over the same
-base, with the same seed and schedule. That the losses fall shows that every
-method trains in the same harness; so few iterations say nothing of which
-method is the better one.
+base, with the same seed and schedule. The losses show that every method
+trains in the same harness; so few iterations say nothing of which method is
+the better one. Over the frozen base they fall by the heads alone, whose random
+start differs where a method draws random numbers before them; that each
+method's own parameters move, resume and merge is what
+`tests/test_tools/test_method_runs.py` checks.
 
 *trained* counts the method's parameters in the backbone; neck, heads and the
 norms of the outputs train in every row. *first* and *last* are the mean losses
-of the first and the last {averaged} iterations, as seen on {device}.
-What a method costs is in [benchmarks](benchmarks/README.md).
+of the first and the last {averaged} iterations, as seen on
+{device}. What a method costs is in
+[benchmarks](benchmarks/README.md).
 """
 
 
@@ -248,6 +253,7 @@ def main():
         run_methods(configs, args)
     except (OSError, RuntimeError, ValueError) as error:
         sys.exit(f'error: {error}')
+    logging.disable()  # MMEngine's go to files of runs that are over
     lines = table(configs, args.out)
     print('\n'.join(lines))
     if args.write:

@@ -97,7 +97,9 @@ def changes_of(
     for name, layer in adapted_layers(model).items():
         changes[f'{name}.{layer.weight_name}'] = _weight_change(layer)
         bias = layer.base_bias()
-        adapted = None if bias is None else layer.adapter.adapted_bias(bias)
+        if bias is None:
+            continue
+        adapted = layer.adapter.adapted_bias(bias)
         if adapted is not None and not torch.equal(adapted, bias):
             changes[f'{name}.{layer.bias_name}'] = _bias_change(layer)
     for key, before in start.items():
