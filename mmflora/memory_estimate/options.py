@@ -67,8 +67,13 @@ def options(cfg: Config) -> list[Option]:
             if value == now or not _offered(backbone, argument, value):
                 continue
             name = _name(argument, value)
-            found.append(Option(name, {f'{key}.{argument}': value}))
-    return found + _combined(found, f'{key}.')
+            settings = {f'{key}.{argument}': value}
+            if argument == 'lean' and backbone.get('with_cp') is True:
+                # Where all is computed again, nothing is left to rebuild.
+                name = f'{name} with_cp=False'
+                settings[f'{key}.with_cp'] = False
+            found.append(Option(name, settings))
+    return found
 
 
 def _name(argument: str, value: Any) -> str:
@@ -76,19 +81,6 @@ def _name(argument: str, value: Any) -> str:
     if not isinstance(value, Mapping):
         return f'{argument}={value}'
     return ' '.join(f'{argument}.{key}={item}' for key, item in value.items())
-
-
-def _combined(found: list[Option], prefix: str) -> list[Option]:
-    """Combine lean layers with less recomputation, where both are there."""
-    by_name = {option.name: option for option in found}
-    parts = [by_name.get('lean=True'), by_name.get('with_cp=False')]
-    if None in parts:
-        return []
-    settings: dict[str, Any] = {}
-    for part in parts:
-        assert part is not None
-        settings.update(part.settings)
-    return [Option('lean=True with_cp=False', settings)]
 
 
 def backbone_place(cfg: Config) -> tuple[str, Mapping[str, Any]] | None:

@@ -12,14 +12,20 @@ from mmflora.memory_estimate import (
     count_real_step,
     measure_peak,
     predict,
+    predict_batches,
 )
 
 CONFIGS = Path(__file__).parents[2] / 'configs'
-TWINS = [
+VIT = 'flora/upernet_internvit-tiny_flora-r16_shapes-128x128.py'
+MASK = 'flora/mask-rcnn_convnextv2-atto_flora-r16_shapes.py'
+SLOW_TWINS = [
     'flora/upernet_convnextv2-atto_flora-r16_shapes-128x128.py',
-    'flora/upernet_internvit-tiny_flora-r16_shapes-128x128.py',
-    'flora/mask-rcnn_convnextv2-atto_flora-r16_shapes.py',
     'flora/oriented-rcnn-le90_convnextv2-atto_flora-r16_shapes.py',
+    'flora/upernet_internvit-tiny_flora-r16_int8_shapes-128x128.py',
+]
+TWINS = [
+    *(VIT, MASK),
+    *(pytest.param(name, marks=pytest.mark.slow) for name in SLOW_TWINS),
 ]
 
 
@@ -56,15 +62,20 @@ def test_forecast_is_what_the_step_takes(name):
 @pytest.mark.parametrize(
     'option',
     [
-        {'model.backbone.lean': True},
-        {'model.backbone.with_cp': True},
         {'model.backbone.with_cp': 'mlp'},
-        {'model.backbone.autocast': 'bfloat16'},
+        *(
+            pytest.param(option, marks=pytest.mark.slow)
+            for option in (
+                {'model.backbone.lean': True},
+                {'model.backbone.with_cp': True},
+                {'model.backbone.autocast': 'bfloat16'},
+            )
+        ),
     ],
     ids=str,
 )
 def test_options_of_the_backbone_are_followed(option):
-    cfg, shape = read(TWINS[1], **option)
+    cfg, shape = read(VIT, **option)
     real = count_real_step(cfg, shape, 'cpu')
     forecast = predict(cfg, shape, 'cpu')
     assert sum(forecast.step.activations.values()) == pytest.approx(
@@ -74,40 +85,39 @@ def test_options_of_the_backbone_are_followed(option):
 
 
 def test_more_images_take_more_by_the_same():
-    cfg, shape = read(TWINS[0])
-    peaks = [
-        predict(cfg, dataclasses.replace(shape, images=images)).step.peak
-        for images in (2, 3, 4)
-    ]
+    cfg, shape = read(VIT)
+    shapes = [dataclasses.replace(shape, images=n) for n in (2, 3, 4)]
+    peaks = [found.step.peak for found in predict_batches(cfg, shapes)]
     first, second = peaks[1] - peaks[0], peaks[2] - peaks[1]
     assert first > 0
     assert second == pytest.approx(first, rel=0.01)
 
 
 def test_on_a_gpu_checkpointing_keeps_least():
-    shape = batch_shape(Config.fromfile(str(CONFIGS / TWINS[1])))
     kept = []
     for with_cp in (False, 'mlp', True):
-        cfg, _ = read(TWINS[1], **{'model.backbone.with_cp': with_cp})
+        cfg, shape = read(VIT, **{'model.backbone.with_cp': with_cp})
         forecast = predict(cfg, shape)
         kept.append(sum(forecast.step.activations.values()))
     assert kept[0] > kept[1] > kept[2]
 
 
 def test_optimizers_are_the_config_s():
-    cfg, shape = read(TWINS[0])
+    cfg, shape = read(VIT)
     adam = predict(cfg, shape)
-    cfg.optim_wrapper.optimizer = dict(type='SGD', lr=0.1, momentum=0.9)
+    sgd = dict(type='SGD', lr=0.1, weight_decay=0.0)
+    cfg.optim_wrapper.optimizer = dict(sgd, momentum=0.9)
     momentum = predict(cfg, shape)
-    cfg.optim_wrapper.optimizer = dict(type='SGD', lr=0.1)
+    cfg.optim_wrapper.optimizer = sgd
     plain = predict(cfg, shape)
     assert adam.step.state == 2 * adam.step.gradients
     assert momentum.step.state == momentum.step.gradients
     assert plain.step.state == 0
 
 
+@pytest.mark.slow
 def test_second_stages_are_full():
-    cfg, shape = read(TWINS[2])
+    cfg, shape = read(MASK)
     sampler = cfg.model.train_cfg.rcnn.sampler
     forecast = predict(cfg, shape)
     assert forecast.positives == int(sampler.num * sampler.pos_fraction)
@@ -115,7 +125,7 @@ def test_second_stages_are_full():
 
 
 @pytest.mark.gpu
-@pytest.mark.parametrize('name', TWINS)
+@pytest.mark.parametrize('name', [VIT, MASK, *SLOW_TWINS])
 def test_forecast_is_what_the_gpu_says(name):
     cfg, shape = read(name)
     measured = measure_peak(cfg, shape)

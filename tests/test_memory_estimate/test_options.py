@@ -32,9 +32,10 @@ def test_of_an_internvit():
         'flora/upernet_internvit-6b_flora-r16_ade20k-504x504.py'
     )
     assert {
-        *('lean=True', 'with_cp=False', 'with_cp=mlp'),
-        'lean=True with_cp=False',
+        *('with_cp=False', 'with_cp=mlp', 'lean=True with_cp=False'),
+        *('quantize.bits=8', 'quantize.bits=4'),
     } <= set(names)
+    assert 'lean=True' not in names
     changed = names['lean=True with_cp=False'].apply(cfg)
     assert changed.model.backbone.lean is True
     assert changed.model.backbone.with_cp is False

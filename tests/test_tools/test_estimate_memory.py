@@ -7,7 +7,7 @@ import pytest
 
 from .conftest import CONFIGS, load_tool
 
-TWIN = CONFIGS / 'flora/upernet_convnextv2-atto_flora-r16_shapes-128x128.py'
+TWIN = CONFIGS / 'flora/upernet_internvit-tiny_flora-r16_shapes-128x128.py'
 
 
 @pytest.fixture(scope='module')
@@ -37,6 +37,7 @@ def refused(run, *words):
     return message
 
 
+@pytest.mark.slow
 def test_a_forecast_with_files(run, tmp_path):
     figures, picture = tmp_path / 'figures.json', tmp_path / 'bars.png'
     printed = run(
@@ -46,7 +47,7 @@ def test_a_forecast_with_files(run, tmp_path):
     assert '2 images of 128x128' in printed.out
     assert '8 GB: fits' in printed.out
     assert '24 GB: fits' in printed.out
-    assert '| with_cp=True ' in printed.out
+    assert '| with_cp=False ' in printed.out
     read = json.loads(figures.read_text())
     # Progress tells each option, apart from the report.
     assert f'1/{len(read["options"])} as configured: peak' in printed.err
