@@ -138,25 +138,54 @@ def estimate_all(cfg, shape, only_own):
     return found
 
 
+def fewest_images(cfg, shape, pairs, cards):
+    """Return 2 where room for one image is of no use, else 1.
+
+    A batch norm has nothing to norm over where an image gives one value.
+    """
+    from dataclasses import replace
+
+    from mmflora.memory_estimate import predict, room
+
+    fits = (
+        room(card, *pair).largest_batch
+        for card in cards
+        for pair in pairs.values()
+    )
+    if 1 not in fits:
+        return 1
+    say('Is one image enough to train?')
+    try:
+        predict(cfg, replace(shape, images=1))
+    except ValueError as error:
+        say(f'no: {error}')
+        return 2
+    return 1
+
+
 def report(args):
     """Return the text that the command line asks for."""
-    from mmflora.memory_estimate import parse_card, reporting
+    from mmflora.memory_estimate import check_gpu, parse_card, reporting
 
+    if args.measure:
+        check_gpu()
     cards = [parse_card(text) for text in args.gpu]
     check_files(args)
     cfg, shape = load(args)
     name = Path(args.config).stem
     pairs = estimate_all(cfg, shape, args.as_is)
     own = next(iter(pairs.values()))[0]
+    fewest = fewest_images(cfg, shape, pairs, cards)
+    sharding = str(cfg.get('strategy', {}).get('type', ''))
     parts = [
-        reporting.about(name, shape, own),
+        reporting.about(name, shape, own, sharding),
         reporting.terms_table(own),
-        reporting.options_table(pairs, cards),
-        '\n'.join(reporting.advice(pairs, cards)),
+        reporting.options_table(pairs, cards, fewest),
+        '\n'.join(reporting.advice(pairs, cards, fewest)),
         reporting.LEGEND.strip(),
     ]
     if args.out:
-        found = reporting.as_json(name, shape, pairs, cards)
+        found = reporting.as_json(name, shape, pairs, cards, fewest)
         Path(args.out).write_text(json.dumps(found, indent=1) + '\n')
     if args.plot:
         from mmflora.memory_estimate.plot import plot

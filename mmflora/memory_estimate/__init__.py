@@ -4,7 +4,7 @@ from . import reporting
 from .batch import BatchShape, batch_shape, make_batch, parse_image_size
 from .cards import Card, Room, needed, parse_card, room
 from .estimate import Estimate, count_real_step, predict, predict_batches
-from .measured import measure_peak
+from .measured import check_gpu, measure_peak
 from .model import check_trains
 from .options import AS_IT_IS, Option, options
 from .step import StepRecord
@@ -18,6 +18,7 @@ __all__ = [
     'Room',
     'StepRecord',
     'batch_shape',
+    'check_gpu',
     'check_trains',
     'count_real_step',
     'make_batch',

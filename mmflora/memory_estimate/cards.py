@@ -68,7 +68,9 @@ class Room:
     largest_batch: int
 
 
-def room(card: Card, estimate: Estimate, larger: Estimate) -> Room:
+def room(
+    card: Card, estimate: Estimate, larger: Estimate, fewest: int = 1
+) -> Room:
     """Say how a step fits a card.
 
     What a step holds beside weights and state grows with each image by the
@@ -78,6 +80,7 @@ def room(card: Card, estimate: Estimate, larger: Estimate) -> Room:
         card: The card.
         estimate: The step.
         larger: The same with more images.
+        fewest: Images with which the model trains at all.
     """
     more = larger.images - estimate.images
     if more < 1:
@@ -90,4 +93,4 @@ def room(card: Card, estimate: Estimate, larger: Estimate) -> Room:
     if per_image <= 0:  # the update is what is largest
         return Room(margin, estimate.images if margin >= 0 else 0)
     images = estimate.images + math.floor(margin / per_image)
-    return Room(margin, max(images, 0))
+    return Room(margin, images if images >= fewest else 0)

@@ -15,10 +15,10 @@ from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 from torch.utils import checkpoint
 
-from . import graph_walk
 from .extension_ops import extension_ops_stand_in
 from .known_values import KnownValues
 from .replaced import replaced
+from .walkable import walkable_graphs
 
 _HALF = (torch.float16, torch.bfloat16)
 # The widest head that the fused kernel for half precision takes.
@@ -41,7 +41,7 @@ def fake_device(device_type: str) -> Iterator[KnownValues]:
         if device_type == 'cuda':
             _enter_gpu(stack)
         _enter_python(stack, values)
-        stack.enter_context(graph_walk.walkable_graphs())
+        stack.enter_context(walkable_graphs())
         stack.enter_context(extension_ops_stand_in(values))
         stack.enter_context(mode)
         stack.enter_context(values)

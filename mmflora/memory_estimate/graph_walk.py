@@ -9,24 +9,20 @@ A node's saved tensors live as long as the node.  The engine empties the nodes
 that it has run, which Python cannot: nobody else may hold a tensor of the
 graph while it is walked.  And nodes of functions written in Python are not
 kept by their Python object, but by the nodes that point at them: graphs must
-be built within :func:`walkable_graphs`, which puts a view between the two.
+be built within :func:`mmflora.memory_estimate.walkable.walkable_graphs`, which
+puts a view between the two.
 """
 
 import heapq
 import sys
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.function import BackwardCFunction, Function
-from torch.utils import checkpoint
-from torch.utils._pytree import tree_map_only
-
-from .replaced import replaced
+from torch.autograd.function import BackwardCFunction
 
 # What stays if nobody but a list and the asking function hold a tensor.
 _OWN_REFERENCES = 3
@@ -267,44 +263,6 @@ def _is_shared(tensor: Tensor) -> bool:
 def _is_held(tensor: Tensor) -> bool:
     """Say whether others than the asking function hold a tensor."""
     return sys.getrefcount(tensor) > _OWN_REFERENCES
-
-
-@contextmanager
-def walkable_graphs() -> Iterator[None]:
-    """Let graphs be walked that are built meanwhile, also within a walk."""
-    with ExitStack() as stack:
-        for owner, name, value in (
-            (torch.autograd, 'grad', grad),
-            (Function, 'apply', classmethod(_apply)),
-            # Recomputed activations are kept per backward pass: there is one.
-            (torch._C, '_current_graph_task_id', _one_pass),
-        ):
-            stack.enter_context(replaced(owner, name, value))
-        yield
-
-
-_stock_apply = vars(Function)['apply'].__func__
-
-
-def _apply(kind: type[Function], *args: Any, **kwargs: Any) -> Any:
-    """Call a function written in Python; return views of its results."""
-    results = _stock_apply(kind, *args, **kwargs)
-    if kind.__module__ == checkpoint.__name__:  # it looks for its own node
-        return results
-    given = {id(arg) for arg in args}
-    return tree_map_only(
-        Tensor,
-        lambda result: (
-            result
-            if result.grad_fn is None or id(result) in given
-            else result.view_as(result)
-        ),
-        results,
-    )
-
-
-def _one_pass() -> int:
-    return 0
 
 
 def backward(loss: list[Tensor], **options: Any) -> None:

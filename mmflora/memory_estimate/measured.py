@@ -17,6 +17,19 @@ from .model import build_blank_model, check_trains
 _STEPS = 3
 
 
+def check_gpu() -> None:
+    """Check that there is a GPU to measure on.
+
+    Raises:
+        ValueError: If there is none.
+    """
+    if not torch.cuda.is_available():
+        raise ValueError(
+            '--measure runs a step on a GPU, and PyTorch finds none here. '
+            'Leave it out for the forecast alone.'
+        )
+
+
 def measure_peak(cfg: Config, shape: BatchShape) -> int:
     """Return the most bytes that tensors take on the GPU during a step.
 
@@ -25,11 +38,7 @@ def measure_peak(cfg: Config, shape: BatchShape) -> int:
     Raises:
         ValueError: If there is no GPU, or the config describes no training.
     """
-    if not torch.cuda.is_available():
-        raise ValueError(
-            '--measure runs a step on a GPU, and PyTorch finds none here. '
-            'Leave it out for the forecast alone.'
-        )
+    check_gpu()
     check_trains(cfg)
     register_toolkit(cfg)
     with DefaultScope.overwrite_default_scope(cfg.default_scope), _emptied():

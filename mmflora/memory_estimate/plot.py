@@ -64,7 +64,13 @@ def plot(
         left = [start + size for start, size in zip(left, sizes, strict=True)]
     for end, name in zip(left, names, strict=True):
         axes.annotate(
-            f' {end:.1f}', (end, name), va='center', fontsize='small'
+            f'{end:.1f}',
+            (end, name),
+            xytext=(3, 0),
+            textcoords='offset points',
+            va='center',
+            fontsize='small',
+            bbox=dict(facecolor='white', edgecolor='none', pad=0.5),
         )
     for card in cards:
         axes.axvline(card.memory / GIB, color='black', linestyle='--')

@@ -79,13 +79,22 @@ def by_component(sizes: Mapping[str, int]) -> dict[str, int]:
     for owner, size in sizes.items():
         name = component(owner, crowded)
         if name in crowded:
-            name = f'{name} ({len(children[name])})'
+            name = f'{name}.*'
         sums[name] = sums.get(name, 0) + size
     return dict(sorted(sums.items(), key=lambda item: -item[1]))
 
 
-def about(name: str, shape: BatchShape, estimate: Estimate) -> str:
-    """Say in words what is predicted, and what is assumed of the data."""
+def about(
+    name: str, shape: BatchShape, estimate: Estimate, sharding: str = ''
+) -> str:
+    """Say in words what is predicted, and what is assumed of the data.
+
+    Args:
+        name: The config's name.
+        shape: What a batch is like.
+        estimate: The step.
+        sharding: What shares it out among GPUs, if anything does.
+    """
     lines = [
         f'{name}: a training step of {shape.images} images of '
         f'{shape.height}x{shape.width} ({shape.source}) on one GPU.'
@@ -95,11 +104,16 @@ def about(name: str, shape: BatchShape, estimate: Estimate) -> str:
             f'Assumed: {shape.objects} objects in each image, and the most '
             f'positives that a second stage takes, {estimate.positives}.'
         )
+    if sharding:
+        lines.append(
+            f'What {sharding} shares out among GPUs is counted whole, as if '
+            'there were one.'
+        )
     if estimate.assumed:
         what = ', '.join(sorted(estimate.assumed))
         lines.append(
-            f'Taken for zero, since it depends on the network: what {what} '
-            'read.'
+            'Some values that depend on the network were read, and taken for '
+            f'zero (by {what}).'
         )
     return '\n'.join(lines)
 
@@ -131,12 +145,13 @@ def _largest(what: str, sizes: Mapping[str, int]) -> list[list[str]]:
     return rows
 
 
-def options_table(pairs: Pairs, cards: Sequence[Card]) -> str:
+def options_table(pairs: Pairs, cards: Sequence[Card], fewest: int = 1) -> str:
     """Return the table of what each option needs, and whether it fits.
 
     Args:
         pairs: By the option's name its estimate, and that of a larger batch.
         cards: The GPUs to say it for.
+        fewest: Images with which the model trains at all.
     """
     header = ['option', 'weights', 'gradients', STATE, 'kept', 'peak', 'needs']
     for card in cards:
@@ -154,18 +169,18 @@ def options_table(pairs: Pairs, cards: Sequence[Card]) -> str:
         )
         row = [name, *map(gigabytes, sizes)]
         for card in cards:
-            fit = room(card, estimate, larger)
+            fit = room(card, estimate, larger, fewest)
             row += [f'{fit.margin / GIB:+.1f}', str(fit.largest_batch)]
         rows.append(row)
     return markdown(header, rows)
 
 
-def advice(pairs: Pairs, cards: Sequence[Card]) -> list[str]:
+def advice(pairs: Pairs, cards: Sequence[Card], fewest: int = 1) -> list[str]:
     """Say for each card whether the config fits, and what would make it."""
     (own, (estimate, larger)), *others = pairs.items()
     lines = []
     for card in cards:
-        fit = room(card, estimate, larger)
+        fit = room(card, estimate, larger, fewest)
         if fit.margin >= 0:
             lines.append(
                 f'{card.name}: fits, {gigabytes(fit.margin)} GB spare; up to '
@@ -173,9 +188,9 @@ def advice(pairs: Pairs, cards: Sequence[Card]) -> list[str]:
             )
             continue
         ways = [
-            f'{name} ({gigabytes(needed(pair[0]))} GB)'
-            for name, pair in others
-            if room(card, *pair).margin >= 0
+            f'{name} ({gigabytes(needed(other))} GB)'
+            for name, (other, larger_other) in others
+            if room(card, other, larger_other).margin >= 0
         ]
         if fit.largest_batch:
             ways.append(f'--batch {fit.largest_batch}')
@@ -202,7 +217,11 @@ def _least(others: Any, own: str, estimate: Estimate) -> str:
 
 
 def as_json(
-    name: str, shape: BatchShape, pairs: Pairs, cards: Sequence[Card]
+    name: str,
+    shape: BatchShape,
+    pairs: Pairs,
+    cards: Sequence[Card],
+    fewest: int = 1,
 ) -> dict[str, Any]:
     """Return all figures, in bytes, for a JSON file."""
     found = {}
@@ -222,7 +241,8 @@ def as_json(
             peak=estimate.peak,
             needs=needed(estimate),
             cards={
-                card.name: vars(room(card, estimate, larger)) for card in cards
+                card.name: vars(room(card, estimate, larger, fewest))
+                for card in cards
             },
         )
     return dict(config=name, batch=vars(shape), options=found)

@@ -84,6 +84,7 @@ def test_options_of_the_backbone_are_followed(option):
     assert forecast.peak == pytest.approx(real.peak, rel=0.05)
 
 
+@pytest.mark.slow
 def test_more_images_take_more_by_the_same():
     cfg, shape = read(VIT)
     shapes = [dataclasses.replace(shape, images=n) for n in (2, 3, 4)]
@@ -93,6 +94,7 @@ def test_more_images_take_more_by_the_same():
     assert second == pytest.approx(first, rel=0.01)
 
 
+@pytest.mark.slow
 def test_on_a_gpu_checkpointing_keeps_least():
     kept = []
     for with_cp in (False, 'mlp', True):

@@ -60,6 +60,13 @@ def test_no_room():
     assert found.largest_batch == 0
 
 
+def test_fewer_images_than_the_model_needs_are_none():
+    small, large = estimate(2), estimate(3)
+    card = parse_card(f'{needed(estimate(1)) / GIB:.3f}')
+    assert room(card, small, large).largest_batch == 1
+    assert room(card, small, large, fewest=2).largest_batch == 0
+
+
 def test_images_that_cost_nothing():
     card = parse_card('24')
     flat = [estimate(images, each=0) for images in (2, 3)]

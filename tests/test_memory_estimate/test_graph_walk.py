@@ -10,6 +10,7 @@ from torch.utils.checkpoint import checkpoint
 
 from mmflora.memory_estimate import graph_walk
 from mmflora.memory_estimate.ledger import Ledger
+from mmflora.memory_estimate.walkable import walkable_graphs
 
 
 class Power(torch.autograd.Function):
@@ -81,7 +82,7 @@ def pass_back(net, images, walked):
     try:
         with Ledger('cpu') as ledger:
             if walked:
-                with graph_walk.walkable_graphs():
+                with walkable_graphs():
                     graph_walk.backward([net(images)])
             else:
                 net(images).backward()
@@ -111,7 +112,7 @@ def test_gradients_accumulate_where_there_are_some():
     layer = nn.Linear(4, 4)
     inputs = torch.randn(3, 4)
     for _ in range(2):
-        with graph_walk.walkable_graphs():
+        with walkable_graphs():
             graph_walk.backward([layer(inputs).sum()])
     expected = 2 * inputs.sum(0).expand(4, 4)
     torch.testing.assert_close(layer.weight.grad, expected)

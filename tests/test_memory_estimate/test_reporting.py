@@ -52,7 +52,7 @@ def test_components(owner, component):
 
 def test_many_blocks_are_one_component():
     sizes = reporting.by_component(estimate(2).step.activations)
-    assert sizes == {'backbone.blocks (8)': GIB // 2}
+    assert sizes == {'backbone.blocks.*': GIB // 2}
     few = {f'backbone.stages.{i}.blocks.0': i for i in range(4)}
     assert list(reporting.by_component(few)) == [
         f'backbone.stages.{i}' for i in (3, 2, 1, 0)
@@ -66,7 +66,7 @@ def test_terms_name_the_largest():
         for line in table.splitlines()
     ]
     assert ['weights: base', 'bfloat16', '3.00'] in rows
-    assert ['kept', 'backbone.blocks (8)', '0.50'] in rows
+    assert ['kept', 'backbone.blocks.*', '0.50'] in rows
     assert ['peak, backward', 'decode_head', '0.50'] in rows
     assert rows[-1] == ['peak', 'with weights', '14.00']
 

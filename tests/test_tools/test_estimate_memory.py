@@ -51,19 +51,21 @@ def test_a_forecast_with_files(run, tmp_path):
     read = json.loads(figures.read_text())
     # Progress tells each option, apart from the report.
     assert f'1/{len(read["options"])} as configured: peak' in printed.err
-    own, lean = (
-        read['options'][name]['peak']
-        for name in ('as configured', 'lean=True')
+    own, plain = (
+        sum(read['options'][name]['kept'].values())
+        for name in ('as configured', 'with_cp=False')
     )
-    assert lean < own
+    assert own < plain
     assert read['batch']['images'] == 2
     assert picture.read_bytes().startswith(b'\x89PNG')
 
 
 def test_as_it_is_without_room(run):
-    printed = run(TWIN, '--as-is', '--gpu', '1', '--size', '256x192')
-    assert '256x192 (as given)' in printed.out
+    words = ('--as-is', '--gpu', '1', '--size', '96x64', '--batch', '2')
+    printed = run(TWIN, *words)
+    assert '2 images of 96x64 (as given)' in printed.out
     assert '1 GB: does not fit' in printed.out
+    assert 'Nor does any option' in printed.out
     assert 'lean=True' not in printed.out
 
 
