@@ -31,6 +31,8 @@ TWINS = [
 
 def read(name, **options):
     """Return a small config with few images, and its batch."""
+    if 'int8' in name:
+        pytest.importorskip('bitsandbytes')
     cfg = Config.fromfile(str(CONFIGS / name))
     cfg.merge_from_dict(options)
     return cfg, batch_shape(cfg, images=2, objects=5)
