@@ -7,9 +7,21 @@ configuration of MMDetection, MMRotate and MMSegmentation then names as
     custom_imports = dict(imports=['mmflora'], allow_failed_imports=False)
 """
 
-from . import adapter_files, adapters, checkpoint, engine, models
-from .config_scopes import register_config_scopes
-from .version import __version__
+import logging
+
+# MMEngine imports bitsandbytes wherever it is installed, and some processors
+# then get a warning about kernels of matrix products, which nothing here uses.
+logging.getLogger('bitsandbytes.backends.cpu.ops').setLevel(logging.ERROR)
+
+from . import (  # noqa: E402
+    adapter_files,
+    adapters,
+    checkpoint,
+    engine,
+    models,
+)
+from .config_scopes import register_config_scopes  # noqa: E402
+from .version import __version__  # noqa: E402
 
 register_config_scopes()
 

@@ -76,7 +76,9 @@ def main():
     stock = describe(unloaded)
     result['predictions'] = predict(toolkit, loaded, picture)
     result['meta'] = loaded.dataset_meta
-    result['mmflora'] = [name for name in sys.modules if 'mmflora' in name]
+    result['mmflora'] = [
+        name for name in sys.modules if name.split('.')[0] == 'mmflora'
+    ]
     torch.save(dict(result=result, stock=stock), out)
 
 
