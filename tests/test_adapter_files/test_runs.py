@@ -33,7 +33,10 @@ def arrays(sample):
 @pytest.mark.parametrize(
     ('config', 'schedule', 'metric', 'toolkit'),
     [
-        pytest.param(UPERNET, BY_ITER, 'mIoU', 'mmseg', id='mmseg'),
+        # By default the page's walk-through does it (test_walk_through).
+        pytest.param(
+            UPERNET, BY_ITER, 'mIoU', 'mmseg', id='mmseg', marks=SLOW
+        ),
         pytest.param(
             MASK_RCNN,
             BY_EPOCH,

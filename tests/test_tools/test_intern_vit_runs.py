@@ -42,6 +42,8 @@ def base(workspace):
     return path
 
 
+# By default the quantised twin takes the same steps (test_quantized_runs).
+@pytest.mark.slow
 def test_train_resume_and_test(workspace, base):
     work = workspace.folder / FLORA.stem
     half, whole = work / 'iter_2.pth', work / 'iter_4.pth'
