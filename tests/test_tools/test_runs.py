@@ -81,12 +81,16 @@ def test_train_resume_and_test(workspace, config, schedule, metric):
     ('config', 'options'),
     [
         pytest.param(path, options, id=path.stem)
-        for path, options in [
-            (next((CONFIGS / 'full').glob('mask*')), EPOCHS),
-            (next((CONFIGS / 'frozen').glob('mask*')), EPOCHS),
-            (next((CONFIGS / 'frozen').glob('oriented*')), EPOCHS),
-            (next((CONFIGS / 'frozen').glob('upernet*')), ITERS),
+        for name, options in [
+            ('full/mask-rcnn_convnextv2-atto_full_shapes-source', EPOCHS),
+            ('frozen/mask-rcnn_convnextv2-atto_frozen_shapes', EPOCHS),
+            (
+                'frozen/oriented-rcnn-le90_convnextv2-atto_frozen_shapes',
+                EPOCHS,
+            ),
+            ('frozen/upernet_convnextv2-atto_frozen_shapes-128x128', ITERS),
         ]
+        for path in [CONFIGS / f'{name}.py']
     ],
 )
 def test_other_small_configs_train(workspace, config, options):
