@@ -9,6 +9,7 @@ import os
 import subprocess
 from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 from mmengine.config import Config, DictAction
 from mmengine.device import get_device
@@ -173,3 +174,15 @@ def _start_gloo(cfg: Config, variables: tuple[str, str, str]) -> None:
     cfg.merge_from_dict({'env_cfg.dist_cfg.backend': 'gloo'})
     if not dist.is_initialized():
         dist.init_process_group('gloo')
+
+
+def build_runner(cfg: Config) -> Any:
+    """Build the runner that a config asks for, its toolkit registered."""
+    # Late: bad input is told before the libraries are loaded.
+    from mmengine.registry import RUNNERS
+    from mmengine.runner import Runner
+
+    register_toolkit(cfg)
+    if 'runner_type' in cfg:
+        return RUNNERS.build(cfg)
+    return Runner.from_cfg(cfg)

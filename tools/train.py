@@ -127,15 +127,9 @@ def run(args):
     except (FileNotFoundError, ValueError) as error:
         sys.exit(f'error: {error}')
 
-    from mmengine.registry import RUNNERS
-    from mmengine.runner import Runner
+    from mmflora.launch import build_runner
 
-    from mmflora.launch import register_toolkit
-
-    register_toolkit(cfg)
-    runner = (
-        RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)
-    )
+    runner = build_runner(cfg)
     runner.train()
 
 
