@@ -26,7 +26,7 @@ venv: ## make .venv with the pinned stack, or complete it
 	@PYTHON='$(PYTHON)' requirements/install.sh
 
 demo: venv ## train, fine-tune and compare on generated data
-	$(BIN)/python tools/demo.py $(ARGS)
+	$(BIN)/python demo/run.py $(ARGS)
 
 test: venv ## run the tests, without the slow ones
 	$(BIN)/python -m pytest $(PARALLEL) $(ARGS)

@@ -12,7 +12,7 @@ from setuptools import setup
 from setuptools.command.build_py import build_py
 
 ROOT = Path(__file__).parent.resolve()
-PACKED = ('configs', 'tools', 'model-index.yml')
+PACKED = ('configs', 'demo', 'tools', 'model-index.yml')
 
 
 class BuildWithMim(build_py):

@@ -16,7 +16,7 @@ from benchmarks.backbones import (
 )
 from benchmarks.ranks import KERNEL_RANK, kind_of
 from mmflora.adapters import inject, make_lean
-from mmflora.adapters.response_norm import use_memory_efficient_grn
+from mmflora.adapters.memory.response_norm import use_memory_efficient_grn
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from benchmarks.backbones import Candidate
-from mmflora.memory import count_step
+from mmflora.memory_estimate.live_bytes import count_step
 
 DTYPES = {'float32': torch.float32, 'bfloat16': torch.bfloat16}
 

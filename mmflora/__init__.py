@@ -13,6 +13,9 @@ import logging
 # then get a warning about kernels of matrix products, which nothing here uses.
 logging.getLogger('bitsandbytes.backends.cpu.ops').setLevel(logging.ERROR)
 
+from mmflora.config.scopes import register_config_scopes  # noqa: E402
+from mmflora.version import __version__  # noqa: E402
+
 from . import (  # noqa: E402
     adapter_files,
     adapters,
@@ -20,8 +23,6 @@ from . import (  # noqa: E402
     engine,
     models,
 )
-from .config_scopes import register_config_scopes  # noqa: E402
-from .version import __version__  # noqa: E402
 
 register_config_scopes()
 

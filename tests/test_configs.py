@@ -11,11 +11,11 @@ from mmengine.optim import build_optim_wrapper
 from mmengine.registry import DATASETS
 
 import mmflora  # noqa: F401
+from demo.shapes import CLASSES, PALETTE, SEG_CLASSES, SEG_PALETTE
 from mmflora.adapters import adapted_layers
-from mmflora.data import CLASSES, PALETTE, SEG_CLASSES, SEG_PALETTE
-from mmflora.launch import TOOLKITS, register_toolkit
-from mmflora.parameter_count import build_on_meta, count_model
-from mmflora.preflight import find_dicts
+from mmflora.config.check import find_dicts
+from mmflora.config.launch import TOOLKITS, register_toolkit
+from mmflora.count.parameters import build_on_meta, count_model
 
 CONFIGS = Path(__file__).parents[1] / 'configs'
 ALL = sorted(

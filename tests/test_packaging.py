@@ -13,11 +13,11 @@ from mmengine.config import Config
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-from mmflora.config_scopes import register_config_scopes
+from mmflora.config.scopes import register_config_scopes
 from mmflora.version import __version__
 
 ROOT = Path(__file__).resolve().parents[1]
-PACKED = ('configs', 'tools', 'model-index.yml')
+PACKED = ('configs', 'demo', 'tools', 'model-index.yml')
 FILES = ('LICENSE', 'README.md', 'pyproject.toml', 'setup.py', *PACKED)
 
 
@@ -113,7 +113,7 @@ def test_installed_wheel_serves_its_configs_from_anywhere(wheel, tmp_path):
     config.write_text(f"_base_ = 'mmflora::{base.relative_to(packed)}'\n")
     code = (
         f'import sys; sys.path.insert(0, {str(site)!r})\n'
-        'import mmflora.config_scopes as scopes\n'
+        'import mmflora.config.scopes as scopes\n'
         f'assert scopes.__file__.startswith({str(site)!r}), scopes.__file__\n'
         'scopes.register_config_scopes()\n'
         'from mmengine.config import Config\n'
@@ -142,7 +142,7 @@ def test_toolkit_bases_resolve(base, tmp_path):
 
 def test_missing_mmseg_is_named_by_its_distribution(monkeypatch):
     table = {}
-    monkeypatch.setattr('mmflora.config_scopes.find_spec', lambda name: None)
-    monkeypatch.setattr('mmflora.config_scopes.MODULE2PACKAGE', table)
+    monkeypatch.setattr('mmflora.config.scopes.find_spec', lambda name: None)
+    monkeypatch.setattr('mmflora.config.scopes.MODULE2PACKAGE', table)
     register_config_scopes()
     assert table['mmseg'] == 'onedl-mmsegmentation'

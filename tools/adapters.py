@@ -48,7 +48,7 @@ def parse_args(argv=None):
 
 def run_list(args):
     """Print a line for each adapter."""
-    from mmflora.adapter_files.contents import list_adapters
+    from mmflora.adapter_files.describe import list_adapters
 
     lines = list_adapters(args.places)
     print('\n'.join(lines) if lines else 'No adapters found.')
@@ -56,8 +56,8 @@ def run_list(args):
 
 def run_show(args):
     """Print what an adapter is."""
-    from mmflora.adapter_files.contents import describe_adapter
-    from mmflora.adapter_files.reading import read_any
+    from mmflora.adapter_files.describe import describe_adapter
+    from mmflora.adapter_files.read import read_any
 
     print(describe_adapter(read_any(args.adapter), args.layers))
 
@@ -69,7 +69,7 @@ def run_diff(args):
         difference_table,
         draw_differences,
     )
-    from mmflora.adapter_files.reading import read_any
+    from mmflora.adapter_files.read import read_any
 
     names = args.first, args.second
     adapters = [read_any(name) for name in names]
@@ -89,7 +89,7 @@ def run_diff(args):
 def run_export(args):
     """Make an adapter of a training checkpoint."""
     from mmflora.adapter_files import from_checkpoint, write_adapter
-    from mmflora.adapter_files.contents import describe_adapter
+    from mmflora.adapter_files.describe import describe_adapter
 
     if args.to == 'peft':
         from mmflora.extract.exchange import export_peft
@@ -149,8 +149,8 @@ def run_predict(args):
 def run_combine(args):
     """Write the weighted sum of adapters."""
     from mmflora.adapter_files import write_adapter
-    from mmflora.adapter_files.contents import describe_adapter
-    from mmflora.adapter_files.reading import read_any
+    from mmflora.adapter_files.describe import describe_adapter
+    from mmflora.adapter_files.read import read_any
     from mmflora.tasks import combine_adapters
 
     adapters = [read_any(path) for path in args.adapters]

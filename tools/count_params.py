@@ -53,7 +53,7 @@ def parse_args(argv=None):
 
 def find_configs(patterns):
     """Return the paths that paths and patterns name, r8 before r16."""
-    from mmflora.preflight import resolve_config
+    from mmflora.config.check import resolve_config
 
     paths = []
     for pattern in patterns:
@@ -92,13 +92,13 @@ def load(path, options):
 
 def report(args):
     """Return the text that the command line asks for."""
-    from mmflora.count_table import count_table, read_beside
-    from mmflora.parameter_count import (
+    from mmflora.count.budget import rank_for_budget
+    from mmflora.count.parameters import (
         build_on_meta,
         count_model,
         parse_count,
     )
-    from mmflora.rank_budget import rank_for_budget
+    from mmflora.count.table import count_table, read_beside
 
     budget = args.budget and parse_count(args.budget, '--budget')
     beside = args.beside and read_beside(args.beside)
@@ -122,7 +122,7 @@ def report(args):
 
 def document(parts, argv):
     """Return the report as a page that says how it was made."""
-    from mmflora.count_table import LEGEND
+    from mmflora.count.table import LEGEND
 
     command = shlex.join(['python', 'tools/count_params.py', *argv])
     table, *choices = parts

@@ -72,12 +72,12 @@ def load(args):
     """Read the config and what its batches are like."""
     from mmengine.config import Config
 
+    from mmflora.config.check import resolve_config
     from mmflora.memory_estimate import (
         batch_shape,
         check_trains,
         parse_image_size,
     )
-    from mmflora.preflight import resolve_config
 
     size = parse_image_size(args.size) if args.size else None
     path = resolve_config(args.config)
@@ -112,7 +112,7 @@ def estimate_all(cfg, shape, only_own):
     """Estimate each option, at the batch and at one image more."""
     from dataclasses import replace
 
-    from mmflora.launch import register_toolkit
+    from mmflora.config.launch import register_toolkit
     from mmflora.memory_estimate import AS_IT_IS, options, predict_batches
 
     register_toolkit(cfg)

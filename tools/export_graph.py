@@ -56,9 +56,9 @@ def export(args):
     """Export as the command line says; return the largest difference."""
     from mmengine.config import Config
 
+    from mmflora.config.check import resolve_config
     from mmflora.export import build_stock, export_graph
     from mmflora.export.dense_outputs import image_size, random_images
-    from mmflora.preflight import resolve_config
 
     cfg = Config.fromfile(resolve_config(args.config))
     cfg.merge_from_dict(args.cfg_options or {})

@@ -11,7 +11,9 @@ import sys
 import time
 from pathlib import Path
 
-from mmflora.data import (
+sys.path.append(str(Path(__file__).resolve().parents[1]))
+
+from demo.shapes import (  # noqa: E402
     CLASSES,
     DOMAINS,
     FORMATS,

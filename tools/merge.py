@@ -70,8 +70,8 @@ def merge(args):
     """Merge as the command line says."""
     from mmengine.config import Config
 
+    from mmflora.config.check import resolve_config
     from mmflora.export import MergeOptions, merge_checkpoint
-    from mmflora.preflight import resolve_config
 
     options = MergeOptions(
         dtype=args.dtype,

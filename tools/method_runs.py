@@ -148,7 +148,7 @@ def train(config, work_dir, *options):
 
 def prepare():
     """Draw the data and train the base, unless they are there."""
-    from mmflora.data import write_shapes
+    from demo.shapes import write_shapes
 
     for domain in ('source', 'target'):
         write_shapes('data/shapes', domain, **PICTURES)
@@ -187,7 +187,7 @@ def run_methods(configs, args):
 
 def read_losses(work_dir):
     """Return the losses of the last run in a folder, by iteration."""
-    from mmflora.visualization.curves import read_scalars
+    from demo.pictures.curves import read_scalars
 
     return [value for _, value in read_scalars(work_dir)['loss']]
 
@@ -201,7 +201,7 @@ def trained(config):
     """Return how many parameters a method has in the backbone."""
     from mmengine.config import Config
 
-    from mmflora.parameter_count import build_on_meta, count_model
+    from mmflora.count.parameters import build_on_meta, count_model
 
     return count_model(build_on_meta(Config.fromfile(config))).method
 

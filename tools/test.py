@@ -16,7 +16,7 @@ sys.path.append(str(Path(__file__).resolve().parents[1]))
 
 def parse_args(argv=None):
     """Read the command line."""
-    from mmflora.launch import add_arguments
+    from mmflora.config.launch import add_arguments
 
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument('config', help='path of the config file')
@@ -89,7 +89,7 @@ def enable_dump(cfg, out):
 
 def enable_tta(cfg):
     """Augment the pipeline; :func:`wrap_for_tta` then merges predictions."""
-    from mmflora.preflight import find_dicts
+    from mmflora.config.check import find_dicts
 
     dataset = cfg.test_dataloader.dataset
     while 'pipeline' not in dataset and 'dataset' in dataset:
@@ -146,8 +146,8 @@ def _flip_pipeline(pipeline):
 
 def prepare(args):
     """Turn the command line into a checked config."""
-    from mmflora.launch import load_config, start_processes
-    from mmflora.preflight import check_paths, check_weights_file
+    from mmflora.config.check import check_paths, check_weights_file
+    from mmflora.config.launch import load_config, start_processes
 
     cfg = load_config(args)
     check_weights_file('checkpoint', args.checkpoint)
@@ -170,7 +170,7 @@ def run(args):
     except (FileNotFoundError, ValueError) as error:
         sys.exit(f'error: {error}')
 
-    from mmflora.launch import build_runner
+    from mmflora.config.launch import build_runner
 
     runner = build_runner(cfg)
     if args.tta:

@@ -15,7 +15,7 @@ sys.path.append(str(Path(__file__).resolve().parents[1]))
 
 def parse_args(argv=None):
     """Read the command line."""
-    from mmflora.launch import add_arguments
+    from mmflora.config.launch import add_arguments
 
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument('config', help='path of the config file')
@@ -51,7 +51,7 @@ def enable_amp(cfg):
     """Turn mixed precision on, where the model can stand it."""
     from mmengine.device import get_device
 
-    from mmflora.preflight import adapted_backbones
+    from mmflora.config.check import adapted_backbones
 
     backbones = dict(adapted_backbones(cfg))
     for backbone in backbones.values():
@@ -84,7 +84,7 @@ def enable_auto_scale_lr(cfg):
 def set_resume(cfg, resume):
     """Say which checkpoint to go on from."""
     from mmflora.adapter_files import is_adapter
-    from mmflora.preflight import check_weights_file
+    from mmflora.config.check import check_weights_file
 
     if resume is None:
         return
@@ -104,8 +104,8 @@ def set_resume(cfg, resume):
 
 def prepare(args):
     """Turn the command line into a checked config."""
-    from mmflora.launch import load_config, start_processes
-    from mmflora.preflight import check_paths
+    from mmflora.config.check import check_paths
+    from mmflora.config.launch import load_config, start_processes
 
     cfg = load_config(args)
     if args.no_validate:
@@ -127,7 +127,7 @@ def run(args):
     except (FileNotFoundError, ValueError) as error:
         sys.exit(f'error: {error}')
 
-    from mmflora.launch import build_runner
+    from mmflora.config.launch import build_runner
 
     runner = build_runner(cfg)
     runner.train()

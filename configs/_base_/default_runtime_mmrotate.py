@@ -2,7 +2,8 @@
 _base_ = 'mmrotate::_base_/default_runtime.py'
 
 custom_imports = dict(
-    imports=['mmflora', 'mmflora.evaluation'], allow_failed_imports=False
+    imports=['mmflora', 'mmflora.evaluation'],
+    allow_failed_imports=False,
 )
 
 custom_hooks = [

@@ -6,12 +6,12 @@ from mmengine.config import Config
 from mmengine.registry import MODELS, DefaultScope, init_default_scope
 from torch import nn
 
-from mmflora.checkpoint.base_record import base_records
 from mmflora.checkpoint.keys import compare_keys, float_shapes, state_shapes
-from mmflora.launch import register_toolkit
-from mmflora.preflight import resolve_config
+from mmflora.checkpoint.record import base_records
+from mmflora.config.check import resolve_config
+from mmflora.config.launch import register_toolkit
 
-from .adapter_file import AdapterFile
+from .adapter import AdapterFile
 
 
 def apply_adapter(

@@ -8,7 +8,7 @@ from typing import Any
 import matplotlib
 from matplotlib.figure import Figure
 
-from .adapter_file import AdapterFile
+from .adapter import AdapterFile
 from .stored_updates import as_matrix, stored_updates
 from .updates import TuckerUpdate, principal_angles
 

@@ -17,9 +17,9 @@ from mmflora.adapters import (
     adapted_modules,
     tuned_parameters,
 )
-from mmflora.checkpoint.base_record import base_records
+from mmflora.checkpoint.record import base_records
 
-from .adapter_file import AdapterFile
+from .adapter import AdapterFile
 from .apply import apply_adapter, build
 from .compare import LayerDifference, layer_difference
 

@@ -6,7 +6,7 @@ from typing import Any
 from mmflora.adapters import Tuning
 from mmflora.registry import ADAPTERS
 
-from .adapter_file import AdapterFile
+from .adapter import AdapterFile
 
 
 def method_name(options: dict[str, Any]) -> str:

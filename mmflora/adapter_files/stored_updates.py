@@ -15,7 +15,7 @@ from mmflora.adapters import Adapter
 from mmflora.adapters.functional import mode_product
 from mmflora.registry import ADAPTERS
 
-from .adapter_file import AdapterFile
+from .adapter import AdapterFile
 from .method_options import layer_options, method_name
 from .updates import TuckerUpdate
 

@@ -1,16 +1,10 @@
 """Adapters: trainable updates of frozen weights."""
 
-from .adaptformer import AdaptFormer
 from .base import Adapter, AdapterBase, CannotAdapt, LowRank
-from .bitfit import BitFit
 from .blocks import BlockAdapter
 from .cost import choose_path, path_costs
-from .dora import DoRA
-from .flora import FLoRA, tucker_ranks
-from .full import Full
 from .functional import mode_product, tucker_to_weight
 from .hf_peft import HFPEFT
-from .houlsby import Houlsby
 from .inject import (
     InjectionReport,
     adapted_layers,
@@ -24,16 +18,22 @@ from .layers import (
     adapted_class,
     restore_layer,
 )
-from .lean import make_lean
-from .lora import LoRA
-from .lora_start import StartedLoRA
-from .lora_xs import LoRAXS
+from .memory.lean import make_lean
 from .merge import Merged, disabled, merge, merge_for_good
-from .norm_tuning import NormTuning
-from .olora import OLoRA
-from .pfeiffer import Pfeiffer
-from .pissa import PiSSA
-from .ssf import SSF
+from .methods.adaptformer import AdaptFormer
+from .methods.bitfit import BitFit
+from .methods.dora import DoRA
+from .methods.flora import FLoRA, tucker_ranks
+from .methods.full import Full
+from .methods.houlsby import Houlsby
+from .methods.lora import LoRA
+from .methods.lora_start import StartedLoRA
+from .methods.lora_xs import LoRAXS
+from .methods.norm_tuning import NormTuning
+from .methods.olora import OLoRA
+from .methods.pfeiffer import Pfeiffer
+from .methods.pissa import PiSSA
+from .methods.ssf import SSF
 from .tuning import Tuning, is_norm, tuned_parameters
 
 __all__ = [

@@ -13,7 +13,7 @@ from .base import Adapter, AdapterBase, describe_layer
 from .blocks import BlockAdapter, adapt_block
 from .candidates import Candidates, candidates, read_layers
 from .layers import AdaptedLayer, adapt_layer, check_adapter
-from .lean import make_lean
+from .memory.lean import make_lean
 from .settings import check_type
 from .targets import Targets, check_patterns, compile_patterns, first_match
 from .tuning import Tuning, tune
@@ -60,7 +60,7 @@ def inject(
             match counts whose method deals with such layers.
         exclude: Regular expressions for layers to leave alone.
         lean: Rebuild in the backward pass what is cheap to rebuild, see
-            :mod:`mmflora.adapters.lean`; else outputs of norms alone.
+            :mod:`mmflora.adapters.memory.lean`; else outputs of norms alone.
 
     Returns:
         Which layers were adapted, and which were left out and why.

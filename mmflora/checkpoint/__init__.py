@@ -1,11 +1,12 @@
 """Base weights, and the checkpoints of adapters over them."""
 
-from .adapter_state import adapter_state_dict, attach_record
-from .base_record import BaseRecord, base_records, content_hash
+from mmflora.files.pickles import trusted_checkpoints
+from mmflora.files.sources import check_source, read_state_dict
+
 from .base_weights import load_base, load_convnext, pretrained_cfg
-from .layouts import convnext_to_timm
-from .safe_loading import trusted_checkpoints
-from .sources import check_source, read_state_dict
+from .layouts.convnext_keys import convnext_to_timm
+from .record import BaseRecord, base_records, content_hash
+from .state import adapter_state_dict, attach_record
 
 __all__ = [
     'BaseRecord',

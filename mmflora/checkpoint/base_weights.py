@@ -9,9 +9,10 @@ from mmengine.config import ConfigDict
 from mmengine.runner.checkpoint import load_state_dict
 from torch import Tensor, nn
 
+from mmflora.files.sources import check_source, read_state_dict
+
 from .keys import Shapes, compare_keys, float_shapes
-from .layouts import convnext_to_timm
-from .sources import check_source, read_state_dict
+from .layouts.convnext_keys import convnext_to_timm
 
 # Classifiers of published weights, for which a dense backbone has no use.
 CLASSIFIER_KEYS = (r'(head|fc|classifier)\..*',)

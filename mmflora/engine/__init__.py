@@ -1,15 +1,16 @@
 """What the runner needs: optimizer construction, checkpoints, checks."""
 
-from .adalora_hook import AdaLoRAHook
-from .adapter_checkpoint_hook import AdapterCheckpointHook
-from .adapter_gradient_hook import AdapterGradientHook
-from .atomic_backend import AtomicLocalBackend
-from .deepspeed_strategy import DeepSpeedStrategy
-from .fsdp_strategy import FSDPStrategy
-from .optim_constructor import PEFTOptimWrapperConstructor
+from mmflora.files.atomic import AtomicLocalBackend
+
+from .hooks.adalora_hook import AdaLoRAHook
+from .hooks.adapter_checkpoint_hook import AdapterCheckpointHook
+from .hooks.adapter_gradient_hook import AdapterGradientHook
+from .hooks.iteration_seed_hook import IterationSeedHook
+from .optimizer import PEFTOptimWrapperConstructor
 from .parameter_table import count_parameters, parameter_table
 from .roles import Role, parameter_roles
-from .seed_hook import IterationSeedHook
+from .strategies.deepspeed_strategy import DeepSpeedStrategy
+from .strategies.fsdp_strategy import FSDPStrategy
 
 __all__ = [
     'AdaLoRAHook',

@@ -5,7 +5,7 @@ from typing import Any
 from timm.models import group_parameters
 from torch import nn
 
-from mmflora.checkpoint.base_record import base_records
+from mmflora.checkpoint.record import base_records
 
 
 def layer_scales(model: nn.Module, decay: float) -> dict[nn.Parameter, float]:

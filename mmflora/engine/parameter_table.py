@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from torch import nn
 
 from mmflora.adapters import adapted_modules
-from mmflora.checkpoint.base_record import base_records
+from mmflora.checkpoint.record import base_records
 
 from .roles import Role, component, parameter_roles
 

@@ -7,7 +7,7 @@ from enum import Enum
 from torch import nn
 
 from mmflora.adapters import adapted_modules
-from mmflora.checkpoint.base_record import base_records
+from mmflora.checkpoint.record import base_records
 
 
 class Role(Enum):

@@ -7,6 +7,8 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from mmflora.files.staged_file import staged_file
+
 from .dense_outputs import (
     DenseOutputs,
     Difference,
@@ -14,7 +16,6 @@ from .dense_outputs import (
     largest_difference,
 )
 from .merged_state import merge_final
-from .staged_file import staged_file
 
 GRAPH_BOUND = 1e-4
 """Largest relative difference between a graph's outputs and the model's."""

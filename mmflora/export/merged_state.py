@@ -12,7 +12,7 @@ from mmflora.adapters import adapted_layers, merge_for_good
 from mmflora.adapters.base import AdapterBase
 from mmflora.adapters.quantized_base import dequantize_base
 from mmflora.checkpoint import base_records
-from mmflora.checkpoint.base_record import RECORD_NAME
+from mmflora.checkpoint.record import RECORD_NAME
 from mmflora.version import __version__
 
 DTYPES = {

@@ -13,7 +13,8 @@ from mmengine.config import Config
 from mmengine.registry import MODELS, init_default_scope
 from torch import Tensor, nn
 
-from mmflora.preflight import find_dicts
+from mmflora.config.check import find_dicts
+from mmflora.files.staged_file import staged_file
 
 from .dense_outputs import (
     Difference,
@@ -31,7 +32,6 @@ from .merged_state import (
     plain_meta,
 )
 from .plain_config import PlainConfig, plain_config
-from .staged_file import staged_file
 from .timm_layout import (
     build_timm,
     stage_features,

@@ -8,10 +8,10 @@ from typing import Any
 
 from mmengine.config import Config
 
+from mmflora.files.staged_file import staged_file
 from mmflora.models import ConvNeXt
 
 from . import merged_backbone, merged_intern_vit
-from .staged_file import staged_file
 
 # mmflora's backbones, which no toolkit has, and what replaces them.
 _BACKBONES = {

@@ -13,9 +13,9 @@ from torch import nn
 
 from mmflora.adapter_files import is_adapter, read_adapter, to_checkpoint
 from mmflora.checkpoint import check_source
-from mmflora.checkpoint.safe_loading import read_safely
-from mmflora.launch import register_toolkit
-from mmflora.preflight import find_dicts
+from mmflora.config.check import find_dicts
+from mmflora.config.launch import register_toolkit
+from mmflora.files.pickles import read_safely
 
 
 def build_model(cfg: Config) -> nn.Module:

@@ -8,13 +8,13 @@ from mmengine.registry import MODELS, init_default_scope
 from torch import nn
 
 from mmflora.adapter_files import AdapterFile
-from mmflora.adapter_files.checkpoint import from_state
-from mmflora.adapter_files.safe_loading import load_checkpoint
+from mmflora.adapter_files.convert import from_state
 from mmflora.adapters import adapted_layers
 from mmflora.checkpoint import adapter_state_dict
 from mmflora.checkpoint.base_weights import pretrained_cfg
-from mmflora.launch import register_toolkit
-from mmflora.preflight import adapted_backbones, resolve_config
+from mmflora.config.check import adapted_backbones, resolve_config
+from mmflora.config.launch import register_toolkit
+from mmflora.files.training_checkpoints import load_checkpoint
 
 from .full_tuning import LayerEnergy, extract_adapter, rank_for
 

@@ -7,13 +7,13 @@ from mmengine.registry import MODELS, init_default_scope
 from torch import nn
 
 from mmflora.adapter_files import AdapterFile, apply_adapter
-from mmflora.adapter_files.checkpoint import from_state
-from mmflora.adapter_files.reading import read_any
-from mmflora.adapter_files.safe_loading import load_checkpoint
+from mmflora.adapter_files.convert import from_state
+from mmflora.adapter_files.read import read_any
 from mmflora.checkpoint import adapter_state_dict
-from mmflora.checkpoint.base_record import base_records
-from mmflora.launch import register_toolkit
-from mmflora.preflight import resolve_config
+from mmflora.checkpoint.record import base_records
+from mmflora.config.check import resolve_config
+from mmflora.config.launch import register_toolkit
+from mmflora.files.training_checkpoints import load_checkpoint
 
 from .authors import authors_prefix, load_authors_flora
 from .peft_lora import load_peft_lora, write_peft_lora

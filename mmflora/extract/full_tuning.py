@@ -7,11 +7,11 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 
-from mmflora.adapter_files.adapter_file import record_key
+from mmflora.adapter_files.adapter import record_key
 from mmflora.adapters import FLoRA, adapted_layers, tucker_ranks
 from mmflora.adapters.layers import AdaptedLayer
-from mmflora.checkpoint.base_record import base_records
 from mmflora.checkpoint.keys import compare_keys, float_shapes, state_shapes
+from mmflora.checkpoint.record import base_records
 
 from .nearest import lora_energy, nearest_tucker, spectrum
 

@@ -18,7 +18,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
-from mmflora.adapter_files.adapter_file import contiguous
+from mmflora.adapter_files.adapter import contiguous
 from mmflora.adapter_files.schema import (
     CONFIG_NAME,
     TENSORS_NAME,
@@ -26,7 +26,7 @@ from mmflora.adapter_files.schema import (
 )
 from mmflora.adapters import adapted_layers
 from mmflora.adapters.layers import AdaptedLayer
-from mmflora.engine.atomic_backend import AtomicLocalBackend
+from mmflora.files.atomic import AtomicLocalBackend
 
 _PREFIX = 'base_model.model.'
 # In the folder, and in the adapter of a layer.

@@ -11,9 +11,9 @@ from mmengine.registry import DefaultScope
 from torch import Tensor, nn
 
 from mmflora.adapters.quantized import QuantizedWeight
-from mmflora.checkpoint.base_record import base_records
+from mmflora.checkpoint.record import base_records
+from mmflora.config.launch import register_toolkit
 from mmflora.engine.roles import Role, parameter_roles
-from mmflora.launch import register_toolkit
 
 from . import graph_walk
 from .assumptions import draw_head_outputs, fill_samplers

@@ -11,9 +11,8 @@ from typing import Any
 
 from torch._subclasses.fake_tensor import FakeTensor
 
-from mmflora.memory import tensors_in
-
 from .known_values import KnownValues
+from .live_bytes import tensors_in
 from .replaced import replaced
 
 # Those that return something; the others fill tensors that they are given.

@@ -28,7 +28,7 @@ from torch.utils._python_dispatch import (
 )
 from torch.utils._pytree import tree_leaves, tree_map, tree_map_only
 
-from mmflora.memory import tensors_in
+from .live_bytes import tensors_in
 
 _ATTRIBUTE = '_mmflora_value'
 _aten = torch.ops.aten

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules import module as hooks
 
-from mmflora.memory import LiveStorages, _Followed
+from .live_bytes import LiveStorages, _Followed
 
 # PyTorch's allocator on GPUs gives memory in blocks of so many bytes.
 CUDA_BLOCK = 512

@@ -11,7 +11,7 @@ from mmengine.optim import OptimWrapper, build_optim_wrapper
 from mmengine.registry import MODELS
 from torch import nn
 
-from mmflora.preflight import find_dicts
+from mmflora.config.check import find_dicts
 
 # Keys of optimizer wrappers that are about the run, not about what is kept.
 _RUN_KEYS = ('loss_scale', 'dtype', 'use_fsdp', 'accumulative_counts')

@@ -4,7 +4,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from mmflora.count_table import markdown
+from mmflora.count.table import markdown
 
 from .batch import BatchShape
 from .cards import (

@@ -1,8 +1,8 @@
 """Backbones: plain ones, and any backbone with a frozen base and adapters."""
 
 from .convnext import ConvNeXt
+from .frozen import adapt_backbone, build_peft_backbone
 from .intern_vit import InternViT
-from .peft_backbone import adapt_backbone, build_peft_backbone
 from .peft_convnext import FLoRAConvNeXt, PEFTConvNeXt
 from .peft_intern_vit import FLoRAInternViT, PEFTInternViT
 from .timm_backbone import build_timm_backbone

@@ -19,7 +19,7 @@ from timm.models import convnext as timm_convnext
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from mmflora.adapters.response_norm import use_memory_efficient_grn
+from mmflora.adapters.memory.response_norm import use_memory_efficient_grn
 from mmflora.checkpoint.base_weights import load_convnext, pretrained_cfg
 from mmflora.checkpoint.keys import state_shapes
 from mmflora.registry import MODELS

@@ -19,12 +19,14 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from mmflora.checkpoint.base_weights import CLASSIFIER_KEYS, pretrained_cfg
-from mmflora.checkpoint.intern_vit_layouts import (
+from mmflora.checkpoint.keys import state_shapes
+from mmflora.checkpoint.layouts.intern_vit_keys import (
     UNUSED_KEYS,
     resize_positions,
 )
-from mmflora.checkpoint.intern_vit_weights import load_intern_vit
-from mmflora.checkpoint.keys import state_shapes
+from mmflora.checkpoint.layouts.intern_vit_weights import (
+    load_intern_vit,
+)
 from mmflora.registry import MODELS
 
 from .autocast import run_in_autocast

@@ -7,7 +7,7 @@ from mmflora.adapters.inject import Targets
 from mmflora.registry import MODELS
 
 from .convnext import ConvNeXt
-from .peft_backbone import adapt_backbone
+from .frozen import adapt_backbone
 
 
 @MODELS.register_module()
@@ -22,14 +22,14 @@ class PEFTConvNeXt(ConvNeXt):
             linear layer, as in the paper.
         exclude: Which layers to leave alone.
         lean: Rebuild in the backward pass what is cheap to rebuild, see
-            :mod:`mmflora.adapters.lean`; else outputs of norms alone.
+            :mod:`mmflora.adapters.memory.lean`; else outputs of norms alone.
         quantize: Keep the weights of frozen linear layers in 8 or 4 bits,
             ``dict(bits=8)``; see
             :class:`mmflora.adapters.quantized.Quantization`.
         allow_other_quantization: Take adapters that were trained over the
             same base stored otherwise.
         allow_random_base: See
-            :func:`mmflora.models.peft_backbone.adapt_backbone`.
+            :func:`mmflora.models.frozen.adapt_backbone`.
 
     Raises:
         FileNotFoundError: If the base's file is missing.

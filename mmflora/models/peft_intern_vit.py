@@ -10,8 +10,8 @@ from mmflora.adapters.quantized import Quantization
 from mmflora.adapters.quantized_base import quantize_base
 from mmflora.registry import MODELS
 
+from .frozen import adapt_backbone
 from .intern_vit import InternViT
-from .peft_backbone import adapt_backbone
 
 
 @MODELS.register_module()
@@ -26,14 +26,14 @@ class PEFTInternViT(InternViT):
             blocks (qkv, proj, fc1, fc2), as in the paper.
         exclude: Which layers to leave alone.
         lean: Rebuild in the backward pass what is cheap to rebuild, see
-            :mod:`mmflora.adapters.lean`; else outputs of norms alone.
+            :mod:`mmflora.adapters.memory.lean`; else outputs of norms alone.
         quantize: Keep the weights of frozen linear layers in 8 or 4 bits,
             ``dict(bits=8)``; see
             :class:`mmflora.adapters.quantized.Quantization`.
         allow_other_quantization: Take adapters that were trained over the
             same base stored otherwise.
         allow_random_base: See
-            :func:`mmflora.models.peft_backbone.adapt_backbone`.
+            :func:`mmflora.models.frozen.adapt_backbone`.
 
     Raises:
         FileNotFoundError: If the base's file is missing.

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from mmflora.checkpoint.base_weights import pretrained_cfg
 from mmflora.checkpoint.keys import matches_any
-from mmflora.checkpoint.sources import read_state_dict
+from mmflora.files.sources import read_state_dict
 from mmflora.registry import MODELS
 
 

@@ -3,8 +3,8 @@
 from torch import Tensor, nn
 
 from mmflora.adapters.quantized import QuantizedWeight
-from mmflora.checkpoint.adapter_state import base_tensors, keep_base
-from mmflora.checkpoint.base_record import BaseRecord, content_hash
+from mmflora.checkpoint.record import BaseRecord, content_hash
+from mmflora.checkpoint.state import base_tensors, keep_base
 
 
 class SharedBase:

@@ -12,11 +12,11 @@ from torch import nn
 
 from mmflora.adapter_files import AdapterFile, apply_adapter
 from mmflora.adapter_files.apply import check_toolkit
-from mmflora.adapter_files.reading import read_any
+from mmflora.adapter_files.read import read_any
 from mmflora.adapters import Merged, adapted_modules, merge
-from mmflora.checkpoint.base_record import base_records
-from mmflora.launch import register_toolkit
-from mmflora.preflight import adapted_backbones, resolve_config
+from mmflora.checkpoint.record import base_records
+from mmflora.config.check import adapted_backbones, resolve_config
+from mmflora.config.launch import register_toolkit
 
 from .shared_base import SharedBase, settle
 

@@ -11,17 +11,17 @@ from mmflora.adapter_files import (
     to_checkpoint,
     write_adapter,
 )
-from mmflora.adapter_files.checkpoint import from_state
 from mmflora.adapter_files.compare import (
     compare_adapters,
     difference_table,
     draw_differences,
 )
 from mmflora.adapter_files.compare_models import compare_models
+from mmflora.adapter_files.convert import from_state
 from mmflora.adapter_files.stored_updates import stored_updates
 from mmflora.adapters import adapted_layers
 from mmflora.checkpoint import adapter_state_dict
-from mmflora.checkpoint.base_record import base_records
+from mmflora.checkpoint.record import base_records
 
 MLP = r'stages\.\d\.blocks\.\d\.mlp\.fc\d'
 LORA = dict(type='LoRA', rank=3)

@@ -7,9 +7,9 @@ import torch
 from safetensors.torch import save_file
 
 from mmflora.adapter_files import apply_adapter, read_adapter
-from mmflora.adapter_files.config_text import read_settings
-from mmflora.adapter_files.layouts import layout_of
+from mmflora.adapter_files.base_layout import layout_of
 from mmflora.adapter_files.schema import plain_json
+from mmflora.files.config_text import read_settings
 
 
 @pytest.fixture

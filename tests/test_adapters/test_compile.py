@@ -6,7 +6,7 @@ from layer_cases import CASES, EMPTY, PATHS, call
 from torch import nn
 
 from mmflora.adapters import inject, make_lean
-from mmflora.adapters.response_norm import GlobalResponseNorm
+from mmflora.adapters.memory.response_norm import GlobalResponseNorm
 
 CLOSE = dict(rtol=1e-10, atol=1e-10)
 WHOLE = [

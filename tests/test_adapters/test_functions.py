@@ -8,6 +8,7 @@ from layer_cases import Case
 from torch import nn
 from torch.autograd import gradcheck
 
+from mmflora.adapters.memory.response_norm import GlobalResponseNorm
 from mmflora.adapters.operators import (
     Geometry,
     conv,
@@ -16,7 +17,6 @@ from mmflora.adapters.operators import (
     low_rank_linear,
 )
 from mmflora.adapters.operators.geometry import _depthwise_weight_gradient
-from mmflora.adapters.response_norm import GlobalResponseNorm
 
 FEW = settings(max_examples=15, deadline=None, derandomize=True, database=None)
 

@@ -12,7 +12,7 @@ from torch import nn
 from torch.utils.checkpoint import checkpoint
 
 from mmflora.adapters import inject, make_lean
-from mmflora.adapters.response_norm import use_memory_efficient_grn
+from mmflora.adapters.memory.response_norm import use_memory_efficient_grn
 
 FLORA = dict(type='FLoRA', rank=4, kernel_rank=2, scale=0.1)
 

@@ -9,8 +9,8 @@ import timm
 import torch
 
 from mmflora.adapters import inject, make_lean
-from mmflora.adapters.response_norm import use_memory_efficient_grn
-from mmflora.memory import count_step
+from mmflora.adapters.memory.response_norm import use_memory_efficient_grn
+from mmflora.memory_estimate.live_bytes import count_step
 
 # Bytes over those of the frozen stock model, rounded up in the third digit,
 # and the parameters of adapters at rank 16 on all layers.

@@ -26,7 +26,7 @@ from mmflora.adapters.quantized_base import (
     quantized_weights,
     refuse_quantized,
 )
-from mmflora.engine.fsdp_units import check_can_shard
+from mmflora.engine.strategies.fsdp_units import check_can_shard
 
 METHODS = {
     'none': None,

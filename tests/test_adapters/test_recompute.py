@@ -8,8 +8,9 @@ import pytest
 import torch
 from torch import nn
 
-from mmflora.adapters import inject, make_lean, recompute
-from mmflora.adapters.recompute import leave_recipe, recipe_of
+from mmflora.adapters import inject, make_lean
+from mmflora.adapters.memory import recompute
+from mmflora.adapters.memory.recompute import leave_recipe, recipe_of
 
 
 @pytest.fixture

@@ -5,7 +5,7 @@ import torch
 from timm.layers.grn import GlobalResponseNorm as Stock
 from torch import nn
 
-from mmflora.adapters.response_norm import (
+from mmflora.adapters.memory.response_norm import (
     GlobalResponseNorm,
     use_memory_efficient_grn,
 )
@@ -52,7 +52,7 @@ def test_values_and_gradients(pair):
 
 
 def test_large_images_are_summed_in_slices(pair, monkeypatch):
-    monkeypatch.setattr('mmflora.adapters.response_norm._SLICE', 50)
+    monkeypatch.setattr('mmflora.adapters.memory.response_norm._SLICE', 50)
     check(pair, draw(pair[0], size=(7, 5)))
 
 

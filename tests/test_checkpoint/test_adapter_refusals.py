@@ -11,7 +11,7 @@ from adapter_models import (
 )
 from convnext_files import V1, V2, stock_net
 
-from mmflora.checkpoint.adapter_state import INFO_KEY
+from mmflora.checkpoint.state import INFO_KEY
 
 
 def test_adapters_of_another_base(state, kind, base, tmp_path):

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from mmflora.adapters import adapted_layers
-from mmflora.engine.adalora_hook import _groups, _Schedule
+from mmflora.engine.hooks.adalora_hook import _groups, _Schedule
 
 from .toy import backbone_cfg, runner, write_base
 

@@ -12,7 +12,7 @@ import torch
 from mmengine.runner import Runner
 from torch import nn
 
-from mmflora.engine.fsdp_units import check_can_shard, find_units
+from mmflora.engine.strategies.fsdp_units import check_can_shard, find_units
 
 from .fsdp_process import FULL, SGD, EvenModel, run_two, sharded, two_runs
 from .toy import Logits, backbone_cfg, runner, write_base

@@ -9,7 +9,7 @@ from timm.optim import param_groups_layer_decay
 from mmflora.adapters import inject
 from mmflora.engine import Role, count_parameters, parameter_roles
 
-from .test_optim_constructor import settings
+from .test_optimizer import settings
 from .toy import TINY, ToyModel
 
 

@@ -5,7 +5,7 @@ import torch
 from mmengine.registry import MODELS
 from timm.layers import grn as timm_grn
 
-from mmflora.adapters.response_norm import GlobalResponseNorm
+from mmflora.adapters.memory.response_norm import GlobalResponseNorm
 from mmflora.export.merged_backbone import TimmConvNeXt
 from mmflora.models import ConvNeXt
 

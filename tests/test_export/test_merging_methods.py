@@ -8,7 +8,7 @@ import torch
 from mmengine.config import Config
 
 from mmflora.checkpoint import adapter_state_dict
-from mmflora.checkpoint.base_record import base_records
+from mmflora.checkpoint.record import base_records
 from mmflora.export import MergeOptions, build_model, merge_checkpoint
 from mmflora.export.plain_config import plain_config
 

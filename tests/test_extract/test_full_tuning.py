@@ -7,7 +7,7 @@ import torch
 from test_engine.toy import backbone_cfg, runner
 
 from mmflora.adapter_files import apply_adapter, read_adapter, write_adapter
-from mmflora.adapter_files.checkpoint import from_state
+from mmflora.adapter_files.convert import from_state
 from mmflora.adapters import adapted_layers
 from mmflora.checkpoint import adapter_state_dict
 from mmflora.extract import extract_adapter, parameters_at, rank_for

@@ -10,9 +10,9 @@ import torch
 from mmengine.config import Config
 
 import mmflora  # noqa: F401
+from demo.shapes import SEG_CLASSES
 from mmflora.adapters import adapted_layers
-from mmflora.data import SEG_CLASSES
-from mmflora.parameter_count import build_on_meta, count_model
+from mmflora.count.parameters import build_on_meta, count_model
 
 CONFIGS = Path(__file__).parents[2] / 'configs'
 ALL = sorted(

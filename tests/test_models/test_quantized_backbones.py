@@ -15,7 +15,8 @@ from mmflora.adapters.quantized_base import (
     dequantize_base,
     quantized_weights,
 )
-from mmflora.engine.optim_constructor import PEFTOptimWrapperConstructor
+from mmflora.count.parameters import count_model
+from mmflora.engine.optimizer import PEFTOptimWrapperConstructor
 from mmflora.engine.parameter_table import count_parameters
 from mmflora.export.merged_state import merged_state
 from mmflora.models import (
@@ -24,7 +25,6 @@ from mmflora.models import (
     PEFTConvNeXt,
     PEFTInternViT,
 )
-from mmflora.parameter_count import count_model
 
 SMALL = dict(
     img_size=56,

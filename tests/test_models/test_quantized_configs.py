@@ -8,7 +8,7 @@ from mmengine.config import Config
 import mmflora  # noqa: F401
 from mmflora.adapters.quantized import Scheme
 from mmflora.adapters.quantized_base import quantized_weights
-from mmflora.parameter_count import build_on_meta, count_model
+from mmflora.count.parameters import build_on_meta, count_model
 
 CONFIGS = Path(__file__).parents[2] / 'configs'
 SCHEMES = dict(int8=Scheme(8, 'int8', 64), nf4=Scheme(4, 'nf4', 64))

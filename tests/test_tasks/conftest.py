@@ -3,7 +3,7 @@ import torch
 from test_engine.toy import ToyModel, backbone_cfg, write_base
 from torch import nn
 
-from mmflora.adapter_files.checkpoint import from_state
+from mmflora.adapter_files.convert import from_state
 from mmflora.checkpoint import adapter_state_dict
 
 IMAGES = torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(1))

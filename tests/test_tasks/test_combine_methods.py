@@ -6,10 +6,10 @@ import pytest
 import torch
 
 from mmflora.adapter_files import apply_adapter, read_adapter, write_adapter
-from mmflora.adapter_files.checkpoint import from_state
+from mmflora.adapter_files.convert import from_state
 from mmflora.adapters import SSF, adapted_layers
 from mmflora.checkpoint import adapter_state_dict
-from mmflora.checkpoint.base_record import base_records
+from mmflora.checkpoint.record import base_records
 from mmflora.tasks import combine_adapters
 
 LORA = dict(type='LoRA', rank=3, alpha=6)

@@ -11,9 +11,9 @@ from mmengine.registry import MODELS, init_default_scope
 from PIL import Image
 
 from mmflora.adapter_files import from_checkpoint, write_adapter
-from mmflora.adapter_files.writing import write_adapter as write
+from mmflora.adapter_files.write import write_adapter as write
 from mmflora.checkpoint import adapter_state_dict
-from mmflora.launch import register_toolkit
+from mmflora.config.launch import register_toolkit
 from mmflora.models import ConvNeXt
 from mmflora.tasks import MultiTaskInferencer, TaskSet
 

@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch import nn
 
-from mmflora.adapter_files.checkpoint import from_state
-from mmflora.adapter_files.contents import describe_adapter
+from mmflora.adapter_files.convert import from_state
+from mmflora.adapter_files.describe import describe_adapter
 from mmflora.checkpoint import adapter_state_dict
 from mmflora.models import FLoRAInternViT, InternViT
 from mmflora.tasks.combine import combine_adapters

@@ -5,7 +5,7 @@ import torch
 from test_engine.toy import write_base
 
 from mmflora.adapters import adapted_layers
-from mmflora.checkpoint.base_record import base_records
+from mmflora.checkpoint.record import base_records
 from mmflora.tasks import TaskSet
 
 from .conftest import outputs, storage_bytes

@@ -48,7 +48,7 @@ class Workspace:
 @pytest.fixture(scope='session')
 def workspace(tmp_path_factory):
     """Small data of the target domain, and a base that nobody trained."""
-    from mmflora.data import write_shapes
+    from demo.shapes import write_shapes
     from mmflora.models import ConvNeXt
 
     folder = tmp_path_factory.mktemp('workspace')

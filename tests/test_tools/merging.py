@@ -11,7 +11,7 @@ import torch
 from inference import build_as_runner
 
 from mmflora.adapters import adapted_layers, merge
-from mmflora.checkpoint.base_record import RECORD_NAME
+from mmflora.checkpoint.record import RECORD_NAME
 from mmflora.models import ConvNeXt
 
 

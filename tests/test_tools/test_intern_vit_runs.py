@@ -94,7 +94,7 @@ def test_bfloat16_base_trains_under_autocast(workspace, base):
 @pytest.mark.slow
 def test_base_and_adapters_learn(workspace, tmp_path):
     """The whole small path: a base is trained, then adapters over it."""
-    from mmflora.data import write_shapes
+    from demo.shapes import write_shapes
 
     for domain in ('source', 'target'):
         write_shapes(

@@ -94,7 +94,7 @@ def test_train_resume_and_test(workspace, config, schedule, metric):
     ],
 )
 def test_other_small_configs_train(workspace, config, options):
-    from mmflora.data import write_shapes
+    from demo.shapes import write_shapes
 
     write_shapes(
         workspace.folder / 'data/shapes', 'source', num_train=8, num_val=4

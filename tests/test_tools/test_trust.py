@@ -72,8 +72,8 @@ def test_an_adapter_is_tested_but_not_resumed(
     test_tool, train_tool, workspace, tmp_path, monkeypatch
 ):
     from mmflora.adapter_files import write_adapter
-    from mmflora.adapter_files.checkpoint import from_state
-    from mmflora.checkpoint.base_record import BaseRecord
+    from mmflora.adapter_files.convert import from_state
+    from mmflora.checkpoint.record import BaseRecord
 
     monkeypatch.chdir(workspace.folder)
     monkeypatch.setenv('LOCAL_RANK', '0')

@@ -8,9 +8,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ..memory.recompute import leave_recipe
 from ..operators import Geometry, conv, low_rank_conv
 from ..precision import cast, compute_dtype, full_precision
-from ..recompute import leave_recipe
 from .adapted import OperatorLayer, scale_output
 
 

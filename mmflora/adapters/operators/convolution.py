@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from ..memory.recompute import keep, kept
 from ..precision import cast, compute_dtype, full_precision
-from ..recompute import keep, kept
 from .geometry import Geometry, pointwise
 from .linear_map import Gradients, fold_linear
 

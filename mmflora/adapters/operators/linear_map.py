@@ -7,8 +7,8 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from ..memory.recompute import keep, kept
 from ..precision import cast, compute_dtype, full_precision
-from ..recompute import keep, kept
 
 Gradients = tuple[Tensor | None, ...]
 

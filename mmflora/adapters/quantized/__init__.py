@@ -2,7 +2,7 @@
 
 from .digest import tensor_digest
 from .kernels import MissingBitsAndBytes, load_kernels
-from .options import Quantization, Scheme
+from .quantization import Quantization, Scheme
 from .weight import QuantizedWeight, dense, stored_tensors
 
 __all__ = [

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from .options import Scheme
+from .quantization import Scheme
 
 REQUIREMENT = 'bitsandbytes>=0.50.2,<0.51'
 # Numbers that are rounded at once: what is needed beside weight and result.

@@ -12,7 +12,7 @@ from .dense_operators import run_on_dense
 from .digest import tensor_digest
 from .frozen_linear import frozen_linear
 from .kernels import Stored, blank, dequantize, quantize_into
-from .options import Scheme
+from .quantization import Scheme
 
 _aten = torch.ops.aten
 

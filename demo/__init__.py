@@ -1,0 +1,1 @@
+"""The demonstration: generated data, training, pictures."""

@@ -1,0 +1,1 @@
+"""Activations that are rebuilt in the backward pass instead of kept."""

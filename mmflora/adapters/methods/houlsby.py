@@ -1,0 +1,44 @@
+"""Houlsby's bottleneck adapters."""
+
+from torch import Tensor, nn
+
+from mmflora.registry import ADAPTERS
+
+from ..blocks import BlockAdapter
+
+
+@ADAPTERS.register_module()
+class Houlsby(BlockAdapter):
+    """Bottlenecks behind attention and behind the MLP: h + u(h).
+
+    Houlsby et al., "Parameter-Efficient Transfer Learning for NLP" (2019),
+    section 2.  The start is exactly the identity, not nearly.  In blocks whose
+    branch adds the shortcut itself (those of mmcv) it stands behind the sum.
+
+    Args:
+        block: See :class:`BlockAdapter`, as for all that follow.
+        width: Width of the bottleneck.
+        activation: Its activation.
+        scale: Factor on its output.
+        places: Names of the blocks; a ConvNeXt has MLPs alone.
+
+    Example:
+        >>> adapter = dict(type='Houlsby', width=64)
+    """
+
+    paper = 'Houlsby et al., 2019, arXiv:1902.00751'
+    places = r'(.*\.)?(attn|attention|self_attn|mlp|ffn)'
+
+    def __init__(
+        self,
+        block: nn.Module,
+        width: int = 64,
+        activation: str = 'gelu',
+        scale: float = 1.0,
+        places: str | None = None,
+    ) -> None:
+        super().__init__(block, width, activation, scale, places)
+
+    def forward(self, inputs: Tensor, output: Tensor) -> Tensor:
+        """Return h + u(h) for the block's output h."""
+        return output + self.bottleneck(output)

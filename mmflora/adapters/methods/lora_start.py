@@ -1,0 +1,128 @@
+"""LoRA that starts at a part of the frozen weight.
+
+The published methods subtract that part from the weight.  Here the weight
+stays as it is, and the start's product is subtracted from the update: what is
+computed, and every gradient, is the same, while the base keeps its content,
+start and end of training need no conversion, and the first step is exact.
+"""
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ..base import LowRank, frozen_weight
+from ..functional import low_rank_to_weight
+from ..precision import full_precision
+from ..settings import check_count, check_iterations
+from .lora import LoRA
+
+
+class StartedLoRA(LoRA):
+    """ΔW = s (B A − B0 A0), with the start B0, A0 taken from W.
+
+    The start is kept, as buffers, and saved with the adapter.  Convolutions
+    have LoRA's spatial form.
+
+    Args:
+        weight: The frozen weight.
+        rank: The rank r.
+        alpha: s = alpha / rank.  By default s = 1.
+        rslora: See :class:`LoRA`.
+        iterations: Where the start is a decomposition that can be had by
+            iteration: how often, for large weights.  ``None``: exactly.
+        dropout: See :class:`Adapter`.
+        path: See :class:`Adapter`.
+    """
+
+    start_up: Tensor
+    start_down: Tensor
+
+    def __init__(
+        self,
+        weight: Tensor,
+        rank: int = 8,
+        alpha: float | None = None,
+        rslora: bool = False,
+        iterations: int | None = None,
+        dropout: float = 0.0,
+        path: str = 'auto',
+    ) -> None:
+        kind = type(self).__name__
+        check_count(kind, 'rank', rank)
+        wanted = float(rank) if alpha is None else alpha
+        super().__init__(
+            weight, rank, wanted, rslora=rslora, dropout=dropout, path=path
+        )
+        self.iterations = check_iterations(kind, iterations)
+        self.register_buffer('start_up', torch.empty_like(self.up))
+        self.register_buffer('start_down', torch.empty_like(self.down))
+        self._begin(weight)
+
+    def start(self, matrix: Tensor) -> tuple[Tensor, Tensor]:
+        """Return B0 and A0 with s B0 A0 a part of the weight.
+
+        Args:
+            matrix: The weight, shape ``(out, in · kernel)``, in float32 at
+                least.
+
+        Returns:
+            Shapes ``(out, rank)`` and ``(rank, in · kernel)``.
+        """
+        raise NotImplementedError
+
+    def follow(self, layer: nn.Module) -> None:
+        """Start anew at the weight that took the place of the first."""
+        self._begin(frozen_weight(layer))
+
+    @torch.no_grad()
+    def _begin(self, weight: Tensor) -> None:
+        matrix = weight.detach().flatten(1).to(self.up.dtype)
+        up, down = self.start(matrix)
+        self.start_up.copy_(up)
+        self.start_down.copy_(down.view(self.down.shape))
+        self.up.copy_(self.start_up)
+        self.down.copy_(self.start_down)
+
+    def delta_weight(self) -> Tensor:
+        """Return s (B A − B0 A0), in the weight's shape."""
+        with full_precision(self.up.device.type):
+            return low_rank_to_weight(*self.low_rank())
+
+    def low_rank(self) -> LowRank:
+        """Return s (B A − B0 A0) as two factors of rank 2 r.
+
+        They are ``[s (B − B0), s B0]`` and ``[A; A − A0]``: at the start an
+        exact zero, and no difference of large products later.
+        """
+        with full_precision(self.up.device.type):
+            up, start = self.scale * self.up, self.scale * self.start_up
+            left = torch.cat([up - start, start], 1)
+            right = torch.cat([self.down, self.down - self.start_down])
+            return LowRank(left, right)
+
+    def core_parameters(self) -> Any:
+        """Yield nothing: no factor starts at zero."""
+        return iter(())
+
+
+def leading_svd(
+    matrix: Tensor, rank: int, iterations: int | None
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Return the leading singular vectors and values of a matrix.
+
+    Args:
+        matrix: Shape ``(out, in)``.
+        rank: How many.
+        iterations: Of the subspace iteration (Halko et al., 2011), with a
+            subspace of twice the rank; ``None`` for the whole decomposition.
+
+    Returns:
+        U, S and Vᵀ of shapes ``(out, rank)``, ``(rank,)``, ``(rank, in)``.
+    """
+    if iterations is None:
+        u, s, vh = torch.linalg.svd(matrix, full_matrices=False)
+        return u[:, :rank], s[:rank], vh[:rank]
+    width = min(2 * rank, *matrix.shape)
+    u, s, v = torch.svd_lowrank(matrix, q=width, niter=iterations)
+    return u[:, :rank], s[:rank], v.T[:rank]

@@ -1,0 +1,106 @@
+"""LoRA-XS: a small core between frozen singular vectors."""
+
+import math
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from mmflora.registry import ADAPTERS
+
+from ..base import Adapter, LowRank, frozen_weight
+from ..functional import low_rank_to_weight
+from ..precision import full_precision
+from ..settings import check_count, check_factor, check_iterations
+from .lora_start import leading_svd
+
+
+@ADAPTERS.register_module()
+class LoRAXS(Adapter):
+    """ΔW = s · U S R Vᵀ: an r × r core R trains, all else is frozen.
+
+    Bałazy et al., "LoRA-XS: Low-Rank Adaptation with Extremely Small Number
+    of Parameters" (2024), equation 1; U, S and V are the leading singular
+    vectors and values of the weight, for a convolution flattened to
+    ``(out, in / groups · kernel)``.  They are saved with the adapter: another
+    machine may find others.  The core starts at zero, not nearly.
+
+    Args:
+        weight: The frozen weight.
+        rank: The rank r.
+        alpha: s = alpha / rank.
+        iterations: See :class:`StartedLoRA`.
+        dropout: See :class:`Adapter`.
+        path: See :class:`Adapter`.
+
+    Raises:
+        TypeError: If ``alpha`` is no number.
+        ValueError: If the rank is below 1 or no integer, ``alpha`` is zero or
+            not finite, or ``iterations`` negative.
+
+    Example:
+        >>> adapter = dict(type='LoRAXS', rank=64)
+    """
+
+    paper = 'Bałazy et al., 2024, arXiv:2405.17604'
+    left: Tensor
+    right: Tensor
+
+    def __init__(
+        self,
+        weight: Tensor,
+        rank: int = 64,
+        alpha: float = 16.0,
+        iterations: int | None = None,
+        dropout: float = 0.0,
+        path: str = 'auto',
+    ) -> None:
+        super().__init__(weight, dropout, path)
+        self.rank = check_count('LoRAXS', 'rank', rank)
+        self.scale = check_factor('LoRAXS', 'alpha', alpha) / rank
+        self.iterations = check_iterations('LoRAXS', iterations)
+        rows, columns = len(weight), math.prod(weight.shape[1:])
+        own = min(rank, rows, columns)
+        self.clipped = own != rank
+        self.core = self.parameter_like(weight, own, own)
+        dtype = self.core.dtype
+        left = torch.empty(rows, own, dtype=dtype, device=weight.device)
+        right = left.new_empty(own, *weight.shape[1:])
+        self.register_buffer('left', left)
+        self.register_buffer('right', right)
+        self._begin(weight)
+
+    @torch.no_grad()
+    def _begin(self, weight: Tensor) -> None:
+        matrix = weight.detach().flatten(1).to(self.core.dtype)
+        u, s, vh = leading_svd(matrix, len(self.core), self.iterations)
+        self.left.copy_(u * s)
+        self.right.copy_(vh.reshape(self.right.shape))
+        nn.init.zeros_(self.core)
+
+    def follow(self, layer: nn.Module) -> None:
+        """Start anew at the weight that took the place of the first."""
+        self._begin(frozen_weight(layer))
+
+    def delta_weight(self) -> Tensor:
+        """Return s · U S R Vᵀ, in the weight's shape."""
+        with full_precision(self.core.device.type):
+            return low_rank_to_weight(*self.low_rank())
+
+    def low_rank(self) -> LowRank:
+        """Return L = s U S R and Vᵀ."""
+        with full_precision(self.core.device.type):
+            return LowRank(self.left @ (self.scale * self.core), self.right)
+
+    def core_parameters(self) -> Iterator[nn.Parameter]:
+        """Yield the core."""
+        yield self.core
+
+    def remark(self) -> str:
+        """Say that the rank was clipped."""
+        return f'rank clipped to {len(self.core)}' if self.clipped else ''
+
+    def extra_repr(self) -> Any:
+        """Return the settings, as they stand in a printed model."""
+        return f'rank={self.rank}, scale={self.scale}'

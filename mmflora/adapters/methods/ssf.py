@@ -1,0 +1,125 @@
+"""SSF: a scale and a shift of each layer's output."""
+
+from typing import Any, ClassVar
+
+from torch import Tensor, nn
+
+from mmflora.registry import ADAPTERS
+
+from ..base import Adapter, CannotAdapt, frozen_weight
+from ..channels import channel_view, transposed_groups
+from ..functional import scale_channels
+from ..layers import AdaptedLayer, OperatorLayer, scale_output
+from ..precision import full_precision
+from ..settings import check_flag
+
+
+@ADAPTERS.register_module()
+class SSF(Adapter):
+    """y = γ ⊙ (W x + b) + β by output channel, γ = 1 and β = 0 at the start.
+
+    Lian et al., "Scaling & Shifting Your Features: A New Baseline for
+    Efficient Model Tuning" (2022), equation 4.  Merged it is the weight
+    γ ⊙ W and the bias γ ⊙ b + β, under the stock model's keys: where a layer
+    has no bias there is no shift, and a remark says so.  The scale and shift
+    behind a norm are the norm's own weight and bias; `NormTuning` trains
+    them.  Embeddings are left out, as they have no output channels.
+
+    Args:
+        weight: The frozen weight.
+        shift: Whether to shift; needs a layer with a bias.
+        transposed: The groups of a transposed convolution, 0 else.
+
+    Example:
+        >>> adapter = dict(type='SSF')
+        >>> with_norms = dict(
+        ...     adapter=dict(type='SSF'),
+        ...     targets={'.*': {}, '.*norm.*': dict(type='NormTuning')},
+        ... )
+    """
+
+    paper = 'Lian et al., 2022, arXiv:2210.08823'
+    additive = False
+    from_layer: ClassVar[tuple[str, ...]] = ('transposed',)
+
+    def __init__(
+        self, weight: Tensor, shift: bool = True, transposed: int = 0
+    ) -> None:
+        super().__init__(weight)
+        self.view = channel_view(weight.shape, transposed)
+        channels = self.view[0] * self.view[2]
+        self.left_out = False
+        self.scale = self.parameter_like(weight, channels)
+        self.shift: Tensor | None = None
+        if shift:
+            self.shift = self.parameter_like(weight, channels)
+        self.reset_parameters()
+
+    @classmethod
+    def for_layer(
+        cls, layer: nn.Module, shift: bool = True, **options: Any
+    ) -> 'SSF':
+        """Build the adapter of one layer; no shift where it has no bias."""
+        if isinstance(layer, nn.Embedding):
+            raise CannotAdapt('an embedding has no output channels')
+        check_flag('SSF', 'shift', shift)
+        attention = isinstance(layer, nn.MultiheadAttention)
+        bias = layer._parameters.get('in_proj_bias' if attention else 'bias')
+        adapter = cls(
+            frozen_weight(layer),
+            shift=shift and bias is not None,
+            transposed=transposed_groups(layer),
+            **options,
+        )
+        adapter.left_out = shift and bias is None
+        return adapter
+
+    def reset_parameters(self) -> None:
+        """Set the scale to one and the shift to zero."""
+        nn.init.ones_(self.scale)
+        if self.shift is not None:
+            nn.init.zeros_(self.shift)
+
+    def delta_weight(self) -> Tensor:
+        """Return zero: nothing is added before the weight is scaled."""
+        return self.scale.new_zeros(self.weight_shape)
+
+    def adapted_weight(self, weight: Tensor) -> Tensor:
+        """Return γ ⊙ W, in the type of ``weight``."""
+        with full_precision(weight.device.type):
+            scaled = scale_channels(weight, self.scale, self.view)
+            return scaled.to(weight.dtype)
+
+    def adapted_bias(self, bias: Tensor | None) -> Tensor | None:
+        """Return γ ⊙ b + β, ``None`` where the layer has no bias."""
+        if bias is None:
+            return None
+        scaled = bias * self.scale
+        if self.shift is not None:
+            scaled = scaled + self.shift
+        return scaled.to(bias.dtype)
+
+    def forward_layer(
+        self, layer: nn.Module, inputs: Tensor, *arguments: Any
+    ) -> Tensor | None:
+        """Scale and shift the frozen layer's output.
+
+        The frozen weight needs no gradient, and so not the layer's input.
+        """
+        if not isinstance(layer, OperatorLayer):
+            return None
+        output = layer.compute(inputs, layer.weight, None, *arguments)
+        bias = self.adapted_bias(_bias(layer))
+        return scale_output(output, self.scale, bias, layer.channel_dim)
+
+    def remark(self) -> str:
+        """Say that there is no shift where the layer has no bias."""
+        return 'no shift: the layer has no bias' if self.left_out else ''
+
+    def extra_repr(self) -> str:
+        """Return the settings, as they stand in a printed model."""
+        return f'channels={len(self.scale)}, shift={self.shift is not None}'
+
+
+def _bias(layer: AdaptedLayer) -> Tensor | None:
+    return layer.base_bias()

@@ -1,0 +1,1 @@
+"""Key layouts of published weights, one file per family."""

@@ -1,0 +1,286 @@
+"""State dicts of a backbone with a frozen base: without it, and checked.
+
+:func:`attach_record` gives a backbone its :class:`BaseRecord` and three hooks
+of ``nn.Module``: leave the base out of a state dict where that is wanted,
+check whatever is loaded, and forget the base's keys among the missing ones.
+"""
+
+import logging
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import Any
+
+from mmengine.logging import print_log
+from torch import Tensor, nn
+
+from mmflora.adapters import adapted_modules
+from mmflora.adapters.quantized_base import say_quantization
+
+from .base_weights import load_base
+from .keys import compare_keys, float_shapes, state_shapes
+from .quantization_match import check_quantization, same_base
+from .record import RECORD_NAME, BaseRecord, content_hash
+from .sharded import any_sharded
+
+_OMIT_BASE: ContextVar[bool] = ContextVar('omit_base', default=False)
+INFO_KEY = f'{RECORD_NAME}.info'
+
+
+@contextmanager
+def adapter_state_dict() -> Iterator[None]:
+    """Within this context, state dicts leave out bases that have a source.
+
+    A base without a source (a random one) stays in: nothing else could bring
+    it back.
+    """
+    token = _OMIT_BASE.set(True)
+    try:
+        yield
+    finally:
+        _OMIT_BASE.reset(token)
+
+
+def attach_record(backbone: nn.Module, record: BaseRecord) -> None:
+    """Give a backbone its record and the hooks that keep it."""
+    backbone.add_module(RECORD_NAME, record)
+    backbone.register_state_dict_post_hook(_omit_base)
+    backbone.register_load_state_dict_pre_hook(_check_loaded)
+    backbone.register_load_state_dict_post_hook(_forget_base_keys)
+
+
+def keep_base(backbone: nn.Module) -> None:
+    """Let a backbone's ``init_weights`` do nothing: its base is in place.
+
+    The runner calls it again when training starts; it would read the file a
+    second time or, in some classes, draw weights at random.
+    """
+    backbone.init_weights = _do_nothing  # type: ignore[assignment]
+
+
+def _do_nothing() -> None:
+    """Stand in for ``init_weights``; a function, so that copies keep it."""
+
+
+def base_tensors(backbone: nn.Module, record: BaseRecord) -> dict[str, Tensor]:
+    """Return the frozen parameters of a backbone by name."""
+    parameters = dict(backbone.named_parameters())
+    return {key: parameters[key] for key in record.base_keys}
+
+
+def load_recorded_base(
+    backbone: nn.Module,
+    record: BaseRecord,
+    source: Mapping[str, Any],
+    origin: str,
+) -> None:
+    """Load a base and note its source and content in the record."""
+    outer = (record.loaded_prefix, record.forgivable)
+    record.loaded_prefix = ''
+    record.forgivable = tuple(
+        key for key in backbone.state_dict() if key not in record.base_keys
+    )
+    record.loading = True
+    try:
+        load_base(
+            backbone,
+            source,
+            record.stock_shapes,
+            record.optional,
+            record.unused,
+        )
+    finally:
+        record.loading = False
+        record.loaded_prefix, record.forgivable = outer
+    sha256 = content_hash(base_tensors(backbone, record))
+    record.set_base(source, sha256, origin)
+    keep_base(backbone)
+    say_quantization(backbone)
+
+
+def _omit_base(
+    module: nn.Module,
+    state_dict: dict[str, Any],
+    prefix: str,
+    _metadata: Any,
+) -> None:
+    record: BaseRecord = getattr(module, RECORD_NAME)
+    if _OMIT_BASE.get() and record.source is not None:
+        for key in record.base_keys:
+            state_dict.pop(prefix + key, None)
+
+
+def follow_base(backbone: nn.Module) -> None:
+    """Let adapters whose start depends on the base start anew from it."""
+    for module in adapted_modules(backbone).values():
+        module.adapter.follow(module)
+
+
+def _forget_base_keys(module: nn.Module, keys: Any) -> None:
+    """Drop the base's keys from the missing ones: the base is in place."""
+    record: BaseRecord = getattr(module, RECORD_NAME)
+    if record.replaced:
+        record.replaced = False
+        follow_base(module)
+    forgotten = {record.loaded_prefix + key for key in record.forgivable}
+    keys.missing_keys[:] = [
+        key for key in keys.missing_keys if key not in forgotten
+    ]
+
+
+def _check_loaded(
+    module: nn.Module,
+    state_dict: Mapping[str, Any],
+    prefix: str,
+    *_: Any,
+) -> None:
+    """Check a checkpoint against the backbone before it is loaded."""
+    record: BaseRecord = getattr(module, RECORD_NAME)
+    if record.loading:
+        return
+    record.loaded_prefix, record.forgivable = prefix, ()
+    record.replaced = False
+    state = {
+        key.removeprefix(prefix): value
+        for key, value in state_dict.items()
+        if key.startswith(prefix) and isinstance(value, Tensor)
+    }
+    if INFO_KEY in state:
+        _check_adapter_checkpoint(module, record, state)
+    else:
+        _check_plain_checkpoint(module, record, state)
+
+
+def _check_adapter_checkpoint(
+    module: nn.Module, record: BaseRecord, state: dict[str, Tensor]
+) -> None:
+    theirs = BaseRecord.decode(state.pop(INFO_KEY))
+    shapes = state_shapes(module)
+    base = set(record.base_keys)
+    with_base = any(key in base for key in state)
+    expected = {
+        key: shape
+        for key, shape in shapes.items()
+        if with_base or key not in base
+    }
+    report = compare_keys(float_shapes(state), expected)
+    if report:
+        raise ValueError(
+            'The adapter checkpoint does not fit this backbone '
+            f'({type(module).__name__}):\n{report}\n'
+            f'It was trained with adapter={theirs["method"]}; this model has '
+            f'adapter={record.method}. Build the model with the '
+            'configuration that the checkpoint was trained with.'
+        )
+    if theirs['method'].get('signature') != record.method.get('signature'):
+        raise ValueError(
+            'The adapters of the checkpoint have the shapes of this '
+            f"model's ({type(module).__name__}) but another meaning, such as "
+            f'another scale: they were trained with {theirs["method"]}; this '
+            f'model has {record.method}. Build the model with the '
+            'configuration that the checkpoint was trained with.'
+        )
+    check_quantization(module, record, theirs)
+    if not base:  # all of it trains, and stands in the checkpoint
+        record.set_base(theirs['source'], theirs['sha256'], theirs['origin'])
+        return
+    if with_base:
+        _check_base_content(record, state, theirs['sha256'])
+        record.set_base(theirs['source'], theirs['sha256'], theirs['origin'])
+        return
+    if theirs['source'] is None:
+        raise ValueError(
+            'The adapter checkpoint was trained over a random base, which it '
+            'should hold but does not. Without that base its adapters are of '
+            'no use: take the file as the training wrote it.'
+        )
+    record.forgivable = record.base_keys
+    if same_base(module, record, theirs):
+        return
+    _bring_base(module, record, theirs)
+
+
+def _check_base_content(
+    record: BaseRecord, state: Mapping[str, Tensor], sha256: str | None
+) -> None:
+    """Check that a base in a checkpoint is the one that its record names."""
+    if sha256 is None:
+        return
+    content = content_hash({key: state[key] for key in record.base_keys})
+    if content != sha256:
+        raise ValueError(
+            f'The base in the checkpoint (SHA-256 {content}) is not the one '
+            f'that its adapters were trained over (SHA-256 {sha256}): the '
+            'file was changed or damaged. Take another copy of it.'
+        )
+
+
+def _bring_base(
+    module: nn.Module, record: BaseRecord, theirs: dict[str, Any]
+) -> None:
+    """Load the base that an adapter checkpoint names, or refuse."""
+    wanted = f"'{theirs['source']['checkpoint']}' (SHA-256 {theirs['sha256']})"
+    if record.in_place and theirs['origin'] != 'load_from':
+        ours = record.source['checkpoint'] if record.source else 'none'
+        raise ValueError(
+            f'The adapter checkpoint was trained over the base {wanted}, but '
+            f"this model stands on '{ours}' (SHA-256 {record.sha256}). Set "
+            '`init_cfg.checkpoint` of the backbone to the base that the '
+            'adapters belong to.'
+        )
+    if any_sharded(base_tensors(module, record).values()):
+        raise ValueError(
+            f'The adapter checkpoint was trained over the base {wanted}, '
+            'which cannot take the place of one that is spread over several '
+            'processes. Name it in `init_cfg` of the backbone, so that it is '
+            'there when the model is built.'
+        )
+    try:
+        load_recorded_base(module, record, theirs['source'], theirs['origin'])
+    except FileNotFoundError as error:
+        raise FileNotFoundError(
+            f'The adapter checkpoint needs its base {wanted}, which is not '
+            'there. Put the file in its place, or name it: '
+            '`--cfg-options model.backbone.init_cfg.checkpoint=FILE`, in '
+            'Python `cfg_options={"model.backbone.init_cfg.checkpoint": '
+            'FILE}`; with PEFTBackbone it is `model.backbone.backbone.'
+            'init_cfg.checkpoint`.'
+        ) from error
+    if not same_base(module, record, theirs):
+        raise ValueError(
+            f'The adapter checkpoint was trained over the base {wanted}, but '
+            f'that file now holds other weights (SHA-256 {record.sha256}). '
+            'Restore the original file.'
+        )
+
+
+def _check_plain_checkpoint(
+    module: nn.Module, record: BaseRecord, state: dict[str, Tensor]
+) -> None:
+    """Accept a whole base; a part of one would leave a mixture."""
+    shapes = state_shapes(module)
+    # With its buffers: statistics of another base would not fit its weights.
+    base = {
+        key: shape
+        for key, shape in record.stock_shapes.items()
+        if key not in record.new_keys
+    }
+    report = compare_keys(float_shapes(state), base, ignored=('.*',))
+    if report:
+        raise ValueError(
+            'The checkpoint neither is an adapter checkpoint of mmflora nor '
+            f'holds the whole base of {type(module).__name__}:\n{report}\n'
+            'Give the checkpoint of an mmflora run, or weights for exactly '
+            'this backbone.'
+        )
+    record.forgivable = tuple(key for key in shapes if key not in base)
+    record.replaced = True
+    # Content and source are noted when training starts over this base.
+    record.set_base(None, None, None)
+    print_log(
+        f'The checkpoint replaces the base of {type(module).__name__}; it '
+        'holds no adapters, which stay as they are (or, where their '
+        'start depends on the base, start from this one).',
+        logger='current',
+        level=logging.WARNING,
+    )

@@ -1,0 +1,1 @@
+"""How many parameters a config trains, and which rank meets a budget."""

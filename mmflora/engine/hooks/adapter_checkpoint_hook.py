@@ -1,0 +1,202 @@
+"""Checkpoints that hold what trains, and never lose their base."""
+
+import os.path as osp
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import mmengine
+import torch
+from mmengine.fileio import LocalBackend, get_file_backend
+from mmengine.hooks import CheckpointHook
+from mmengine.model import BaseTTAModel, is_model_wrapper
+from mmengine.runner import BaseLoop
+from torch import nn
+
+from mmflora.checkpoint.keys import compare_keys, float_shapes, state_shapes
+from mmflora.checkpoint.record import base_records, content_hash
+from mmflora.checkpoint.state import (
+    INFO_KEY,
+    adapter_state_dict,
+    base_tensors,
+    follow_base,
+)
+from mmflora.files.atomic import ATOMIC_BACKEND, AtomicLocalBackend
+from mmflora.files.plain_types import (
+    drop_wrapper_prefix,
+    make_plain,
+    restore_histories,
+)
+from mmflora.registry import HOOKS
+from mmflora.version import __version__
+
+
+@HOOKS.register_module()
+class AdapterCheckpointHook(CheckpointHook):
+    """Saves what trains, every buffer, optimizer, schedulers and meta.
+
+    It takes the place of MMEngine's ``CheckpointHook`` and takes all its
+    arguments.  The frozen base stays out of the files; they name it by source
+    and content (``meta['mmflora']``).  Files are written atomically, and an
+    old file is removed only once its successor is there.  Ordinary
+    ``--resume``, ``load_from`` and tests read these files, and so does
+    ``torch.load(path, weights_only=True)``.
+
+    Args:
+        *args: As for :class:`mmengine.hooks.CheckpointHook`, also
+            ``**kwargs``.
+
+    Example:
+        >>> default_hooks = dict(
+        ...     checkpoint=dict(
+        ...         type='mmflora.AdapterCheckpointHook',
+        ...         interval=1,
+        ...         max_keep_ckpts=2,
+        ...         save_best='auto',
+        ...     )
+        ... )
+    """
+
+    backend_args: dict[str, Any] | None
+
+    def before_train(self, runner: Any) -> None:
+        """Settle the base and the way of writing, before any iteration.
+
+        Raises:
+            ValueError: If a backbone has no base and none was meant.
+        """
+        super().before_train(runner)
+        self._settle_bases(runner)
+        local = get_file_backend(self.out_dir, backend_args=self.backend_args)
+        if type(local) is LocalBackend and self.file_client_args is None:
+            self.backend_args = dict(backend=ATOMIC_BACKEND)
+            self.file_backend = AtomicLocalBackend()
+
+    def before_save_checkpoint(self, runner: Any, checkpoint: dict) -> None:
+        """Describe method and base in the meta; leave plain types alone."""
+        drop_wrapper_prefix(checkpoint)
+        checkpoint['meta']['mmflora'] = dict(
+            version=__version__,
+            torch_version=str(torch.__version__),
+            mmengine_version=mmengine.__version__,
+            toolkit=runner.default_scope.scope_name,
+            backbones={
+                name: dict(
+                    method=record.method,
+                    base=record.source,
+                    base_sha256=record.sha256,
+                    base_saved_along=record.source is None,
+                    tuned=list(record.tuned_keys),
+                )
+                for name, (_, record) in base_records(_inner(runner)).items()
+            },
+        )
+        make_plain(checkpoint)
+
+    def after_load_checkpoint(self, runner: Any, checkpoint: dict) -> None:
+        """Refuse a checkpoint that would leave parts of the model random.
+
+        A resumed run and a test need everything that trains; ``load_from``
+        may bring adapters to a model with other heads, as usual.
+
+        Raises:
+            ValueError: If the checkpoint does not fit; all keys are listed.
+        """
+        restore_histories(checkpoint)
+        drop_wrapper_prefix(checkpoint)
+        state = checkpoint.get('state_dict', checkpoint)
+        model = _inner(runner)
+        # The runner builds its loop only when it trains.
+        training = isinstance(runner._train_loop, BaseLoop)
+        if training and not runner._resume:
+            return
+        omitted = set()
+        for name, (_, record) in base_records(model).items():
+            prefix = f'{name}.' if name else ''
+            if prefix + INFO_KEY in state:
+                omitted |= {prefix + key for key in record.base_keys}
+        report = compare_keys(
+            float_shapes(_tensors(state)),
+            {
+                key: shape
+                for key, shape in state_shapes(model).items()
+                if key not in omitted or key in state
+            },
+            ignored=('.*',),
+        )
+        if report:
+            what = 'resumed from' if runner._resume else 'tested'
+            raise ValueError(
+                f'The checkpoint cannot be {what}: it does not fit the '
+                f'model:\n{report}\nUse the configuration that it was '
+                'trained with. To start a new training from its adapters, '
+                'set `load_from` and leave out `--resume`.'
+            )
+
+    def _save_checkpoint_with_step(
+        self, runner: Any, step: int, meta: dict[str, Any]
+    ) -> None:
+        """Save one checkpoint; remove outdated ones after that."""
+        with self._careful():
+            super()._save_checkpoint_with_step(runner, step, meta)
+
+    def _save_best_checkpoint(
+        self, runner: Any, metrics: dict[str, Any]
+    ) -> None:
+        """Save the best checkpoint; remove the previous best after that."""
+        with self._careful():
+            super()._save_best_checkpoint(runner, metrics)
+
+    @contextmanager
+    def _careful(self) -> Iterator[None]:
+        with adapter_state_dict():
+            if isinstance(self.file_backend, AtomicLocalBackend):
+                with self.file_backend.removals_after_success():
+                    yield
+            else:
+                yield
+
+    def _settle_bases(self, runner: Any) -> None:
+        """Know each base by its content, or refuse to train over it."""
+        for name, (backbone, record) in base_records(_inner(runner)).items():
+            if record.in_place or not (record.base_keys or record.tuned_keys):
+                continue
+            replaced = None if runner._resume else runner._load_from
+            if replaced:
+                source = dict(
+                    type='Pretrained',
+                    checkpoint=osp.expanduser(str(replaced)),
+                    prefix=f'{name}.' if name else None,
+                )
+                sha256 = content_hash(base_tensors(backbone, record))
+                record.set_base(source, sha256, 'load_from')
+            elif not record.allow_random:
+                raise ValueError(
+                    f"'{name}' has no base weights: adapters over a random "
+                    'base learn nothing of use. Set `init_cfg=dict('
+                    "type='Pretrained', checkpoint=...)` of the backbone, or "
+                    '`load_from` a whole detector; to train over a random '
+                    'base on purpose, set `allow_random_base=True`.'
+                )
+            else:
+                if not runner._resume:  # init_weights() has drawn it anew
+                    follow_base(backbone)
+                runner.logger.warning(
+                    f"'{name}': the base has no source; every checkpoint "
+                    'holds it in full.'
+                )
+
+
+def _inner(runner: Any) -> nn.Module:
+    model = runner.model
+    while is_model_wrapper(model) or isinstance(model, BaseTTAModel):
+        model = model.module
+    return model
+
+
+def _tensors(state: dict[str, Any]) -> dict[str, torch.Tensor]:
+    return {
+        key: value
+        for key, value in state.items()
+        if isinstance(value, torch.Tensor)
+    }

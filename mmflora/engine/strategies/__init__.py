@@ -1,0 +1,1 @@
+"""Training whose weights lie on several processes."""

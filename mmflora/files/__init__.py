@@ -1,0 +1,1 @@
+"""Reading and writing files safely: no code runs, nothing is lost."""

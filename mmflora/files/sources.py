@@ -1,0 +1,235 @@
+"""Where base weights come from: local files, URLs and hubs.
+
+MMEngine's ``CheckpointLoader`` reads local ``.pth`` files and its own
+schemes.  Importing this module adds two: ``timm://<tag>`` and local
+``.safetensors`` files, so that both work in any ``init_cfg``.
+"""
+
+import difflib
+import os
+import re
+import zipfile
+from collections.abc import Mapping
+from pickle import UnpicklingError
+from typing import Any, TypeVar
+
+import torch
+from mmengine.logging import print_log
+from mmengine.runner.checkpoint import CheckpointLoader
+from torch import Tensor
+
+from .pickles import read_safely
+from .stored_tensors import unwrap, weight_files
+
+TIMM_SCHEME = 'timm://'
+T = TypeVar('T')
+
+
+@CheckpointLoader.register_scheme(prefixes=TIMM_SCHEME, force=True)
+def load_from_timm(
+    filename: str, map_location: str | torch.device | None = None
+) -> dict[str, Tensor]:
+    """Load the weights that timm publishes under a tag.
+
+    Args:
+        filename: ``timm://`` and a tag, ``timm://convnextv2_atto.fcmae``.
+        map_location: Where the tensors go.
+
+    Raises:
+        ValueError: If timm knows no weights under that tag.
+    """
+    import timm
+    from timm.models import load_state_dict_from_hf
+
+    tag = filename.removeprefix(TIMM_SCHEME)
+    known = timm.list_pretrained()
+    if tag not in known:
+        near = difflib.get_close_matches(tag, known, n=5, cutoff=0.0)
+        raise ValueError(
+            f"'{filename}': timm has no weights under '{tag}'. "
+            f'The nearest tags are {", ".join(near)}.'
+        )
+    config = timm.get_pretrained_cfg(tag)
+    if config.hf_hub_id:
+        # The registered identifier already is timm's own spelling of it.
+        state = load_state_dict_from_hf(
+            config.hf_hub_id,
+            config.hf_hub_filename or 'model.safetensors',
+            weights_only=True,
+        )
+    else:
+        state = torch.hub.load_state_dict_from_url(
+            config.url, map_location='cpu', weights_only=True
+        )
+    location = map_location or 'cpu'
+    return {key: value.to(location) for key, value in state.items()}
+
+
+@CheckpointLoader.register_scheme(prefixes=r'.*\.safetensors$', force=True)
+def load_from_safetensors(
+    filename: str, map_location: str | torch.device | None = None
+) -> dict[str, Tensor]:
+    """Load a local ``.safetensors`` file.
+
+    Args:
+        filename: The file's path.
+        map_location: Where the tensors go.
+    """
+    from safetensors.torch import load_file
+
+    return load_file(
+        os.path.expanduser(filename), device=str(map_location or 'cpu')
+    )
+
+
+def is_local(source: str) -> bool:
+    """Say whether a source is a path rather than a URL or a scheme."""
+    return re.match(r'[\w.-]+:(//)?', source) is None
+
+
+def check_source(source: str) -> None:
+    """Check that a local base or checkpoint exists and is complete.
+
+    Args:
+        source: What ``init_cfg.checkpoint`` or ``load_from`` names: a file,
+            an index of shards, or a folder of either.
+
+    Raises:
+        FileNotFoundError: If a local file is missing.
+        ValueError: If it is truncated or no checkpoint at all.
+    """
+    if not is_local(source):
+        return
+    path = os.path.expanduser(source)
+    if is_sharded(source) and os.path.exists(path):
+        for file in weight_files(source):
+            _check_file(file)
+        return
+    _check_file(source)
+
+
+def is_sharded(source: str) -> bool:
+    """Say whether a source is a folder or an index of shards."""
+    path = os.path.expanduser(source)
+    return os.path.isdir(path) or path.endswith('.index.json')
+
+
+def _check_file(source: str) -> None:
+    path = os.path.expanduser(source)
+    if not os.path.isfile(path):
+        raise FileNotFoundError(
+            f"Weights not found: '{source}' (looked in "
+            f"'{os.path.abspath(path)}'). Give a local file, a URL, or "
+            f"'{TIMM_SCHEME}<tag>' for weights that timm publishes; a "
+            'relative path counts from the working directory.'
+        )
+    if path.endswith('.safetensors'):
+        _check_safetensors(source, path)
+        return
+    with open(path, 'rb') as file:
+        head = file.read(4)
+    if head[:2] == b'PK' and not zipfile.is_zipfile(path):
+        raise ValueError(
+            f"'{source}' is truncated: its archive has no end. Copy or "
+            f'download it again (it has {os.path.getsize(path)} bytes).'
+        )
+    if head[:2] != b'PK' and head[:1] != b'\x80':
+        raise ValueError(
+            f"'{source}' is no PyTorch checkpoint (it starts with {head!r}). "
+            'Allowed are files written by torch.save and .safetensors files.'
+        )
+
+
+def _check_safetensors(source: str, path: str) -> None:
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        # The head says how long the file must be; no tensor is read.
+        with safe_open(path, framework='pt'):
+            pass
+    except SafetensorError as error:
+        raise ValueError(
+            f"'{source}' is truncated or no .safetensors file ({error}; it "
+            f'has {os.path.getsize(path)} bytes). Copy or download it again.'
+        ) from error
+
+
+def read_state_dict(
+    source: str, prefix: str | None = None
+) -> dict[str, Tensor]:
+    """Read a model's weights from any source, without the wrapping.
+
+    Args:
+        source: A local path, URL, or ``timm://<tag>``.
+        prefix: Keep only keys that start with it, and cut it off:
+            ``'backbone.'`` for a detector's backbone.
+
+    Returns:
+        Key to tensor, on the CPU; they may be maps of the file.
+
+    Raises:
+        FileNotFoundError: If a local file is missing.
+        ValueError: If the file is damaged, or holds nothing under ``prefix``.
+    """
+    check_source(source)
+    sharded = is_local(source) and is_sharded(source)
+    state = {
+        key: value
+        for file in (weight_files(source) if sharded else [source])
+        for key, value in unwrap(_load(file)).items()
+        if isinstance(key, str) and isinstance(value, Tensor)
+    }
+    return named_weights(state, source, prefix)
+
+
+def named_weights(
+    weights: Mapping[str, T], source: str, prefix: str | None = None
+) -> dict[str, T]:
+    """Drop what wrappers put before the keys of a model's weights.
+
+    Args:
+        weights: Weights by the keys of their file.
+        source: The file, for the error.
+        prefix: As for :func:`read_state_dict`.
+
+    Raises:
+        ValueError: If there are none, or none under ``prefix``.
+    """
+    state = {
+        re.sub(r'^module\.', '', key): value for key, value in weights.items()
+    }
+    if not state:
+        raise ValueError(f"'{source}' holds no named weights.")
+    if prefix:
+        start = prefix if prefix.endswith('.') else f'{prefix}.'
+        kept = {
+            key.removeprefix(start): value
+            for key, value in state.items()
+            if key.startswith(start)
+        }
+        if not kept:
+            parts = sorted({key.split('.')[0] for key in state})
+            raise ValueError(
+                f"'{source}' holds no weights under the prefix '{prefix}'; "
+                f'its keys start with {", ".join(parts[:12])}.'
+            )
+        return kept
+    return state
+
+
+def _load(source: str) -> Any:
+    if is_local(source) and not source.endswith('.safetensors'):
+        print_log(f"Base weights from '{source}'", logger='current')
+        # Mapped, as what is read is copied into a model right away.
+        return read_safely(source, 'cpu', mmap=True)
+    try:
+        return CheckpointLoader.load_checkpoint(
+            source, map_location='cpu', logger='current'
+        )
+    except (EOFError, RuntimeError, UnpicklingError) as error:
+        if not is_local(source):
+            raise
+        raise ValueError(
+            f"'{source}' is truncated or no PyTorch checkpoint ({error}). "
+            'Copy or download it again.'
+        ) from error

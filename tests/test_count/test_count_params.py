@@ -1,0 +1,162 @@
+"""The command line of tools/count_params.py, and the page that it wrote."""
+
+import shlex
+import sys
+
+import pytest
+
+from tests.test_tools.conftest import CONFIGS, ROOT, load_tool
+
+PAGE = ROOT / 'docs/parameter_counts.md'
+FLORA = CONFIGS / 'flora/mask-rcnn_convnextv2-atto_flora-r16_shapes.py'
+
+
+@pytest.fixture(scope='module')
+def tool():
+    return load_tool('count_params')
+
+
+@pytest.fixture
+def run(tool, monkeypatch, capsys):
+    """Run the tool in this process; return what it printed."""
+
+    def run(*words):
+        monkeypatch.setattr(sys, 'argv', ['count_params.py', *map(str, words)])
+        monkeypatch.setattr(tool, 'quiet', lambda: None)
+        tool.main()
+        return capsys.readouterr().out
+
+    return run
+
+
+def refused(run, *words):
+    with pytest.raises(SystemExit) as error:
+        run(*words)
+    message = error.value.code
+    assert message.startswith('error: ')
+    return message
+
+
+def rows(text):
+    return [line for line in text.splitlines() if line.startswith('| ')]
+
+
+def test_a_row_for_each_config_in_natural_order(run):
+    text = run(CONFIGS / 'flora/mask-rcnn_convnextv2-atto*', FLORA)
+    (row,) = rows(text)[2:]
+    assert row.startswith(f'| {FLORA.stem} ')
+    assert '348,541' in row
+
+
+def test_patterns_sort_ranks_as_numbers(tool):
+    pattern = str(CONFIGS / 'flora/*convnextv2-l*coco.py')
+    found = [path.split('-r')[-1] for path in tool.find_configs([pattern])]
+    ranks = [path.split('_')[0] for path in found]
+    assert ranks == ['16', '42', '83', '130']
+
+
+def test_budget_and_page(run, tmp_path):
+    page = tmp_path / 'table.md'
+    options = ('--cfg-options', 'model.backbone.adapter.kernel_rank=1')
+    text = run(FLORA, '--budget', '0.3M', '--out', page, *options)
+    choice = text[text.index('FLoRA: rank ') :].splitlines()
+    assert choice[0].endswith(
+        ' comes nearest to 300,000 parameters in the backbone'
+    )
+    ranks = [line.split()[-4:-2] for line in choice[1:4]]
+    assert int(ranks[2][0]) == int(ranks[0][0]) + 2
+    assert choice[2].startswith('* rank ')
+    written = page.read_text()
+    assert rows(written) == rows(text)
+    assert '--budget 0.3M' in written
+    assert '*backbone: method*' in written
+
+
+def test_missing_config(run):
+    message = refused(run, str(FLORA).replace('shapes', 'shape'))
+    assert 'Config not found: ' in message
+    assert str(FLORA) in message
+
+
+def test_pattern_without_match(run):
+    message = refused(run, str(CONFIGS / 'nix/*.py'))
+    assert 'No config matches ' in message
+
+
+@pytest.mark.parametrize('budget', ['much', '12.94X', '0', '-1M'])
+def test_budget_that_is_no_number(run, budget):
+    message = refused(run, FLORA, f'--budget={budget}')
+    assert f"--budget: '{budget}' is no number of parameters" in message
+
+
+def test_budget_for_a_method_without_a_rank(run):
+    config = (
+        str(FLORA).replace('flora-r16', 'bitfit').replace('flora', 'bitfit')
+    )
+    message = refused(run, config, '--budget', '1M')
+    assert '--budget: BitFit has no rank' in message
+
+
+def test_budget_without_an_adapter(run):
+    config = (
+        str(FLORA).replace('flora-r16', 'frozen').replace('flora', 'frozen')
+    )
+    assert '0 backbones with an adapter' in refused(
+        run, config, '--budget', '1M'
+    )
+
+
+def test_a_file_of_bases_is_no_config(run):
+    path = CONFIGS / '_base_/methods/flora-r16.py'
+    assert 'has no `model`' in refused(run, path)
+
+
+@pytest.mark.parametrize(
+    ('name', 'text'),
+    [
+        ('broken.py', 'model = dict('),
+        ('no_base.py', "_base_ = './nix.py'"),
+        ('notes.txt', 'model'),
+    ],
+)
+def test_what_cannot_be_read(run, tmp_path, name, text):
+    path = tmp_path / name
+    path.write_text(text)
+    assert f"'{path}' cannot be read as a config: " in refused(run, path)
+
+
+def test_out_into_no_folder(run):
+    message = refused(run, FLORA, '--out', 'nix/table.md')
+    assert "--out: the folder of 'nix/table.md' is not there" in message
+
+
+def test_figures_that_are_not_there(run):
+    assert 'nix.csv' in refused(run, FLORA, '--beside', 'nix.csv')
+
+
+def test_output_is_the_table_alone(workspace):
+    tool = ROOT / 'tools/count_params.py'
+    done = workspace.run('sh', '-c', f'{sys.executable} {tool} {FLORA} 2>err')
+    assert len(done.splitlines()) == 3
+    assert '348,541' in done
+
+
+def test_the_page_of_table_1_is_what_the_tool_writes(run, monkeypatch):
+    """Detectors on COCO alone, for time; the others have the same code."""
+    monkeypatch.chdir(ROOT)
+    text = PAGE.read_text()
+    command = text.partition('```bash\n')[2].partition('\n```')[0]
+    words = shlex.split(command.replace('\\\n', ' '))
+    assert words[:2] == ['python', 'tools/count_params.py']
+    beside = words[words.index('--beside') + 1]
+    found = rows(
+        run('configs/*/mask-rcnn_convnextv2-l_*_coco.py', '--beside', beside)
+    )
+    expected = [cells(row) for row in rows(text)]
+    for row in found:
+        if not row.startswith('| -'):
+            assert cells(row) in expected
+
+
+def cells(row):
+    return [cell.strip() for cell in row.split('|')]

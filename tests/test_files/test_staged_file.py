@@ -1,0 +1,49 @@
+"""Files that are there in full or not at all."""
+
+import signal
+import subprocess
+import sys
+
+import pytest
+
+from mmflora.files.staged_file import staged_file
+
+
+def test_success(tmp_path):
+    target = tmp_path / 'new' / 'file.pth'
+    with staged_file(target) as partial:
+        assert partial.suffix == '.pth'
+        assert not target.exists()
+        partial.write_text('content')
+    assert target.read_text() == 'content'
+    assert list(target.parent.iterdir()) == [target]
+
+
+def fill_the_disk(target):
+    with staged_file(target) as partial:
+        partial.write_text('half')
+        raise OSError('the disk is full')
+
+
+def test_error_leaves_the_old_file(tmp_path):
+    target = tmp_path / 'file.pth'
+    target.write_text('old')
+    with pytest.raises(OSError, match='full'):
+        fill_the_disk(target)
+    assert target.read_text() == 'old'
+    assert list(tmp_path.iterdir()) == [target]
+
+
+def test_kill_leaves_the_old_file(tmp_path):
+    target = tmp_path / 'file.pth'
+    target.write_text('old')
+    code = (
+        'import os, signal, sys\n'
+        'from mmflora.files.staged_file import staged_file\n'
+        f'with staged_file({str(target)!r}) as partial:\n'
+        "    partial.write_text('half')\n"
+        '    os.kill(os.getpid(), signal.SIGKILL)\n'
+    )
+    done = subprocess.run([sys.executable, '-c', code])
+    assert done.returncode == -signal.SIGKILL
+    assert target.read_text() == 'old'
