@@ -13,8 +13,8 @@ from mmengine.registry import DATASETS
 import mmflora  # noqa: F401
 from demo.shapes import CLASSES, PALETTE, SEG_CLASSES, SEG_PALETTE
 from mmflora.adapters import adapted_layers
-from mmflora.config.check import find_dicts
-from mmflora.config.launch import TOOLKITS, register_toolkit
+from mmflora.config.build import TOOLKITS, register_toolkit
+from mmflora.config.walk import find_dicts
 from mmflora.count.parameters import build_on_meta, count_model
 
 CONFIGS = Path(__file__).parents[1] / 'configs'

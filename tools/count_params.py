@@ -53,7 +53,7 @@ def parse_args(argv=None):
 
 def find_configs(patterns):
     """Return the paths that paths and patterns name, r8 before r16."""
-    from mmflora.config.check import resolve_config
+    from mmflora.config.build import resolve_config
 
     paths = []
     for pattern in patterns:
@@ -75,23 +75,9 @@ def _natural(path):
     ]
 
 
-def load(path, options):
-    """Read a config and change its settings."""
-    from mmengine.config import Config
-
-    try:
-        cfg = Config.fromfile(path)
-    except (OSError, SyntaxError) as error:
-        raise ValueError(
-            f"'{path}' cannot be read as a config: {error}"
-        ) from error
-    if options:
-        cfg.merge_from_dict(options)
-    return cfg
-
-
 def report(args):
     """Return the text that the command line asks for."""
+    from mmflora.config.build import read_config
     from mmflora.count.budget import rank_for_budget
     from mmflora.count.parameters import (
         build_on_meta,
@@ -107,7 +93,7 @@ def report(args):
             f"--out: the folder of '{args.out}' is not there."
         )
     paths = find_configs(args.configs)
-    configs = {path: load(path, args.cfg_options) for path in paths}
+    configs = {path: read_config(path, args.cfg_options) for path in paths}
     counts = {
         Path(path).stem: count_model(build_on_meta(cfg))
         for path, cfg in configs.items()

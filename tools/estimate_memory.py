@@ -70,9 +70,7 @@ def parse_args(argv=None):
 
 def load(args):
     """Read the config and what its batches are like."""
-    from mmengine.config import Config
-
-    from mmflora.config.check import resolve_config
+    from mmflora.config.build import read_config
     from mmflora.memory_estimate import (
         batch_shape,
         check_trains,
@@ -80,15 +78,7 @@ def load(args):
     )
 
     size = parse_image_size(args.size) if args.size else None
-    path = resolve_config(args.config)
-    try:
-        cfg = Config.fromfile(path)
-    except (OSError, SyntaxError) as error:
-        raise ValueError(
-            f"'{path}' cannot be read as a config: {error}"
-        ) from error
-    if args.cfg_options:
-        cfg.merge_from_dict(args.cfg_options)
+    cfg = read_config(args.config, args.cfg_options)
     check_trains(cfg)
     return cfg, batch_shape(cfg, args.batch, size, args.objects)
 
@@ -112,7 +102,7 @@ def estimate_all(cfg, shape, only_own):
     """Estimate each option, at the batch and at one image more."""
     from dataclasses import replace
 
-    from mmflora.config.launch import register_toolkit
+    from mmflora.config.build import register_toolkit
     from mmflora.memory_estimate import AS_IT_IS, options, predict_batches
 
     register_toolkit(cfg)

@@ -54,14 +54,11 @@ def parse_args(argv=None):
 
 def export(args):
     """Export as the command line says; return the largest difference."""
-    from mmengine.config import Config
-
-    from mmflora.config.check import resolve_config
+    from mmflora.config.build import read_config
     from mmflora.export import build_stock, export_graph
     from mmflora.export.dense_outputs import image_size, random_images
 
-    cfg = Config.fromfile(resolve_config(args.config))
-    cfg.merge_from_dict(args.cfg_options or {})
+    cfg = read_config(args.config, args.cfg_options)
     size = tuple(args.size) if args.size else image_size(cfg.model)
     model = build_stock(cfg, args.checkpoint)
     return export_graph(

@@ -68,9 +68,7 @@ def parse_args(argv=None):
 
 def merge(args):
     """Merge as the command line says."""
-    from mmengine.config import Config
-
-    from mmflora.config.check import resolve_config
+    from mmflora.config.build import read_config
     from mmflora.export import MergeOptions, merge_checkpoint
 
     options = MergeOptions(
@@ -85,8 +83,7 @@ def merge(args):
         if path is not None and not path.endswith(suffix):
             option = '--' + name.replace('_', '-')
             raise ValueError(f"{option} is '{path}': give a {suffix} file.")
-    cfg = Config.fromfile(resolve_config(args.config))
-    cfg.merge_from_dict(args.cfg_options or {})
+    cfg = read_config(args.config, args.cfg_options)
     return merge_checkpoint(
         cfg, args.checkpoint, args.out, args.out_config, options
     )

@@ -89,7 +89,7 @@ def enable_dump(cfg, out):
 
 def enable_tta(cfg):
     """Augment the pipeline; :func:`wrap_for_tta` then merges predictions."""
-    from mmflora.config.check import find_dicts
+    from mmflora.config.walk import find_dicts
 
     dataset = cfg.test_dataloader.dataset
     while 'pipeline' not in dataset and 'dataset' in dataset:
@@ -170,7 +170,7 @@ def run(args):
     except (FileNotFoundError, ValueError) as error:
         sys.exit(f'error: {error}')
 
-    from mmflora.config.launch import build_runner
+    from mmflora.config.build import build_runner
 
     runner = build_runner(cfg)
     if args.tta:

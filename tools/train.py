@@ -51,7 +51,7 @@ def enable_amp(cfg):
     """Turn mixed precision on, where the model can stand it."""
     from mmengine.device import get_device
 
-    from mmflora.config.check import adapted_backbones
+    from mmflora.config.walk import adapted_backbones
 
     backbones = dict(adapted_backbones(cfg))
     for backbone in backbones.values():
@@ -127,7 +127,7 @@ def run(args):
     except (FileNotFoundError, ValueError) as error:
         sys.exit(f'error: {error}')
 
-    from mmflora.config.launch import build_runner
+    from mmflora.config.build import build_runner
 
     runner = build_runner(cfg)
     runner.train()

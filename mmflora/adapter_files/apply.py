@@ -3,13 +3,12 @@
 from collections.abc import Mapping
 
 from mmengine.config import Config
-from mmengine.registry import MODELS, DefaultScope, init_default_scope
+from mmengine.registry import DefaultScope
 from torch import nn
 
 from mmflora.checkpoint.keys import compare_keys, float_shapes, state_shapes
 from mmflora.checkpoint.record import base_records
-from mmflora.config.check import resolve_config
-from mmflora.config.launch import register_toolkit
+from mmflora.config.build import build_model, read_config
 
 from .adapter import AdapterFile
 
@@ -80,14 +79,9 @@ def build(config: str | Config, adapter: AdapterFile) -> nn.Module:
         FileNotFoundError: If the config or the base is missing.
         ValueError: If the adapter is of another toolkit.
     """
-    if not isinstance(config, Config):
-        config = Config.fromfile(resolve_config(config))
-    register_toolkit(config)
-    _check_toolkit(adapter, config.get('default_scope'))
-    init_default_scope(config.get('default_scope', 'mmengine'))
-    model: nn.Module = MODELS.build(config.model)
-    model.cfg = config
-    return model
+    config = read_config(config)
+    check_toolkit(adapter, config)
+    return build_model(config)
 
 
 def check_toolkit(adapter: AdapterFile, config: Config) -> None:

@@ -6,8 +6,6 @@ checks read the config alone, look at every path in it, and report all that
 is missing in one error.
 """
 
-import difflib
-import inspect
 import os
 import re
 from collections.abc import Iterator, Mapping
@@ -16,38 +14,14 @@ from typing import Any
 
 from mmflora.files.pickles import check_safe
 from mmflora.files.sources import check_source, is_local
-from mmflora.registry import MODELS
+
+from .walk import adapted_backbones, find_dicts
 
 LOADERS = {
     'train': ('train_dataloader', 'val_dataloader'),
     'test': ('test_dataloader',),
 }
 EVALUATORS = {'train': 'val_evaluator', 'test': 'test_evaluator'}
-
-
-def resolve_config(path: str) -> str:
-    """Return the path of a config file, if there is one.
-
-    Raises:
-        FileNotFoundError: If there is none; names the nearest ones.
-    """
-    if os.path.isfile(path):
-        return path
-    folders = [Path('configs'), Path(__file__).parents[1] / '.mim' / 'configs']
-    folders.insert(0, Path(path).parent)
-    known = {
-        file.name: str(file)
-        for folder in reversed(folders)
-        if folder.is_dir()
-        for file in sorted(folder.rglob('*.py'))
-        if '_base_' not in file.parts and file.parent != Path('.')
-    }
-    near = difflib.get_close_matches(Path(path).name, known, n=3, cutoff=0.3)
-    nearest = ''.join(f'\n  {known[name]}' for name in near)
-    raise FileNotFoundError(
-        f"Config not found: '{path}' (looked in '{os.path.abspath(path)}'). "
-        + (f'The nearest ones are:{nearest}' if near else 'Give a .py file.')
-    )
 
 
 def check_paths(cfg: Mapping[str, Any], stage: str) -> None:
@@ -103,31 +77,6 @@ def check_weights_file(key: str, source: str, remedy: str = '') -> None:
     except (FileNotFoundError, ValueError) as error:
         text = f'{key}: {error}'
         raise type(error)(f'{text} {remedy}' if remedy else text) from error
-
-
-def find_dicts(node: Any, where: str) -> Iterator[tuple[str, Any]]:
-    """Yield every dict in a config, with its place, parents first."""
-    if isinstance(node, Mapping):
-        yield where, node
-        for key, value in node.items():
-            yield from find_dicts(value, f'{where}.{key}')
-    elif isinstance(node, list | tuple):
-        for index, value in enumerate(node):
-            yield from find_dicts(value, f'{where}.{index}')
-
-
-def adapted_backbones(cfg: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
-    """Yield the backbones with a frozen base, with their places.
-
-    They are those of mmflora that take an ``adapter``; they also take an
-    ``autocast``.
-    """
-    for key, module in find_dicts(cfg.get('model'), 'model'):
-        kind = module.get('type')
-        if isinstance(kind, str) and kind.startswith('mmflora.'):
-            builder = MODELS.get(kind)
-            if builder and 'adapter' in inspect.signature(builder).parameters:
-                yield key, module
 
 
 def _datasets(node: Any, loader: str) -> Iterator[tuple[str, Any]]:

@@ -7,17 +7,16 @@ of several processes.
 import argparse
 import os
 import subprocess
-from importlib import import_module
 from pathlib import Path
-from typing import Any
 
 from mmengine.config import Config, DictAction
 from mmengine.device import get_device
 
 from mmflora.files.pickles import OPTION
 
-from .check import find_dicts, resolve_config
+from .build import read_config
 from .engines import check_engine, use_cpu_wrapper
+from .walk import use_plain_batch_norm
 
 LAUNCHERS = {
     'pytorch': ('RANK', 'WORLD_SIZE', 'LOCAL_RANK'),
@@ -29,13 +28,6 @@ LAUNCHERS = {
     ),
 }
 """Where each launcher says which process this is."""
-
-TOOLKITS = {
-    'mmdet': ('mmdet',),
-    'mmrotate': ('mmdet', 'mmrotate'),
-    'mmseg': ('mmseg',),
-}
-"""The packages whose modules a config of each ``default_scope`` names."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -87,35 +79,14 @@ def load_config(args: argparse.Namespace) -> Config:
     Raises:
         FileNotFoundError: If there is no such config.
     """
-    path = resolve_config(args.config)
-    cfg = Config.fromfile(path)
-    if args.cfg_options is not None:
-        cfg.merge_from_dict(args.cfg_options)
+    cfg = read_config(args.config, args.cfg_options)
     cfg.launcher = args.launcher
     if args.work_dir is not None:
         cfg.work_dir = args.work_dir
     elif cfg.get('work_dir') is None:
-        cfg.work_dir = os.path.join('work_dirs', Path(path).stem)
+        cfg.work_dir = os.path.join('work_dirs', Path(args.config).stem)
     os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
     return cfg
-
-
-def register_toolkit(cfg: Config) -> None:
-    """Register the modules of the library that ``default_scope`` names.
-
-    Raises:
-        ValueError: If it names none that mmflora works with.
-    """
-    scope = cfg.get('default_scope')
-    if scope not in TOOLKITS:
-        raise ValueError(
-            f"The config's default_scope is {scope!r}. It names the library "
-            f'of the task: one of {", ".join(TOOLKITS)}. Modules of mmflora '
-            "are found in all of them as 'mmflora.X'."
-        )
-    for package in TOOLKITS[scope]:
-        setup = import_module(f'{package}.utils')
-        setup.register_all_modules(init_default_scope=False)
 
 
 def start_processes(cfg: Config) -> None:
@@ -152,9 +123,7 @@ def start_processes(cfg: Config) -> None:
     )
     wrapper.update(cfg.get('model_wrapper_cfg') or {}, device_ids=None)
     use_cpu_wrapper(cfg, wrapper)
-    for _, module in find_dicts(cfg.model, 'model'):
-        if module.get('type') == 'SyncBN':
-            module['type'] = 'BN'
+    use_plain_batch_norm(cfg.model)
 
 
 def _start_gloo(cfg: Config, variables: tuple[str, str, str]) -> None:
@@ -175,15 +144,3 @@ def _start_gloo(cfg: Config, variables: tuple[str, str, str]) -> None:
     cfg.merge_from_dict({'env_cfg.dist_cfg.backend': 'gloo'})
     if not dist.is_initialized():
         dist.init_process_group('gloo')
-
-
-def build_runner(cfg: Config) -> Any:
-    """Build the runner that a config asks for, its toolkit registered."""
-    # Late: bad input is told before the libraries are loaded.
-    from mmengine.registry import RUNNERS
-    from mmengine.runner import Runner
-
-    register_toolkit(cfg)
-    if 'runner_type' in cfg:
-        return RUNNERS.build(cfg)
-    return Runner.from_cfg(cfg)

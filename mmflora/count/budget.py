@@ -10,7 +10,7 @@ from typing import Any
 from mmengine.config import Config
 
 from mmflora.adapters.hf_peft import config_class
-from mmflora.config.check import adapted_backbones
+from mmflora.config.walk import adapted_backbones
 from mmflora.registry import ADAPTERS
 
 from .parameters import build_on_meta, count_model

@@ -6,19 +6,16 @@ weights, so that the largest backbone takes a second.
 
 import math
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
 
-import torch
 from mmengine.config import Config
-from mmengine.registry import MODELS, DefaultScope
+from mmengine.registry import DefaultScope
 from torch import Tensor, nn
 
 from mmflora.checkpoint.keys import matches_any
 from mmflora.checkpoint.record import BaseRecord, base_records
-from mmflora.config.check import find_dicts
-from mmflora.config.launch import register_toolkit
+from mmflora.config.build import build_model
 
 _SUFFIXES = {'': 1, 'k': 1e3, 'M': 1e6, 'G': 1e9}
 
@@ -89,22 +86,8 @@ def build_on_meta(cfg: Config, part: str = 'model') -> nn.Module:
         ValueError: If the config has no model, or its ``default_scope`` names
             no library that mmflora works with.
     """
-    if not isinstance(cfg.get('model'), Mapping):
-        raise ValueError(
-            f"The config '{cfg.filename}' has no `model`: give one that "
-            'tools/train.py takes, not a file of configs/_base_.'
-        )
-    register_toolkit(cfg)
-    node: Any = Config(dict(model=cfg.model.to_dict()))
-    for _, module in find_dicts(node.model, 'model'):
-        module.pop('init_cfg', None)
-    for key in part.split('.'):
-        node = node[key]
-    with (
-        DefaultScope.overwrite_default_scope(cfg.default_scope),
-        torch.device('meta'),
-    ):
-        return MODELS.build(node)
+    with DefaultScope.overwrite_default_scope(cfg.get('default_scope')):
+        return build_model(cfg, part, weights=False, device='meta')
 
 
 def count_model(model: nn.Module) -> ParameterCount:

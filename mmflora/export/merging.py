@@ -10,10 +10,10 @@ from typing import Any
 
 import torch
 from mmengine.config import Config
-from mmengine.registry import MODELS, init_default_scope
 from torch import Tensor, nn
 
-from mmflora.config.check import find_dicts
+from mmflora.config import build
+from mmflora.config.walk import find_dicts
 from mmflora.files.staged_file import staged_file
 
 from .dense_outputs import (
@@ -255,8 +255,7 @@ def _stock_outputs(
         return timm_features(model, indices, images)
     content = torch.load(path, weights_only=True, mmap=True)
     if options.backbone_only:
-        init_default_scope(plain.cfg.default_scope)
-        model = MODELS.build(backbone.to_dict())
+        model = build.build_model(plain.cfg, 'model.backbone')
     else:
         model = build_model(plain.cfg)
     load_whole(model, content['state_dict'], str(path))

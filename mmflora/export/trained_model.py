@@ -1,20 +1,17 @@
 """Models built from a config, and filled by a checkpoint without a gap."""
 
-import copy
 import os
 from collections.abc import Mapping
 from typing import Any
 
 import torch
 from mmengine.config import Config
-from mmengine.registry import MODELS, init_default_scope
 from safetensors.torch import load_file
 from torch import nn
 
 from mmflora.adapter_files import is_adapter, read_adapter, to_checkpoint
 from mmflora.checkpoint import check_source
-from mmflora.config.check import find_dicts
-from mmflora.config.launch import register_toolkit
+from mmflora.config import build
 from mmflora.files.pickles import read_safely
 
 
@@ -30,14 +27,7 @@ def build_model(cfg: Config) -> nn.Module:
         FileNotFoundError: If a base's file is missing.
         ValueError: If ``default_scope`` names none of these toolkits.
     """
-    register_toolkit(cfg)
-    init_default_scope(cfg.default_scope)
-    settings = copy.deepcopy(cfg.model)
-    for _, node in find_dicts(settings, 'model'):
-        if str(node.get('type')).startswith('mmflora.'):
-            node.pop('autocast', None)
-    model: nn.Module = MODELS.build(settings)
-    return model
+    return build.build_model(cfg, autocast=False)
 
 
 def read_checkpoint(path: str) -> dict[str, Any]:

@@ -4,16 +4,14 @@ from collections.abc import Callable
 from typing import Any
 
 from mmengine.config import Config
-from mmengine.registry import MODELS, init_default_scope
-from torch import nn
 
 from mmflora.adapter_files import AdapterFile
 from mmflora.adapter_files.convert import from_state
 from mmflora.adapters import adapted_layers
 from mmflora.checkpoint import adapter_state_dict
 from mmflora.checkpoint.base_weights import pretrained_cfg
-from mmflora.config.check import adapted_backbones, resolve_config
-from mmflora.config.launch import register_toolkit
+from mmflora.config.build import build_model, read_config
+from mmflora.config.walk import adapted_backbones
 from mmflora.files.training_checkpoints import load_checkpoint
 
 from .full_tuning import LayerEnergy, extract_adapter, rank_for
@@ -46,22 +44,19 @@ def extract(
         FileNotFoundError: If a file is missing.
         ValueError: If the files do not fit the config's model.
     """
-    if not isinstance(config, Config):
-        config = Config.fromfile(resolve_config(config))
+    config = read_config(config)
     checkpoint = load_checkpoint(finetuned)
-    register_toolkit(config)
-    init_default_scope(config.default_scope)
     _set_base(config, base)
     if budget is not None:
         _set_rank(config, 1)
-        layers = adapted_layers(MODELS.build(config.model)).values()
+        layers = adapted_layers(build_model(config)).values()
         rank = rank_for(
             [tuple(layer.base_weight().shape) for layer in layers], budget
         )
         say(f'rank {rank} keeps within {budget} parameters')
     if rank is not None:
         _set_rank(config, rank)
-    model: nn.Module = MODELS.build(config.model)
+    model = build_model(config)
     rows = extract_adapter(model, checkpoint['state_dict'], say)
     meta = dict(checkpoint.get('meta') or {})
     described = dict(

@@ -1,9 +1,5 @@
 """Adapters of other projects for a config's model, and back."""
 
-from typing import Any
-
-from mmengine.config import Config
-from mmengine.registry import MODELS, init_default_scope
 from torch import nn
 
 from mmflora.adapter_files import AdapterFile, apply_adapter
@@ -11,8 +7,7 @@ from mmflora.adapter_files.convert import from_state
 from mmflora.adapter_files.read import read_any
 from mmflora.checkpoint import adapter_state_dict
 from mmflora.checkpoint.record import base_records
-from mmflora.config.check import resolve_config
-from mmflora.config.launch import register_toolkit
+from mmflora.config.build import build_model, read_config
 from mmflora.files.training_checkpoints import load_checkpoint
 
 from .authors import authors_prefix, load_authors_flora
@@ -35,7 +30,8 @@ def import_foreign(kind: str, path: str, config: str) -> AdapterFile:
         FileNotFoundError: If a file is missing.
         ValueError: If the adapter does not fit the config's backbone.
     """
-    cfg, model = _build(config)
+    cfg = read_config(config)
+    model = build_model(cfg)
     backbone = _only_backbone(model)
     if kind == 'peft':
         load_peft_lora(backbone, path)
@@ -60,18 +56,9 @@ def export_peft(adapter: str, config: str, folder: str) -> None:
         FileNotFoundError: If a file is missing.
         ValueError: If the adapter does not fit, or is no LoRA of peft.
     """
-    _, model = _build(config)
+    model = build_model(read_config(config))
     apply_adapter(model, read_any(adapter))
     write_peft_lora(_only_backbone(model), folder)
-
-
-def _build(config: str) -> tuple[Config, nn.Module]:
-    cfg = Config.fromfile(resolve_config(config))
-    register_toolkit(cfg)
-    init_default_scope(cfg.default_scope)
-    model: Any = MODELS.build(cfg.model)
-    model.cfg = cfg
-    return cfg, model
 
 
 def _only_backbone(model: nn.Module) -> nn.Module:

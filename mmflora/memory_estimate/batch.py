@@ -11,7 +11,7 @@ from mmengine.config import Config
 from mmengine.structures import InstanceData, PixelData
 from torch import Tensor
 
-from mmflora.config.check import find_dicts
+from mmflora.config.walk import find_dicts
 
 # Objects in each image, unless said otherwise; COCO has 7 on average.
 OBJECTS = 20

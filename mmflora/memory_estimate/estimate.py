@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from mmflora.adapters.quantized import QuantizedWeight
 from mmflora.checkpoint.record import base_records
-from mmflora.config.launch import register_toolkit
+from mmflora.config.build import register_toolkit
 from mmflora.engine.roles import Role, parameter_roles
 
 from . import graph_walk

@@ -7,7 +7,7 @@ import torch
 from mmengine.config import Config
 from mmengine.registry import DefaultScope
 
-from mmflora.config.launch import register_toolkit
+from mmflora.config.build import register_toolkit
 
 from .batch import BatchShape, make_batch
 from .estimate import prepare_step

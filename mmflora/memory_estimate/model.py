@@ -8,10 +8,9 @@ from typing import Any
 import torch
 from mmengine.config import Config
 from mmengine.optim import OptimWrapper, build_optim_wrapper
-from mmengine.registry import MODELS
 from torch import nn
 
-from mmflora.config.check import find_dicts
+from mmflora.config.build import build_model
 
 # Keys of optimizer wrappers that are about the run, not about what is kept.
 _RUN_KEYS = ('loss_scale', 'dtype', 'use_fsdp', 'accumulative_counts')
@@ -41,14 +40,8 @@ def build_blank_model(cfg: Config, device_type: str) -> nn.Module:
         cfg: The config; it is not changed.
         device_type: Where it will run: SyncBN needs a GPU, and is BN without.
     """
-    node = Config(dict(model=cfg.model.to_dict())).model
-    for _, module in find_dicts(node, 'model'):
-        module.pop('init_cfg', None)
-        module.pop('pretrained', None)
-        if module.get('type') == 'SyncBN' and device_type != 'cuda':
-            module['type'] = 'BN'
-    model: nn.Module = MODELS.build(node)
-    return model.train()
+    gpu = device_type == 'cuda'
+    return build_model(cfg, weights=False, sync_bn=gpu).train()
 
 
 def build_optimizer(model: nn.Module, cfg: Config) -> OptimWrapper:

@@ -8,7 +8,7 @@ from typing import Any
 
 from mmengine.config import Config
 
-from mmflora.config.check import find_dicts
+from mmflora.config.walk import find_dicts
 from mmflora.registry import MODELS
 
 

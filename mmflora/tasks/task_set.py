@@ -7,7 +7,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from mmengine.config import Config
-from mmengine.registry import MODELS, init_default_scope
 from torch import nn
 
 from mmflora.adapter_files import AdapterFile, apply_adapter
@@ -15,8 +14,7 @@ from mmflora.adapter_files.apply import check_toolkit
 from mmflora.adapter_files.read import read_any
 from mmflora.adapters import Merged, adapted_modules, merge
 from mmflora.checkpoint.record import base_records
-from mmflora.config.check import adapted_backbones, resolve_config
-from mmflora.config.launch import register_toolkit
+from mmflora.config.build import build_model, read_config
 
 from .shared_base import SharedBase, settle
 
@@ -92,10 +90,10 @@ class TaskSet:
         if base is not None:
             adapter = copy.deepcopy(adapter)
             adapter.move_base(base)
-        if not isinstance(config, Config):
-            config = Config.fromfile(resolve_config(config))
+        config = read_config(config)
         check_toolkit(adapter, config)
-        model = _build(config).to(self.device)
+        # The base comes from the resident one, or from where the adapter says.
+        model = build_model(config, weights=False).to(self.device)
         for key, (backbone, record) in base_records(model).items():
             described = adapter.backbone(key)['base']
             if self.base.lend(backbone, record, described['sha256']):
@@ -248,20 +246,6 @@ class TaskSet:
                 f"There is a task '{name}' already: unload it, or give the "
                 'new one another name.'
             )
-
-
-def _build(config: Config) -> nn.Module:
-    """Build a model without reading the bases that its config names."""
-    settings = copy.deepcopy(config.get('model'))
-    for _, backbone in adapted_backbones(dict(model=settings)):
-        for node in (backbone, backbone.get('backbone')):
-            if node is not None and 'init_cfg' in node:
-                node['init_cfg'] = None
-    register_toolkit(config)
-    init_default_scope(config.get('default_scope'))
-    model: nn.Module = MODELS.build(settings)
-    model.cfg = config
-    return model
 
 
 def _enable(model: nn.Module, enabled: bool) -> None:

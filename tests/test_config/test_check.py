@@ -1,18 +1,12 @@
 """What a config names and is not there is one clear error at start."""
 
 import json
-import re
 
 import pytest
 import torch
 from mmengine.config import Config
 
-from mmflora.config.check import (
-    adapted_backbones,
-    check_paths,
-    check_weights_file,
-    resolve_config,
-)
+from mmflora.config.check import check_paths, check_weights_file
 
 
 @pytest.fixture
@@ -208,29 +202,3 @@ def test_checks_load_from(data):
 def test_weights_file_error_says_who_asked():
     with pytest.raises(FileNotFoundError, match=r"^--resume: .*'nix\.pth'"):
         check_weights_file('--resume', 'nix.pth')
-
-
-def test_finds_adapted_backbones_anywhere():
-    plain = dict(type='mmflora.ConvNeXt')
-    adapted = dict(type='mmflora.PEFTConvNeXt')
-    cfg = Config(
-        dict(model=dict(teacher=dict(backbone=plain), parts=[adapted]))
-    )
-    assert [key for key, _ in adapted_backbones(cfg)] == ['model.parts.0']
-
-
-def test_missing_config_names_the_nearest(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / 'configs/flora').mkdir(parents=True)
-    near = tmp_path / 'configs/flora/mask-rcnn_flora-r16_coco.py'
-    near.touch()
-    (tmp_path / 'configs/_base_').mkdir()
-    (tmp_path / 'configs/_base_/mask-rcnn_flora-r16_coc.py').touch()
-    with pytest.raises(FileNotFoundError) as caught:
-        resolve_config('configs/flora/mask-rcnn_flora-r16_coc.py')
-    text = str(caught.value)
-    assert "'configs/flora/mask-rcnn_flora-r16_coc.py'" in text
-    assert re.search(r'\n  configs/flora/mask-rcnn_flora-r16_coco\.py', text)
-    assert '\n  configs/_base_' not in text
-    relative = str(near.relative_to(tmp_path))
-    assert resolve_config(relative) == relative

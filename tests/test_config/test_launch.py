@@ -47,12 +47,6 @@ def test_both_spellings_of_local_rank(spelling):
     assert parser.parse_args([spelling, '3']).local_rank == 3
 
 
-@pytest.mark.parametrize('scope', [None, 'mmflora', 'mmpose'])
-def test_refuses_other_default_scopes(scope):
-    with pytest.raises(ValueError, match='mmdet, mmrotate, mmseg'):
-        launch.register_toolkit(Config(dict(default_scope=scope)))
-
-
 @pytest.mark.parametrize('launcher', launch.LAUNCHERS)
 def test_says_what_a_launcher_lacks(launcher, monkeypatch):
     for name in launch.LAUNCHERS[launcher]:

@@ -13,7 +13,7 @@ import torch
 from mmengine.config import Config
 from mmengine.registry import MODELS, init_default_scope
 
-from mmflora.config.launch import register_toolkit
+from mmflora.config.build import register_toolkit
 
 peft = pytest.importorskip('peft')
 

@@ -11,7 +11,7 @@ from mmengine.registry import MODELS, init_default_scope
 from mmflora.adapter_files import read_adapter
 from mmflora.adapter_files.apply import build_and_check
 from mmflora.adapters import adapted_layers, merge
-from mmflora.config.launch import register_toolkit
+from mmflora.config.build import register_toolkit
 from mmflora.models import ConvNeXt
 
 from .test_authors import in_their_keys

@@ -2,7 +2,7 @@ from pathlib import Path
 
 from mmengine.config import Config
 
-from mmflora.config.launch import register_toolkit
+from mmflora.config.build import register_toolkit
 from mmflora.memory_estimate import AS_IT_IS, options
 
 CONFIGS = Path(__file__).parents[2] / 'configs'

@@ -13,7 +13,7 @@ from PIL import Image
 from mmflora.adapter_files import from_checkpoint, write_adapter
 from mmflora.adapter_files.write import write_adapter as write
 from mmflora.checkpoint import adapter_state_dict
-from mmflora.config.launch import register_toolkit
+from mmflora.config.build import register_toolkit
 from mmflora.models import ConvNeXt
 from mmflora.tasks import MultiTaskInferencer, TaskSet
 

@@ -1,0 +1,164 @@
+"""From a config to what it describes: the only place that builds models."""
+
+import difflib
+import os
+from collections.abc import Mapping
+from contextlib import nullcontext
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import torch
+from mmengine.config import Config
+from mmengine.registry import MODELS, init_default_scope
+from torch import nn
+
+from .walk import find_dicts, use_plain_batch_norm
+
+TOOLKITS = {
+    'mmdet': ('mmdet',),
+    'mmrotate': ('mmdet', 'mmrotate'),
+    'mmseg': ('mmseg',),
+}
+"""The packages whose modules a config of each ``default_scope`` names."""
+
+
+def resolve_config(path: str) -> str:
+    """Return the path of a config file, if there is one.
+
+    Raises:
+        FileNotFoundError: If there is none; names the nearest ones.
+    """
+    if os.path.isfile(path):
+        return path
+    folders = [Path('configs'), Path(__file__).parents[1] / '.mim' / 'configs']
+    folders.insert(0, Path(path).parent)
+    known = {
+        file.name: str(file)
+        for folder in reversed(folders)
+        if folder.is_dir()
+        for file in sorted(folder.rglob('*.py'))
+        if '_base_' not in file.parts and file.parent != Path('.')
+    }
+    near = difflib.get_close_matches(Path(path).name, known, n=3, cutoff=0.3)
+    nearest = ''.join(f'\n  {known[name]}' for name in near)
+    raise FileNotFoundError(
+        f"Config not found: '{path}' (looked in '{os.path.abspath(path)}'). "
+        + (f'The nearest ones are:{nearest}' if near else 'Give a .py file.')
+    )
+
+
+def read_config(
+    config: str | Config, options: Mapping[str, Any] | None = None
+) -> Config:
+    """Read a config file, and change settings of it.
+
+    Args:
+        config: Its path; a config that was read before is returned itself.
+        options: Settings to change, such as ``{'model.backbone.lean': True}``.
+
+    Raises:
+        FileNotFoundError: If there is no such file; names the nearest ones.
+        ValueError: If it is no config.
+    """
+    if not isinstance(config, Config):
+        path = resolve_config(config)
+        try:
+            config = Config.fromfile(path)
+        except (OSError, SyntaxError) as error:
+            raise ValueError(
+                f"'{path}' cannot be read as a config: {error}"
+            ) from error
+    if options:
+        config.merge_from_dict(dict(options))
+    return config
+
+
+def register_toolkit(cfg: Config) -> None:
+    """Register the modules of the library that ``default_scope`` names.
+
+    Raises:
+        ValueError: If it names none that mmflora works with.
+    """
+    scope = cfg.get('default_scope')
+    if scope not in TOOLKITS:
+        raise ValueError(
+            f"The config's default_scope is {scope!r}. It names the library "
+            f'of the task: one of {", ".join(TOOLKITS)}. Modules of mmflora '
+            "are found in all of them as 'mmflora.X'."
+        )
+    for package in TOOLKITS[scope]:
+        setup = import_module(f'{package}.utils')
+        setup.register_all_modules(init_default_scope=False)
+
+
+def build_model(
+    cfg: Config,
+    part: str = 'model',
+    *,
+    weights: bool = True,
+    autocast: bool = True,
+    sync_bn: bool = True,
+    device: str | None = None,
+) -> nn.Module:
+    """Build the model of a config, in the scope of its toolkit.
+
+    ``init_weights()`` is not called: the base of an adapted backbone loads
+    when the backbone is built, and the rest stays as its layers drew it.
+
+    Args:
+        cfg: The config; it is not changed.
+        part: The place of what to build, such as ``'model.backbone'``.
+        weights: Whether the config's ``init_cfg`` and ``pretrained`` count;
+            without them no file is read.
+        autocast: Whether backbones of mmflora compute in their ``autocast``,
+            or in float32.
+        sync_bn: Whether SyncBN stays, or becomes BN, which needs no GPU.
+        device: Where to build; ``'meta'`` for shapes without memory; by
+            default PyTorch's own default device.
+
+    Returns:
+        The model; the whole one has its config as ``cfg``, where the
+        toolkits' functions for inference look for it.
+
+    Raises:
+        FileNotFoundError: If a base's file is missing.
+        ValueError: If the config has no model, or its ``default_scope`` names
+            no library that mmflora works with.
+    """
+    if not isinstance(cfg.get('model'), Mapping):
+        raise ValueError(
+            f"The config '{cfg.filename}' has no `model`: give one that "
+            'tools/train.py takes, not a file of configs/_base_.'
+        )
+    register_toolkit(cfg)
+    init_default_scope(cfg.default_scope)
+    root: Any = Config(dict(model=cfg.model.to_dict()))
+    for _, node in find_dicts(root.model, 'model'):
+        if not weights:
+            node.pop('init_cfg', None)
+            node.pop('pretrained', None)
+        if not autocast and str(node.get('type')).startswith('mmflora.'):
+            node.pop('autocast', None)
+    if not sync_bn:
+        use_plain_batch_norm(root.model)
+    node = root
+    for key in part.split('.'):
+        node = node[key]
+    with torch.device(device) if device else nullcontext():
+        model: nn.Module = MODELS.build(node)
+    if part == 'model':
+        model.cfg = cfg
+    return model
+
+
+def build_runner(cfg: Config) -> Any:
+    """Build the runner that a config asks for, its toolkit registered."""
+    # Late: bad input is told before the libraries are loaded.
+    from mmengine.registry import RUNNERS
+    from mmengine.runner import Runner
+
+    register_toolkit(cfg)
+    if 'runner_type' in cfg:
+        return RUNNERS.build(cfg)
+    return Runner.from_cfg(cfg)

@@ -1,0 +1,104 @@
+"""Configs are read, and models built from them, in one place."""
+
+import re
+
+import pytest
+import torch
+from mmengine.config import Config
+from mmengine.registry import DefaultScope
+
+from mmflora.config.build import (
+    build_model,
+    read_config,
+    register_toolkit,
+    resolve_config,
+)
+from mmflora.config.walk import adapted_backbones
+
+CFG = Config(
+    dict(
+        default_scope='mmseg',
+        model=dict(
+            type='EncoderDecoder',
+            backbone=dict(
+                type='mmflora.FLoRAConvNeXt',
+                arch='convnextv2_atto',
+                autocast='bfloat16',
+                init_cfg=dict(type='Pretrained', checkpoint='nix.pth'),
+            ),
+            decode_head=dict(
+                type='FCNHead',
+                in_channels=320,
+                channels=8,
+                num_classes=3,
+                in_index=3,
+                norm_cfg=dict(type='SyncBN'),
+            ),
+        ),
+    )
+)
+
+
+@pytest.mark.parametrize('scope', [None, 'mmflora', 'mmpose'])
+def test_refuses_other_default_scopes(scope):
+    with pytest.raises(ValueError, match='mmdet, mmrotate, mmseg'):
+        register_toolkit(Config(dict(default_scope=scope)))
+
+
+def test_missing_config_names_the_nearest(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / 'configs/flora').mkdir(parents=True)
+    near = tmp_path / 'configs/flora/mask-rcnn_flora-r16_coco.py'
+    near.touch()
+    (tmp_path / 'configs/_base_').mkdir()
+    (tmp_path / 'configs/_base_/mask-rcnn_flora-r16_coc.py').touch()
+    with pytest.raises(FileNotFoundError) as caught:
+        resolve_config('configs/flora/mask-rcnn_flora-r16_coc.py')
+    text = str(caught.value)
+    assert "'configs/flora/mask-rcnn_flora-r16_coc.py'" in text
+    assert re.search(r'\n  configs/flora/mask-rcnn_flora-r16_coco\.py', text)
+    assert '\n  configs/_base_' not in text
+    relative = str(near.relative_to(tmp_path))
+    assert resolve_config(relative) == relative
+
+
+def test_reads_a_config_once_and_changes_it(tmp_path):
+    path = tmp_path / 'small.py'
+    path.write_text('a = dict(b=1)')
+    cfg = read_config(str(path), {'a.b': 2})
+    assert cfg.a.b == 2
+    assert read_config(cfg) is cfg
+    path.write_text('a = dict(')
+    with pytest.raises(ValueError, match=r"small\.py' cannot be read"):
+        read_config(str(path))
+
+
+def test_finds_adapted_backbones_anywhere():
+    plain = dict(type='mmflora.ConvNeXt')
+    adapted = dict(type='mmflora.PEFTConvNeXt')
+    cfg = Config(
+        dict(model=dict(teacher=dict(backbone=plain), parts=[adapted]))
+    )
+    assert [key for key, _ in adapted_backbones(cfg)] == ['model.parts.0']
+
+
+def test_builds_what_a_caller_needs():
+    with pytest.raises(FileNotFoundError, match=r'nix\.pth'):
+        build_model(CFG)
+    before = CFG.pretty_text
+    with DefaultScope.overwrite_default_scope('mmdet'):
+        model = build_model(
+            CFG, weights=False, autocast=False, sync_bn=False, device='meta'
+        )
+        assert DefaultScope.get_current_instance().scope_name == 'mmseg'
+    assert model.cfg is CFG
+    assert CFG.pretty_text == before
+    parameter = next(model.parameters())
+    assert parameter.is_meta
+    kinds = {type(module) for module in model.modules()}
+    assert torch.nn.BatchNorm2d in kinds
+    assert torch.nn.SyncBatchNorm not in kinds
+    head = build_model(CFG, 'model.decode_head', device='meta')
+    assert type(head).__name__ == 'FCNHead'
+    with pytest.raises(ValueError, match='no `model`'):
+        build_model(Config(dict(default_scope='mmdet')))
