@@ -1,25 +1,14 @@
-"""Adapters: trainable updates of frozen weights."""
+"""Adapters: trainable updates of frozen weights.
 
-from .base import Adapter, AdapterBase, CannotAdapt, LowRank
-from .blocks import BlockAdapter
-from .cost import choose_path, path_costs
-from .functional import mode_product, tucker_to_weight
-from .hf_peft import HFPEFT
-from .inject import (
-    InjectionReport,
-    adapted_layers,
-    adapted_modules,
-    inject,
-)
-from .layers import (
-    ADAPTED_CLASSES,
-    AdaptedLayer,
-    adapt_layer,
-    adapted_class,
-    restore_layer,
-)
-from .memory.lean import make_lean
+In the order of use: inject a method, switch it off, merge it, take it off;
+then the methods, what a method of one's own subclasses, and the parts.
+"""
+
+from .inject import InjectionReport, inject
 from .merge import Merged, disabled, merge, merge_for_good
+from .unload import unload
+
+# isort: split
 from .methods.adaptformer import AdaptFormer
 from .methods.bitfit import BitFit
 from .methods.dora import DoRA
@@ -34,49 +23,76 @@ from .methods.olora import OLoRA
 from .methods.pfeiffer import Pfeiffer
 from .methods.pissa import PiSSA
 from .methods.ssf import SSF
+
+# isort: split
+from .base import (
+    Adapter,
+    AdapterBase,
+    CannotAdapt,
+    LowRank,
+    adapted_modules,
+)
+from .blocks import BlockAdapter
+from .cost import choose_path, path_costs
+from .functional import mode_product, tucker_to_weight
+from .hf_peft import HFPEFT
+from .layers import (
+    ADAPTED_CLASSES,
+    AdaptedLayer,
+    adapt_layer,
+    adapted_class,
+    adapted_layers,
+    restore_layer,
+)
+from .memory.lean import make_lean
 from .tuning import Tuning, is_norm, tuned_parameters
 
-__all__ = [
+__all__ = [  # noqa: RUF022
+    'inject',
+    'InjectionReport',
+    'disabled',
+    'merge',
+    'merge_for_good',
+    'Merged',
+    'unload',
+    # methods
+    'AdaptFormer',
+    'BitFit',
     'DoRA',
+    'FLoRA',
+    'Full',
+    'HFPEFT',
+    'Houlsby',
     'LoRA',
     'LoRAXS',
+    'NormTuning',
     'OLoRA',
+    'Pfeiffer',
     'PiSSA',
     'SSF',
     'StartedLoRA',
-    'tucker_ranks',
-    'restore_layer',
-    'BitFit',
-    'adapt_layer',
-    'disabled',
+    # what a method subclasses
     'Adapter',
-    'CannotAdapt',
-    'Houlsby',
-    'InjectionReport',
-    'tucker_to_weight',
-    'adapted_class',
-    'adapted_layers',
-    'Pfeiffer',
-    'BlockAdapter',
-    'AdaptedLayer',
-    'HFPEFT',
-    'AdaptFormer',
-    'LowRank',
-    'Merged',
-    'path_costs',
     'AdapterBase',
+    'BlockAdapter',
+    'CannotAdapt',
+    'LowRank',
     'Tuning',
-    'make_lean',
-    'is_norm',
-    'merge',
-    'merge_for_good',
+    # what is in a model
+    'adapted_layers',
     'adapted_modules',
-    'NormTuning',
+    'is_norm',
     'tuned_parameters',
-    'Full',
-    'choose_path',
+    # the parts
     'ADAPTED_CLASSES',
-    'inject',
-    'FLoRA',
+    'AdaptedLayer',
+    'adapt_layer',
+    'adapted_class',
+    'choose_path',
+    'make_lean',
     'mode_product',
+    'path_costs',
+    'restore_layer',
+    'tucker_ranks',
+    'tucker_to_weight',
 ]

@@ -266,6 +266,15 @@ class Adapter(AdapterBase):
         return None
 
 
+def adapted_modules(model: nn.Module) -> dict[str, Any]:
+    """Return the layers and the blocks of a model that have an adapter."""
+    return {
+        name: module
+        for name, module in model.named_modules()
+        if isinstance(module._modules.get('adapter'), AdapterBase)
+    }
+
+
 def frozen_weight(layer: nn.Module) -> Tensor:
     """Return the weight of a layer that an adapter updates.
 

@@ -192,13 +192,19 @@ def adapt_block(block: nn.Module, adapter: BlockAdapter) -> nn.Module:
 
 def restore_block(block: nn.Module) -> nn.Module:
     """Take a block's adapter away again."""
-    for key, hook in list(block._forward_hooks.items()):
-        if hook is _run:
-            del block._forward_hooks[key]
-            block._forward_hooks_with_kwargs.pop(key, None)
+    drop_hook(block, _run)
     del block.adapter
     vars(block).pop('adapter_enabled', None)
     return block
+
+
+def drop_hook(module: nn.Module, hook: Callable[..., Any]) -> bool:
+    """Take a forward hook off a module; return whether it had it."""
+    keys = [key for key, own in module._forward_hooks.items() if own is hook]
+    for key in keys:
+        del module._forward_hooks[key]
+        module._forward_hooks_with_kwargs.pop(key, None)
+    return bool(keys)
 
 
 def _run(

@@ -12,11 +12,12 @@ from mmflora.registry import ADAPTERS
 from .base import Adapter, AdapterBase, describe_layer
 from .blocks import BlockAdapter, adapt_block
 from .candidates import Candidates, candidates, read_layers
-from .layers import AdaptedLayer, adapt_layer, check_adapter
+from .layers import adapt_layer, check_adapter
 from .memory.lean import make_lean
 from .settings import check_type
 from .targets import Targets, check_patterns, compile_patterns, first_match
 from .tuning import Tuning, tune
+from .unload import freeze, parameter_states, remember
 
 
 @dataclass
@@ -48,7 +49,8 @@ def inject(
 
     Layers change in place, so that no key of the model is renamed; every
     parameter that is not an adapter's stops requiring a gradient, but for
-    those that a tuning method trains.
+    those that a tuning method trains.  A later injection adds to other layers
+    and leaves what trains by the first; :func:`unload` takes all off again.
 
     Args:
         model: The model, for instance a backbone.
@@ -85,6 +87,7 @@ def inject(
         ... )
     """
     check_type(adapter)
+    before = parameter_states(model)
     patterns = compile_patterns(targets, 'targets')
     options = dict(targets) if isinstance(targets, Mapping) else {}
     _check_options(adapter, options)
@@ -103,33 +106,19 @@ def inject(
     check_patterns(excluded, every, 'exclude')
 
     report = InjectionReport()
-    chosen = _choose(patterns, excluded, found, report)
+    tunes = {
+        text: issubclass(_method(config), Tuning)
+        for text, config in settings.items()
+    }
+    chosen = _choose(patterns, excluded, found, tunes, report)
     _check_chosen(chosen, patterns, report, found)
     built = _build(model, chosen, settings, report)
     _check_chosen(built, patterns, report, found)
-    for parameter in model.parameters():
-        parameter.requires_grad_(False)
+    freeze(model)
     _put_in_place(model, built, report)
     make_lean(model, norms_only=not lean)
+    remember(model, before)
     return report
-
-
-def adapted_layers(model: nn.Module) -> dict[str, AdaptedLayer]:
-    """Return the adapted layers of a model by name."""
-    return {
-        name: module
-        for name, module in model.named_modules()
-        if isinstance(module, AdaptedLayer)
-    }
-
-
-def adapted_modules(model: nn.Module) -> dict[str, Any]:
-    """Return the layers and the blocks of a model that have an adapter."""
-    return {
-        name: module
-        for name, module in model.named_modules()
-        if isinstance(module._modules.get('adapter'), AdapterBase)
-    }
 
 
 def _settings(
@@ -156,6 +145,7 @@ def _choose(
     patterns: Mapping[str, re.Pattern[str]],
     excluded: Mapping[str, re.Pattern[str]],
     found: Mapping[str, Candidates],
+    tunes: Mapping[str, bool],
     report: InjectionReport,
 ) -> dict[str, tuple[nn.Module, str]]:
     """Map each layer to adapt to it and to the pattern that chose it."""
@@ -167,11 +157,32 @@ def _choose(
                 continue
             if first_match(excluded, name) is not None:
                 continue
+            _check_free(name, layer, tunes[text])
             if reason:
                 report.left_out[name] = reason
             else:
                 chosen[name] = (layer, text)
     return chosen
+
+
+def _check_free(name: str, part: nn.Module, tunes: bool) -> None:
+    """Check that an earlier injection has not been at a part already.
+
+    A layer may have an adapter and parameters of its own that train.
+
+    Raises:
+        ValueError: If it has; the part and its method are named.
+    """
+    method = (
+        vars(part).get('tuning') if tunes else part._modules.get('adapter')
+    )
+    if isinstance(method, (AdapterBase, Tuning)):
+        has = 'trains by' if tunes else 'has an adapter,'
+        raise ValueError(
+            f"Layer '{name}' already {has} {type(method).__name__}: leave it "
+            'out with `exclude`, or take all adapters off the model first '
+            'with unload(model).'
+        )
 
 
 def _build(
@@ -268,12 +279,6 @@ def _check_chosen(
     report: InjectionReport,
     found: Mapping[str, Candidates],
 ) -> None:
-    for name in report.left_out:
-        if 'already' in report.left_out[name]:
-            raise ValueError(
-                f"Layer '{name}' already has an adapter: inject once, or "
-                'remove the first adapter.'
-            )
     for text in patterns:
         matched = [n for n in found[text] if patterns[text].fullmatch(n)]
         if matched and all(name in report.left_out for name in matched):

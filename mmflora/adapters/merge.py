@@ -7,9 +7,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from .base import Adapter
-from .inject import adapted_layers, adapted_modules
-from .layers import AdaptedLayer, restore_layer
+from .base import Adapter, adapted_modules
+from .layers import AdaptedLayer, adapted_layers, restore_layer
+from .memory.lean import LeanLayers, make_lean_again, make_plain
 from .quantized import QuantizedWeight
 from .quantized_base import StoredWeights, dequantize_base, restore_base
 from .tuning import tuned_parameters
@@ -37,10 +37,14 @@ class Merged:
     """
 
     def __init__(
-        self, layers: dict[str, _MergedLayer], stored: StoredWeights
+        self,
+        layers: dict[str, _MergedLayer],
+        stored: StoredWeights,
+        lean: LeanLayers,
     ) -> None:
         self._layers = layers
         self._stored = stored
+        self._lean = lean
         self._undone = False
         self.names = list(layers)
 
@@ -67,7 +71,8 @@ class Merged:
             if not old.enabled:
                 old.layer.adapter_enabled = False  # type: ignore[assignment]
         restore_base(self._stored)
-        self._layers, self._stored = {}, []
+        make_lean_again(self._lean)
+        self._layers, self._stored, self._lean = {}, [], []
         self._undone = True
 
 
@@ -78,8 +83,8 @@ def merge(model: nn.Module) -> Merged:
     The sum is rounded once to the weight's type.  An adapter that is disabled
     is merged too, and is disabled again once unmerged.  What a tuning method
     trains stays as it is: it is the base's own.  Merged, the model has the
-    classes and keys that it had before any adapter, and computes at the
-    frozen model's cost.
+    classes, hooks and keys that it had before any adapter, and computes at
+    the frozen model's cost.
 
     Args:
         model: A model with adapters, changed in place.
@@ -105,6 +110,7 @@ def merge(model: nn.Module) -> Merged:
         for name, layer in layers.items()
     }
     before = {}
+    lean = make_plain(model)
     for name, layer in layers.items():
         before[name] = _MergedLayer(
             layer,
@@ -115,7 +121,7 @@ def merge(model: nn.Module) -> Merged:
             layer.adapter_enabled,
         )
         _replace(layer, *merged[name])
-    return Merged(before, dequantize_base(model))
+    return Merged(before, dequantize_base(model), lean)
 
 
 @torch.no_grad()
@@ -139,6 +145,7 @@ def merge_for_good(model: nn.Module) -> list[str]:
     for name, layer in layers.items():
         if layer.base_bias() is None:
             _merged_bias(name, layer)  # which may refuse
+    make_plain(model)
     for name, layer in layers.items():
         weight = layer.adapter.adapted_weight(layer.base_weight())
         _replace(layer, weight, _merged_bias(name, layer))
@@ -216,12 +223,15 @@ def disabled(model: nn.Module) -> Iterator[nn.Module]:
         >>> with disabled(model):
         ...     before_fine_tuning = model(images)
     """
-    layers = list(adapted_modules(model).values())
-    before = [getattr(layer, 'adapter_enabled', True) for layer in layers]
-    for layer in layers:
-        layer.adapter_enabled = False
+    switched = [
+        module
+        for module in adapted_modules(model).values()
+        if getattr(module, 'adapter_enabled', True)
+    ]
+    for module in switched:
+        module.adapter_enabled = False
     try:
         yield model
     finally:
-        for layer, enabled in zip(layers, before, strict=True):
-            layer.adapter_enabled = enabled
+        for module in switched:
+            vars(module).pop('adapter_enabled', None)

@@ -6,7 +6,12 @@ computes with the adapted weight.  Its class changes in place, and changes
 back when the adapter is removed.
 """
 
-from .adapted import AdaptedLayer, OperatorLayer, scale_output
+from .adapted import (
+    AdaptedLayer,
+    OperatorLayer,
+    adapted_layers,
+    scale_output,
+)
 from .attention import AdaptedMultiheadAttention
 from .change import adapt_layer, check_adapter, restore_layer
 from .conv import (
@@ -48,6 +53,7 @@ __all__ = [
     'ReadLinear',
     'adapt_layer',
     'adapted_class',
+    'adapted_layers',
     'check_adapter',
     'restore_layer',
     'scale_output',

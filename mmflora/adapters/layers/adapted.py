@@ -67,6 +67,15 @@ class AdaptedLayer(nn.Module):
         )
 
 
+def adapted_layers(model: nn.Module) -> dict[str, AdaptedLayer]:
+    """Return the adapted layers of a model by name."""
+    return {
+        name: module
+        for name, module in model.named_modules()
+        if isinstance(module, AdaptedLayer)
+    }
+
+
 class OperatorLayer(AdaptedLayer):
     """An adapted layer that applies one operator with one weight."""
 

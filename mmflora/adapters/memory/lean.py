@@ -27,9 +27,12 @@ from timm.layers import norm as timm_norm
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
+from ..blocks import drop_hook
 from ..layers import AdaptedConv
 from .recompute import keep, kept, leave_recipe, recipe_of
 from .response_norm import GlobalResponseNorm
+
+LeanLayers = list[tuple[Any, type[nn.Module], bool]]
 
 # Layers without state or chance whose own gradient needs their input.  (A
 # ReLU keeps its output: nothing is to be won there.)
@@ -73,6 +76,7 @@ def make_lean(model: nn.Module, norms_only: bool = False) -> int:
         elif isinstance(module, GlobalResponseNorm) or (
             isinstance(module, AdaptedConv) and not norms_only
         ):
+            drop_hook(module, _leave_recipe)  # of the time before its adapter
             module.lean = True
         elif _is_norm(module) or (_is_cheap(module) and not norms_only):
             _add_hook(module)
@@ -80,6 +84,37 @@ def make_lean(model: nn.Module, norms_only: bool = False) -> int:
             continue
         count += 1
     return count
+
+
+def make_plain(model: nn.Module) -> LeanLayers:
+    """Undo :func:`make_lean`, in place.
+
+    Returns:
+        The layers that were lean, for :func:`make_lean_again`.
+    """
+    found: LeanLayers = []
+    for module in model.modules():
+        kind = type(module)
+        lean = kind in _STOCK_NORMS
+        if lean:
+            module.__class__ = _STOCK_NORMS[kind]
+        if isinstance(module, (GlobalResponseNorm, AdaptedConv)):
+            lean |= vars(module).pop('lean', False)
+        hooked = drop_hook(module, _leave_recipe)
+        if lean or hooked:
+            found.append((module, kind, hooked))
+    return found
+
+
+def make_lean_again(layers: LeanLayers) -> None:
+    """Make lean what :func:`make_plain` has made plain."""
+    for module, kind, hooked in layers:
+        if hooked:
+            _add_hook(module)
+        elif kind in _STOCK_NORMS:
+            module.__class__ = kind
+        else:
+            module.lean = True
 
 
 def _is_norm(module: nn.Module) -> bool:
@@ -217,3 +252,4 @@ _LEAN_NORMS: dict[type[nn.Module], type[nn.Module]] = {
     timm_norm.LayerNorm: LeanTimmLayerNorm,
     timm_norm.LayerNorm2d: LeanTimmLayerNorm2d,
 }
+_STOCK_NORMS = {lean: stock for stock, lean in _LEAN_NORMS.items()}
