@@ -1,7 +1,6 @@
 """The config of a merged model, in which nothing of mmflora is left."""
 
 import copy
-import inspect
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -9,9 +8,7 @@ from typing import Any
 from mmengine.config import Config
 
 from mmflora.files.staged_file import staged_file
-from mmflora.models import ConvNeXt
-
-from . import merged_backbone, merged_intern_vit
+from mmflora.models.plain import intern_vit_features, timm_features
 
 # mmflora's backbones, which no toolkit has, and what replaces them.
 _BACKBONES = {
@@ -23,11 +20,15 @@ _BACKBONES = {
     'mmflora.PEFTInternViT': 'PlainInternViT',
     'mmflora.FLoRAInternViT': 'PlainInternViT',
 }
-# The modules that hold these, to go beside a config.
+# The modules that hold these, to go beside a config, and their source.
+_SOURCES = {
+    'merged_backbone.py': Path(timm_features.__file__),
+    'merged_intern_vit.py': Path(intern_vit_features.__file__),
+}
 _MODULES = {
-    'TimmConvNeXt': Path(inspect.getfile(merged_backbone)),
-    'TimmIntermediates': Path(inspect.getfile(merged_backbone)),
-    'PlainInternViT': Path(inspect.getfile(merged_intern_vit)),
+    'TimmConvNeXt': 'merged_backbone.py',
+    'TimmIntermediates': 'merged_backbone.py',
+    'PlainInternViT': 'merged_intern_vit.py',
 }
 # Arguments that only mmflora's backbones have.
 _OWN_ARGUMENTS = (
@@ -72,13 +73,13 @@ class PlainConfig:
 
     Attributes:
         cfg: The config.
-        modules: The modules that it needs beside it, such as
+        modules: The files that it needs beside it, such as
             ``merged_backbone.py``.
         remarks: What the plain model does otherwise.
     """
 
     cfg: Config
-    modules: list[Path] = field(default_factory=list)
+    modules: list[str] = field(default_factory=list)
     remarks: list[str] = field(default_factory=list)
 
     def text(self) -> str:
@@ -86,8 +87,7 @@ class PlainConfig:
         text = self.cfg.pretty_text
         if not self.modules:
             return text
-        names = ', '.join(module.name for module in self.modules)
-        return _LOADER.format(modules=names) + text
+        return _LOADER.format(modules=', '.join(self.modules)) + text
 
     def write(self, path: str | Path) -> list[Path]:
         """Write the config, and the backbone's module beside it if needed.
@@ -101,9 +101,9 @@ class PlainConfig:
         path = Path(path)
         files = []
         for module in self.modules:
-            files.append(path.with_name(module.name))
+            files.append(path.with_name(module))
             with staged_file(files[-1]) as partial:
-                partial.write_bytes(module.read_bytes())
+                partial.write_bytes(_SOURCES[module].read_bytes())
         with staged_file(path) as partial:
             partial.write_text(self.text(), encoding='utf-8')
         return [*files, path]
@@ -171,7 +171,7 @@ def _plain_model(node: Any, remarks: list[str]) -> Any:
             if key not in _OWN_ARGUMENTS
         }
         if _BACKBONES[node['type']] == 'TimmConvNeXt':
-            kept.setdefault('arch', _default_arch())
+            kept.setdefault('arch', timm_features.DEFAULT_ARCH)
         return {**kept, 'type': _BACKBONES[node['type']]}
     plain = {
         key: _plain_model(value, remarks)
@@ -181,10 +181,6 @@ def _plain_model(node: Any, remarks: list[str]) -> Any:
     if 'init_cfg' in node:
         plain['init_cfg'] = _without_pretrained(node['init_cfg'])
     return plain
-
-
-def _default_arch() -> Any:
-    return inspect.signature(ConvNeXt.__init__).parameters['arch'].default
 
 
 def _without_pretrained(init_cfg: Any) -> Any:
@@ -235,13 +231,14 @@ def _rename_types(node: Any) -> Any:
     return renamed
 
 
-def _replace_imports(settings: dict[str, Any], modules: list[Path]) -> None:
+def _replace_imports(settings: dict[str, Any], modules: list[str]) -> None:
     """Import the backbones' modules instead of mmflora's, in place."""
     imports = dict(settings.pop('custom_imports', None) or {})
     names = imports.get('imports') or []
     names = [names] if isinstance(names, str) else list(names)
     kept = [name for name in names if name.split('.')[0] != 'mmflora']
-    kept += [path.stem for path in modules if path.stem not in kept]
+    stems = [module.removesuffix('.py') for module in modules]
+    kept += [stem for stem in stems if stem not in kept]
     if kept:
         imports.update(imports=kept, allow_failed_imports=False)
         settings['custom_imports'] = imports

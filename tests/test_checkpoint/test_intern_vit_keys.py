@@ -21,10 +21,8 @@ from intern_vit_files import (
 from mmengine.registry import MODELS
 
 from mmflora.checkpoint import adapter_state_dict
-from mmflora.checkpoint.layouts.intern_vit_keys import (
-    resize_positions,
-)
 from mmflora.models import FLoRAInternViT, InternViT
+from mmflora.models.plain.intern_vit_features import resize_positions
 
 ROOT = Path(__file__).parents[2]
 

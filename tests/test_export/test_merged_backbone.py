@@ -6,8 +6,8 @@ from mmengine.registry import MODELS
 from timm.layers import grn as timm_grn
 
 from mmflora.adapters.memory.response_norm import GlobalResponseNorm
-from mmflora.export.merged_backbone import TimmConvNeXt
 from mmflora.models import ConvNeXt
+from mmflora.models.plain.timm_features import TimmConvNeXt
 
 TINY = dict(depths=(1, 2, 1, 1), dims=(6, 8, 12, 16), use_grn=True)
 CASES = {

@@ -7,9 +7,10 @@ import torch
 from mmengine.config import Config
 from mmengine.registry import MODELS
 
-from mmflora.export import load_trained, merged_intern_vit, plain_config
-from mmflora.export.merged_intern_vit import PlainInternViT
+from mmflora.export import load_trained, plain_config
 from mmflora.models import InternViT
+from mmflora.models.plain import intern_vit_features
+from mmflora.models.plain.intern_vit_features import PlainInternViT
 
 from . import stock_inference
 from .conftest import BASE_KEY, ROOT
@@ -32,7 +33,7 @@ TINY = dict(
 @pytest.fixture(scope='module')
 def base(tmp_path_factory):
     cfg = Config.fromfile(CONFIG).model.backbone
-    known = inspect.signature(InternViT).parameters
+    known = inspect.signature(PlainInternViT).parameters
     options = {k: v for k, v in cfg.items() if k in known and k != 'init_cfg'}
     torch.manual_seed(0)
     state = InternViT(**options).state_dict()
@@ -149,11 +150,11 @@ def test_timm_has_no_such_model(cfg, trained, tmp_path):
 
 
 def test_module_needs_nothing_of_mmflora():
-    with open(merged_intern_vit.__file__, encoding='utf-8') as file:
+    with open(intern_vit_features.__file__, encoding='utf-8') as file:
         assert 'mmflora' not in file.read()
     cfg = Config.fromfile(CONFIG)
     (module,) = plain_config(cfg).modules
-    assert module.name == 'merged_intern_vit.py'
+    assert module == 'merged_intern_vit.py'
 
 
 @pytest.mark.slow

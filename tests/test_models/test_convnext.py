@@ -8,6 +8,7 @@ from mmengine.registry import MODELS
 from timm.models.convnext import ConvNeXt as TimmConvNeXt
 
 from mmflora.models import ConvNeXt, FLoRAConvNeXt
+from mmflora.models.plain import timm_features as plain
 
 EXACT = dict(rtol=1e-10, atol=1e-12)
 
@@ -274,8 +275,10 @@ def test_stages_carry_no_classifier():
 
 
 def test_signature_documents_every_argument():
-    names = list(inspect.signature(ConvNeXt).parameters)
-    assert [name for name in names if f'{name}:' not in ConvNeXt.__doc__] == []
+    for kind in (ConvNeXt, plain.TimmConvNeXt):
+        known = inspect.signature(kind).parameters.values()
+        names = [p.name for p in known if p.kind is not p.VAR_KEYWORD]
+        assert [name for name in names if f'{name}:' not in kind.__doc__] == []
 
 
 @pytest.mark.parametrize('channels_last', [False, True])

@@ -7,7 +7,7 @@ from intern_vit_reference import intern_vit
 from mmengine.registry import MODELS
 
 from mmflora.models import InternViT
-from mmflora.models.intern_vit_blocks import FeaturePyramid, RMSNorm
+from mmflora.models.plain.intern_vit_features import FeaturePyramid, RMSNorm
 
 EXACT = dict(rtol=1e-10, atol=1e-12)
 SMALL = dict(

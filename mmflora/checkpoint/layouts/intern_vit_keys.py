@@ -28,8 +28,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
-from timm.layers import resample_patch_embed
+from timm.layers import resample_abs_pos_embed, resample_patch_embed
 from torch import Tensor
 
 # What stands before a vision model's keys within a larger model, and is
@@ -177,33 +176,7 @@ def resized(key: str, value: Tensor, grid: tuple[int, int]) -> Tensor:
     """
     wide = value.to(torch.promote_types(value.dtype, torch.float32))
     if key == 'pos_embed':
-        side = math.isqrt(value.shape[1] - 1)
-        return resize_positions(wide, (side, side), grid)
+        # As the published models do it: no antialiasing.
+        return resample_abs_pos_embed(wide, list(grid), antialias=False)
     # The kernel whose response to a resized patch comes nearest to the first.
     return resample_patch_embed(wide, list(grid))
-
-
-def resize_positions(
-    positions: Tensor, old: tuple[int, int], new: tuple[int, int]
-) -> Tensor:
-    """Resize position embeddings by bicubic interpolation.
-
-    As the published models do it: no antialiasing, corners not aligned, the
-    class token's embedding apart.
-
-    Args:
-        positions: Shape ``(1, 1 + old[0] · old[1], C)``.
-        old: Rows and columns of their grid.
-        new: Rows and columns wanted.
-
-    Returns:
-        Shape ``(1, 1 + new[0] · new[1], C)``, of the same type; computed in
-        float32 at least.
-    """
-    if tuple(old) == tuple(new):
-        return positions
-    wide = torch.promote_types(positions.dtype, torch.float32)
-    image = positions[:, 1:].to(wide).unflatten(1, old).permute(0, 3, 1, 2)
-    image = F.interpolate(image, size=new, mode='bicubic', align_corners=False)
-    moved = image.flatten(2).transpose(1, 2).to(positions.dtype)
-    return torch.cat([positions[:, :1], moved], dim=1)
