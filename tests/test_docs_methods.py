@@ -29,7 +29,9 @@ def test_the_example_of_a_method_is_true(blocks):
     folder, check = blocks
     config = Config.fromfile(folder / 'config.py')
     backbone = config.model.backbone
-    assert backbone.adapter.to_dict() == dict(type='OuterProduct', scale=2.0)
+    assert backbone.peft.adapter.to_dict() == dict(
+        type='OuterProduct', scale=2.0
+    )
     built = MODELS.build(
         {**backbone, 'init_cfg': None, 'allow_random_base': True}
     )

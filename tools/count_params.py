@@ -46,7 +46,7 @@ def parse_args(argv=None):
         action=DictAction,
         metavar='KEY=VALUE',
         help='change settings of every config, as tools/train.py does: '
-        'model.backbone.adapter.rank=24',
+        'model.backbone.peft.adapter.rank=24',
     )
     return parser.parse_args(argv)
 

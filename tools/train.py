@@ -52,10 +52,12 @@ def enable_amp(cfg):
     from mmengine.device import get_device
 
     from mmflora.config.walk import adapted_backbones
+    from mmflora.models.peft_options import peft_settings
 
     backbones = dict(adapted_backbones(cfg))
     for backbone in backbones.values():
-        backbone['autocast'] = backbone.get('autocast') or 'bfloat16'
+        now = peft_settings(backbone).get('autocast')
+        backbone['autocast'] = now or 'bfloat16'
     if backbones or cfg.optim_wrapper.type == 'AmpOptimWrapper':
         return
     if cfg.optim_wrapper.type != 'OptimWrapper' or get_device() == 'cpu':

@@ -1,17 +1,10 @@
-# MMDetection's runtime, with mmflora's modules and its checkpoints.
-_base_ = 'mmdet::_base_/default_runtime.py'
-
-custom_imports = dict(imports=['mmflora'], allow_failed_imports=False)
-
-custom_hooks = [
-    # Stops after the first iteration if an adapter gets no gradient.
-    dict(type='mmflora.AdapterGradientHook'),
-    # A resumed run repeats the losses of the uninterrupted one.
-    dict(type='mmflora.IterationSeedHook'),
-]
+# MMDetection's runtime, with mmflora's modules, hooks and checkpoints.
+_base_ = ['mmdet::_base_/default_runtime.py', './peft_runtime.py']
 
 default_hooks = dict(
+    _base_.peft_hooks,
     checkpoint=dict(
         type='mmflora.AdapterCheckpointHook', interval=1, max_keep_ckpts=3
-    )
+    ),
 )
+custom_hooks = []

@@ -1,14 +1,9 @@
-# MMSegmentation's runtime, with mmflora's modules and its checkpoints.
+# MMSegmentation's runtime, with mmflora's modules, hooks and checkpoints.
 # Written out, because MMEngine does not resolve `mmseg::` bases.
-default_scope = 'mmseg'
-custom_imports = dict(imports=['mmflora'], allow_failed_imports=False)
+_base_ = './peft_runtime.py'
 
-custom_hooks = [
-    # Stops after the first iteration if an adapter gets no gradient.
-    dict(type='mmflora.AdapterGradientHook'),
-    # A resumed run repeats the losses of the uninterrupted one.
-    dict(type='mmflora.IterationSeedHook'),
-]
+default_scope = 'mmseg'
+custom_hooks = []
 
 env_cfg = dict(
     cudnn_benchmark=True,
@@ -16,6 +11,7 @@ env_cfg = dict(
     dist_cfg=dict(backend='nccl'),
 )
 default_hooks = dict(
+    _base_.peft_hooks,
     timer=dict(type='IterTimerHook'),
     logger=dict(type='LoggerHook', interval=50, log_metric_by_epoch=False),
     param_scheduler=dict(type='ParamSchedulerHook'),

@@ -21,14 +21,14 @@ def find_dicts(node: Any, where: str) -> Iterator[tuple[str, Any]]:
 def adapted_backbones(cfg: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
     """Yield the backbones with a frozen base, with their places.
 
-    They are those of mmflora that take an ``adapter``; they also take an
+    They are those of mmflora that take ``peft``; they also take an
     ``autocast``.
     """
     for key, module in find_dicts(cfg.get('model'), 'model'):
         kind = module.get('type')
         if isinstance(kind, str) and kind.startswith('mmflora.'):
             builder = MODELS.get(kind)
-            if builder and 'adapter' in inspect.signature(builder).parameters:
+            if builder and 'peft' in inspect.signature(builder).parameters:
                 yield key, module
 
 

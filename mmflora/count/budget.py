@@ -11,6 +11,7 @@ from mmengine.config import Config
 
 from mmflora.adapters.hf_peft import config_class
 from mmflora.config.walk import adapted_backbones
+from mmflora.models.peft_options import peft_settings
 from mmflora.registry import ADAPTERS
 
 from .parameters import build_on_meta, count_model
@@ -87,9 +88,9 @@ def rank_for_budget(cfg: Config, budget: float) -> RankChoice:
 def _adapter(cfg: Config) -> tuple[str, dict[str, Any]]:
     """Return the place of the one adapted backbone, and its adapter."""
     found = [
-        (place, node['adapter'])
+        (place, adapter)
         for place, node in adapted_backbones(cfg)
-        if node.get('adapter')
+        if (adapter := peft_settings(node).get('adapter'))
     ]
     if len(found) != 1:
         raise ValueError(

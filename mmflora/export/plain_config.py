@@ -8,6 +8,7 @@ from typing import Any
 from mmengine.config import Config
 
 from mmflora.files.staged_file import staged_file
+from mmflora.models.peft_options import PEFT_NAMES, peft_settings
 from mmflora.models.plain import intern_vit_features, timm_features
 
 # mmflora's backbones, which no toolkit has, and what replaces them.
@@ -31,17 +32,7 @@ _MODULES = {
     'PlainInternViT': 'merged_intern_vit.py',
 }
 # Arguments that only mmflora's backbones have.
-_OWN_ARGUMENTS = (
-    'adapter',
-    'targets',
-    'exclude',
-    'lean',
-    'quantize',
-    'allow_other_quantization',
-    'allow_random_base',
-    'autocast',
-    'init_cfg',
-)
+_OWN_ARGUMENTS = ('peft', *PEFT_NAMES, 'init_cfg')
 _OTHERS = {
     'mmflora.AdapterCheckpointHook': 'CheckpointHook',
     'mmflora.ThreadedDOTAMetric': 'DOTAMetric',
@@ -58,7 +49,15 @@ _STOCK_MULTIPLIERS = (
     'custom_keys',
 )
 # Variables of mmflora's configs of which only other settings are made.
-_VARIABLES = ('atto', 'method', 'base_weights', 'weights_help', 'data_help')
+_VARIABLES = (
+    'atto',
+    'method',
+    'base_weights',
+    'weights_help',
+    'data_help',
+    'peft_hooks',
+    'peft_runtime',
+)
 # MMEngine puts the config's folder in; no `import`, which would make the
 # file one of MMEngine's configs of the other kind.
 _LOADER = (
@@ -156,9 +155,10 @@ def _plain_model(node: Any, remarks: list[str]) -> Any:
         return type(node)(_plain_model(item, remarks) for item in node)
     if not isinstance(node, dict):
         return node
-    if node.get('autocast') and str(node.get('type')).startswith('mmflora.'):
+    ours = str(node.get('type')).startswith('mmflora.')
+    if ours and (autocast := peft_settings(node).get('autocast')):
         remarks.append(
-            f"autocast='{node['autocast']}' of the backbone is left out: the "
+            f"autocast='{autocast}' of the backbone is left out: the "
             'plain model computes in float32. For mixed precision, run it '
             'under torch.autocast.'
         )
@@ -210,14 +210,18 @@ def _replace_training(settings: dict[str, Any]) -> None:
         }
         if kept:
             wrapper['paramwise_cfg'] = kept
-    hooks = settings.get('custom_hooks')
-    if hooks:
-        settings['custom_hooks'] = [
-            hook for hook in hooks if not _mentions(hook, ('mmflora',))
-        ]
     for key in ('default_hooks', 'val_evaluator', 'test_evaluator'):
         if key in settings:
             settings[key] = _rename_types(settings[key])
+    if 'custom_hooks' in settings:
+        settings['custom_hooks'] = [
+            hook
+            for hook in settings['custom_hooks'] or []
+            if not _mentions(hook, ('mmflora',))
+        ]
+    hooks = settings.get('default_hooks') or {}
+    for name in [n for n in hooks if _mentions(hooks[n], ('mmflora',))]:
+        del hooks[name]
 
 
 def _rename_types(node: Any) -> Any:

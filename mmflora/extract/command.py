@@ -13,6 +13,7 @@ from mmflora.checkpoint.base_weights import pretrained_cfg
 from mmflora.config.build import build_model, read_config
 from mmflora.config.walk import adapted_backbones
 from mmflora.files.training_checkpoints import load_checkpoint
+from mmflora.models.peft_options import peft_settings, set_peft
 
 from .full_tuning import LayerEnergy, extract_adapter, rank_for
 
@@ -94,8 +95,9 @@ def _set_base(config: Config, base: str) -> None:
 def _set_rank(config: Config, rank: int) -> None:
     """Set the rank of all adapters, also where `targets` set another."""
     for node in _backbones(config):
-        adapter = dict(node.get('adapter') or dict(type='FLoRA'))
-        node['adapter'] = {**adapter, 'rank': rank}
-        if isinstance(node.get('targets'), dict):
-            for options in node['targets'].values():
+        settings = peft_settings(node)
+        adapter = settings.get('adapter') or dict(type='FLoRA')
+        set_peft(node, adapter={**adapter, 'rank': rank})
+        if isinstance(settings.get('targets'), dict):
+            for options in settings['targets'].values():
                 options.pop('rank', None)

@@ -9,6 +9,7 @@ from typing import Any
 from mmengine.config import Config
 
 from mmflora.config.walk import find_dicts
+from mmflora.models.peft_options import PEFT_NAMES, peft_settings
 from mmflora.registry import MODELS
 
 
@@ -59,20 +60,23 @@ def options(cfg: Config) -> list[Option]:
         return found
     key, backbone = place
     documented = _arguments(backbone)
+    settings = peft_settings(backbone)
+    if 'peft' in documented:
+        documented |= {*PEFT_NAMES}
     for argument, values in _CHOICES.items():
         if argument not in documented:
             continue
-        now = backbone.get(argument) or False
+        now = {**backbone, **settings}.get(argument) or False
         for value in values:
             if value == now or not _offered(backbone, argument, value):
                 continue
             name = _name(argument, value)
-            settings = {f'{key}.{argument}': value}
+            changes = {f'{key}.{argument}': value}
             if argument == 'lean' and backbone.get('with_cp') is True:
                 # Where all is computed again, nothing is left to rebuild.
                 name = f'{name} with_cp=False'
-                settings[f'{key}.with_cp'] = False
-            found.append(Option(name, settings))
+                changes[f'{key}.with_cp'] = False
+            found.append(Option(name, changes))
     return found
 
 
@@ -108,7 +112,7 @@ def _arguments(backbone: Mapping[str, Any]) -> set[str]:
 
 def _offered(backbone: Mapping[str, Any], argument: str, value: Any) -> bool:
     if argument == 'lean':  # without adapters nothing is kept for them
-        return backbone.get('adapter', ...) is not None
+        return peft_settings(backbone).get('adapter', ...) is not None
     if value not in _SPECIAL:
         return True
     builder = MODELS.get(backbone['type'])

@@ -5,6 +5,7 @@ from .frozen import adapt_backbone, build_peft_backbone
 from .intern_vit import InternViT
 from .peft_convnext import FLoRAConvNeXt, PEFTConvNeXt
 from .peft_intern_vit import FLoRAInternViT, PEFTInternViT
+from .peft_options import PEFTOptions
 from .timm_backbone import build_timm_backbone
 
 __all__ = [
@@ -14,6 +15,7 @@ __all__ = [
     'InternViT',
     'PEFTConvNeXt',
     'PEFTInternViT',
+    'PEFTOptions',
     'adapt_backbone',
     'build_peft_backbone',
     'build_timm_backbone',

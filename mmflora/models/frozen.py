@@ -34,43 +34,30 @@ from mmflora.registry import MODELS
 
 from .autocast import run_in_autocast
 from .described_method import describe_method
+from .peft_options import PEFTOptions
 
 
 @MODELS.register_module(name='PEFTBackbone')
 def build_peft_backbone(
     backbone: Mapping[str, Any],
-    adapter: Mapping[str, Any] | None,
-    targets: Targets | None = None,
-    exclude: str | Iterable[str] = (),
-    new_params: Iterable[str] = (),
-    unused_keys: Iterable[str] = (),
-    autocast: str | None = None,
-    lean: bool = False,
-    quantize: Mapping[str, Any] | None = None,
-    allow_other_quantization: bool = False,
-    allow_random_base: bool = False,
+    peft: Mapping[str, Any] | None = None,
+    **settings: Any,
 ) -> nn.Module:
     """Build a registered backbone and adapt it in place.
 
     Args:
         backbone: Configuration of a backbone of mmdet, mmseg, mmrotate or
             mmflora, with ``init_cfg`` for its base weights.
-        adapter: See :func:`adapt_backbone`, as for all that follow.
-        targets: Which layers to adapt; by default those that the backbone's
-            class names as ``default_targets``, else all.
-        exclude: Which layers to leave alone.
-        new_params: Patterns of the backbone's parameters that no base holds.
-        unused_keys: Patterns of keys of the base's file without use here,
-            beside classifiers.
-        autocast: ``'bfloat16'``, ``'float16'`` or ``None``.
-        lean: Rebuild element-wise outputs instead of keeping them.
-        quantize: Keep frozen linear weights in few bits, ``dict(bits=8)``.
-        allow_other_quantization: Take adapters trained over the same base
-            stored otherwise.
-        allow_random_base: Allow training over a base without a source.
+        peft: How it is adapted, see
+            :class:`mmflora.models.peft_options.PEFTOptions`.
+        **settings: The same settings, each by itself.
 
     Returns:
         The very backbone that its class built.
+
+    Raises:
+        TypeError: If there is no such setting.
+        ValueError: See :func:`adapt_backbone`.
 
     Example:
         >>> backbone = dict(
@@ -78,44 +65,20 @@ def build_peft_backbone(
         ...     backbone=dict(
         ...         type='mmdet.ResNet',
         ...         depth=50,
-        ...         norm_eval=True,
         ...         init_cfg=dict(
         ...             type='Pretrained', checkpoint='torchvision://resnet50'
         ...         ),
         ...     ),
-        ...     adapter=dict(type='FLoRA', rank=16),
+        ...     peft=dict(adapter=dict(type='FLoRA', rank=16)),
         ... )
     """
-    built = MMENGINE_MODELS.build(backbone)
-    return adapt_backbone(
-        built,
-        adapter,
-        targets=targets,
-        exclude=exclude,
-        new_params=new_params,
-        unused_keys=unused_keys,
-        autocast=autocast,
-        lean=lean,
-        quantize=quantize,
-        allow_other_quantization=allow_other_quantization,
-        allow_random_base=allow_random_base,
-    )
+    options = PEFTOptions.take(settings, peft)
+    if settings:
+        PEFTOptions.of(settings)  # which names the nearest
+    return adapt_backbone(MMENGINE_MODELS.build(backbone), options)
 
 
-def adapt_backbone(
-    backbone: nn.Module,
-    adapter: Mapping[str, Any] | None,
-    *,
-    targets: Targets | None = None,
-    exclude: str | Iterable[str] = (),
-    new_params: Iterable[str] = (),
-    unused_keys: Iterable[str] = (),
-    autocast: str | None = None,
-    lean: bool = False,
-    quantize: Mapping[str, Any] | None = None,
-    allow_other_quantization: bool = False,
-    allow_random_base: bool = False,
-) -> nn.Module:
+def adapt_backbone(backbone: nn.Module, options: PEFTOptions) -> nn.Module:
     """Load a backbone's base, adapt its layers in place and freeze the rest.
 
     The base is loaded here, not by ``init_weights``, which the runner skips
@@ -123,29 +86,7 @@ def adapt_backbone(
 
     Args:
         backbone: The backbone; its ``init_cfg`` names the base.
-        adapter: Configuration of the method, ``dict(type='FLoRA', ...)``;
-            ``None`` freezes the base without any adapter.
-        targets: Which layers to adapt, see :func:`mmflora.adapters.inject`;
-            by default those that the backbone's class names as
-            ``default_targets``, else all.
-        exclude: Which layers to leave alone.
-        new_params: Patterns of the backbone's parameters that no base holds
-            (norms of the outputs, say); they train and are saved.  Added to
-            the ``new_params`` that the backbone's class declares.
-        unused_keys: Patterns of keys of the base's file without use here,
-            beside classifiers.  Added to those that the backbone declares.
-        autocast: ``'bfloat16'`` or ``'float16'``: compute the backbone under
-            autocast, with float32 features out.
-        lean: Rebuild in the backward pass what is cheap to rebuild, see
-            :mod:`mmflora.adapters.memory.lean`; else outputs of norms alone.
-        quantize: Keep the weights of linear layers, which must be frozen, in
-            8 or 4 bits: ``dict(bits=8)``, see
-            :class:`mmflora.adapters.quantized.Quantization`.  Adapters train
-            over them; the log says at which error.
-        allow_other_quantization: Take adapters that were trained over the
-            same base stored otherwise, which is an error by default.
-        allow_random_base: Allow training over a base without a source; it is
-            then saved along in every checkpoint.
+        options: How it is adapted.
 
     Returns:
         The same backbone.
@@ -154,29 +95,19 @@ def adapt_backbone(
         FileNotFoundError: If the base's file is missing.
         MissingBitsAndBytes: If ``quantize`` needs the library.
         ValueError: If the base does not fit in full, a pattern matches
-            nothing, or a weight is to train and to be quantised.
+            nothing, or a weight is to train and to be quantized.
     """
-    new = (*getattr(backbone, 'new_params', ()), *_tuple(new_params))
-    unused = (
-        *CLASSIFIER_KEYS,
-        *getattr(backbone, 'unused_keys', ()),
-        *_tuple(unused_keys),
-    )
-    if targets is None:
-        targets = getattr(backbone, 'default_targets', '.*')
+    new = _declared(backbone, 'new_params', options.new_params)
+    unused = _declared(backbone, 'unused_keys', options.unused_keys)
+    unused = (*CLASSIFIER_KEYS, *unused)
     shapes = state_shapes(backbone)
     source = pretrained_cfg(getattr(backbone, 'init_cfg', None))
-    quantization = Quantization.of(quantize)
+    quantization = Quantization.of(options.quantize)
     if quantization is not None:
         quantize_base(backbone, quantization, fill=source is None)
     if source is not None:
         load_base(backbone, source, shapes, new, unused)
-    report = InjectionReport()
-    if adapter is None:
-        backbone.requires_grad_(False)
-    else:
-        report = inject(backbone, adapter, targets, exclude, lean)
-        _say_report(backbone, report)
+    targets = _inject(backbone, options)
     base, new_names, tuned = _split_base(backbone, shapes, new)
     check_frozen(backbone, (*new_names, *tuned))
     _check_train_mode(backbone)
@@ -184,25 +115,48 @@ def adapt_backbone(
         base,
         new_names,
         method=describe_method(
-            backbone, adapter, targets, exclude, quantization
+            backbone, options.adapter, targets, options.exclude, quantization
         ),
-        allow_random=allow_random_base,
+        allow_random=options.allow_random_base,
         stock_shapes=shapes,
         optional=new,
         unused=unused,
         tuned_keys=tuned,
-        other_quantization=allow_other_quantization,
+        other_quantization=options.allow_other_quantization,
     )
     attach_record(backbone, record)
     if source is not None:
         sha256 = content_hash(base_tensors(backbone, record))
         record.set_base(source, sha256, 'init_cfg')
         keep_base(backbone)
-    if source is not None or allow_random_base:
+    if source is not None or options.allow_random_base:
         say_quantization(backbone)
-    if autocast is not None:
-        run_in_autocast(backbone, autocast)
+    if options.autocast is not None:
+        run_in_autocast(backbone, options.autocast)
     return backbone
+
+
+def _inject(backbone: nn.Module, options: PEFTOptions) -> Targets:
+    """Put the adapters in place; return which layers they were meant for."""
+    targets = options.targets
+    if targets is None:
+        targets = getattr(backbone, 'default_targets', '.*')
+    if options.adapter is None:
+        backbone.requires_grad_(False)
+    else:
+        report = inject(
+            backbone, options.adapter, targets, options.exclude, options.lean
+        )
+        _say_report(backbone, report)
+    return targets
+
+
+def _declared(
+    backbone: nn.Module, name: str, more: str | Iterable[str]
+) -> tuple[str, ...]:
+    """Return patterns that a backbone's class and its config name."""
+    more = (more,) if isinstance(more, str) else tuple(more)
+    return (*getattr(backbone, name, ()), *more)
 
 
 def _split_base(
@@ -281,7 +235,3 @@ def _say_report(backbone: nn.Module, report: InjectionReport) -> None:
             f"settings, such as '{first}': {remark}.",
             logger='current',
         )
-
-
-def _tuple(patterns: str | Iterable[str]) -> tuple[str, ...]:
-    return (patterns,) if isinstance(patterns, str) else tuple(patterns)

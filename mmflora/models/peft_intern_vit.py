@@ -1,17 +1,17 @@
 """InternViT with a frozen base and adapters."""
 
-from collections.abc import Iterable, Mapping
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, ClassVar
 
 import torch
 
-from mmflora.adapters.inject import Targets
 from mmflora.adapters.quantized import Quantization
 from mmflora.adapters.quantized_base import quantize_base
 from mmflora.registry import MODELS
 
 from .frozen import adapt_backbone
 from .intern_vit import InternViT
+from .peft_options import PEFTOptions
 
 
 @MODELS.register_module()
@@ -19,21 +19,14 @@ class PEFTInternViT(InternViT):
     """A frozen InternViT that learns through its adapters and pyramid.
 
     Args:
-        *args: As for :class:`InternViT`, also ``**kwargs``; ``init_cfg``
-            names the frozen base, which is loaded here.
-        adapter: The adapters' configuration; ``None`` for none at all.
-        targets: Which layers to adapt; by default the linear layers of all
-            blocks (qkv, proj, fc1, fc2), as in the paper.
-        exclude: Which layers to leave alone.
-        lean: Rebuild in the backward pass what is cheap to rebuild, see
-            :mod:`mmflora.adapters.memory.lean`; else outputs of norms alone.
-        quantize: Keep the weights of frozen linear layers in 8 or 4 bits,
-            ``dict(bits=8)``; see
-            :class:`mmflora.adapters.quantized.Quantization`.
-        allow_other_quantization: Take adapters that were trained over the
-            same base stored otherwise.
-        allow_random_base: See
-            :func:`mmflora.models.frozen.adapt_backbone`.
+        *args: As for :class:`InternViT`; ``init_cfg`` names the frozen base,
+            which is loaded here.
+        peft: How it is adapted, see
+            :class:`mmflora.models.peft_options.PEFTOptions`; by default the
+            linear layers of all blocks (qkv, proj, fc1, fc2), as in the
+            paper.
+        **kwargs: As for :class:`InternViT`; settings of ``peft`` may stand
+            here too.
 
     Raises:
         FileNotFoundError: If the base's file is missing.
@@ -43,7 +36,7 @@ class PEFTInternViT(InternViT):
     Example:
         >>> frozen = dict(
         ...     type='mmflora.PEFTInternViT',
-        ...     adapter=None,
+        ...     peft=dict(adapter=None),
         ...     dtype='bfloat16',
         ...     autocast='bfloat16',
         ...     init_cfg=dict(
@@ -52,31 +45,21 @@ class PEFTInternViT(InternViT):
         ... )
     """
 
+    default_adapter: ClassVar[Mapping[str, Any] | None] = None
+
     def __init__(
         self,
         *args: Any,
-        adapter: Mapping[str, Any] | None,
-        targets: Targets | None = None,
-        exclude: str | Iterable[str] = (),
-        lean: bool = False,
-        quantize: Mapping[str, Any] | None = None,
-        allow_other_quantization: bool = False,
-        allow_random_base: bool = False,
+        peft: Mapping[str, Any] | None = None,
         **kwargs: Any,
     ) -> None:
-        # Before any memory is touched, see _allocate().
-        self.quantization = Quantization.of(quantize)
-        super().__init__(*args, **kwargs)
-        adapt_backbone(
-            self,
-            adapter,
-            targets=targets,
-            exclude=exclude,
-            lean=lean,
-            quantize=quantize,
-            allow_other_quantization=allow_other_quantization,
-            allow_random_base=allow_random_base,
+        options = PEFTOptions.take(
+            kwargs, peft, ('autocast',), self.default_adapter
         )
+        # Before any memory is touched, see _allocate().
+        self.quantization = Quantization.of(options.quantize)
+        super().__init__(*args, **kwargs)
+        adapt_backbone(self, options)
 
     def _allocate(self, device: torch.device) -> None:
         """Ask for few bits where they are enough."""
@@ -89,16 +72,14 @@ class PEFTInternViT(InternViT):
 class FLoRAInternViT(PEFTInternViT):
     """A frozen InternViT that learns through FLoRA's updates, ΔW = s A G Bᵀ.
 
-    Args:
-        *args: As for :class:`PEFTInternViT`, also ``**kwargs``.
-        adapter: FLoRA's configuration; the default is the paper's for
-            InternViT-6B, of rank 16 and scale 0.04.
+    It is :class:`PEFTInternViT` with another default: FLoRA as the paper sets
+    it for InternViT-6B, of rank 16 and scale 0.04.
 
     Example:
         >>> backbone = dict(
         ...     type='mmflora.FLoRAInternViT',
         ...     img_size=504,
-        ...     adapter=dict(type='FLoRA', rank=16, scale=0.04),
+        ...     peft=dict(adapter=dict(type='FLoRA', rank=16, scale=0.04)),
         ...     dtype='bfloat16',
         ...     autocast='bfloat16',
         ...     with_cp=True,
@@ -108,12 +89,4 @@ class FLoRAInternViT(PEFTInternViT):
         ... )
     """
 
-    def __init__(
-        self,
-        *args: Any,
-        adapter: Mapping[str, Any] | None = None,
-        **kwargs: Any,
-    ) -> None:
-        if adapter is None:
-            adapter = dict(type='FLoRA', rank=16, scale=0.04)
-        super().__init__(*args, adapter=adapter, **kwargs)
+    default_adapter = dict(type='FLoRA', rank=16, scale=0.04)

@@ -8,7 +8,7 @@ from mmengine.registry import MODELS, DefaultScope
 from torch import nn
 
 from mmflora.adapters import adapted_layers
-from mmflora.models import adapt_backbone
+from mmflora.models import PEFTOptions, adapt_backbone
 
 
 def small(**options):
@@ -120,7 +120,7 @@ def test_backbone_that_loads_nothing(tmp_path):
     torch.save(nn.Conv2d(3, 4, 3).state_dict(), path)
     backbone = Stubborn(dict(type='Pretrained', checkpoint=str(path)))
     with pytest.raises(ValueError, match='loaded nothing'):
-        adapt_backbone(backbone, FLORA)
+        adapt_backbone(backbone, PEFTOptions(FLORA))
 
 
 def test_layers_left_frozen_are_said(caplog):

@@ -172,7 +172,7 @@ def test_large_ones_follow_the_recipe(name):
     kind, _, rank = method.partition('-r')
     if kind in ADAPTERS:
         scale = dict(scale=0.04) if kind == 'flora' else dict(alpha=16)
-        assert backbone.adapter == dict(
+        assert backbone.peft.adapter == dict(
             type=ADAPTERS[kind], rank=int(rank), **scale
         )
     decay = 0.95 if method == 'full' and short else None
@@ -220,7 +220,7 @@ def test_twins_are_like_the_large_ones(name):
     folder, _, method, *_ = PATH.fullmatch(name).groups()
     twin = f'{folder}/upernet_internvit-6b_{method}_ade20k'
     of_large = read(f'{twin}-504x504.py', imports=False).model.backbone
-    for key in ('type', 'adapter', 'targets'):
+    for key in ('type', 'peft'):
         assert backbone.get(key) == of_large.get(key)
     assert cfg.model.decode_head.num_classes == len(SEG_CLASSES)
     source = read(SOURCE, imports=False)

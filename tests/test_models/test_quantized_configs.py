@@ -33,7 +33,7 @@ def test_both_ways_are_there_for_all_sizes():
 @pytest.mark.parametrize(('name', 'way'), PAIRS)
 def test_all_else_is_as_without(name, way):
     cfg, plain = read(name), read(name.replace(f'_{way}', ''))
-    quantize = cfg.model.backbone.pop('quantize')
+    quantize = cfg.model.backbone.peft.pop('quantize')
     assert cfg.model == plain.model
     for key in ('optim_wrapper', 'param_scheduler', 'train_dataloader'):
         assert cfg[key] == plain[key]

@@ -5,5 +5,7 @@
 # `tfinal`, the steps before the first and behind the last drop.
 method = dict(
     type='mmflora.PEFTConvNeXt',
-    adapter=dict(type='HFPEFT', peft_type='ADALORA', init_r=12, target_r=8),
+    peft=dict(
+        adapter=dict(type='HFPEFT', peft_type='ADALORA', init_r=12, target_r=8)
+    ),
 )

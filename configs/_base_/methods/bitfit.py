@@ -3,6 +3,5 @@
 # paper's 0.2 M are without it.
 method = dict(
     type='mmflora.PEFTConvNeXt',
-    adapter=dict(type='BitFit'),
-    exclude=r'.*\.grn',
+    peft=dict(adapter=dict(type='BitFit'), exclude=r'.*\.grn'),
 )

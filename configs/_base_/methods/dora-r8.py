@@ -2,5 +2,5 @@
 # linear layer.
 method = dict(
     type='mmflora.PEFTConvNeXt',
-    adapter=dict(type='DoRA', rank=8, alpha=16, form='loralib'),
+    peft=dict(adapter=dict(type='DoRA', rank=8, alpha=16, form='loralib')),
 )

@@ -2,4 +2,4 @@
 # to within one per cent: four fifths of LoRA's of rank 32.
 _base_ = './flora-r16.py'
 
-method = dict(adapter=dict(rank=130))
+method = dict(peft=dict(adapter=dict(rank=130)))

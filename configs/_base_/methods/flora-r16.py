@@ -8,5 +8,5 @@
 # so that another method is another `_base_` line.
 method = dict(
     type='mmflora.FLoRAConvNeXt',
-    adapter=dict(type='FLoRA', rank=16, kernel_rank=2, scale=4.0),
+    peft=dict(adapter=dict(type='FLoRA', rank=16, kernel_rank=2, scale=4.0)),
 )

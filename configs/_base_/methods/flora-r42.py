@@ -2,4 +2,4 @@
 # one per cent.
 _base_ = './flora-r16.py'
 
-method = dict(adapter=dict(rank=42))
+method = dict(peft=dict(adapter=dict(rank=42)))

@@ -2,5 +2,5 @@
 # 2022), by huggingface/peft.
 method = dict(
     type='mmflora.PEFTConvNeXt',
-    adapter=dict(type='HFPEFT', peft_type='LOHA', r=8),
+    peft=dict(adapter=dict(type='HFPEFT', peft_type='LOHA', r=8)),
 )

@@ -2,4 +2,4 @@
 # LoRA's product has full rank from rank 1 on, at many times the parameters.
 _base_ = './lora-r8.py'
 
-method = dict(targets={r'.*\.conv_dw': dict(type='Full'), '.*': {}})
+method = dict(peft=dict(targets={r'.*\.conv_dw': dict(type='Full'), '.*': {}}))

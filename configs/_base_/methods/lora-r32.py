@@ -1,3 +1,3 @@
 _base_ = './lora-r8.py'
 
-method = dict(adapter=dict(rank=32))
+method = dict(peft=dict(adapter=dict(rank=32)))

@@ -2,5 +2,5 @@
 # convolution and linear layer.
 method = dict(
     type='mmflora.PEFTConvNeXt',
-    adapter=dict(type='LoRA', rank=8, alpha=16, form='loralib'),
+    peft=dict(adapter=dict(type='LoRA', rank=8, alpha=16, form='loralib')),
 )

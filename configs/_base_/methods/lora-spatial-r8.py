@@ -3,5 +3,5 @@
 # form.
 method = dict(
     type='mmflora.PEFTConvNeXt',
-    adapter=dict(type='LoRA', rank=8, alpha=16, form='spatial'),
+    peft=dict(adapter=dict(type='LoRA', rank=8, alpha=16, form='spatial')),
 )

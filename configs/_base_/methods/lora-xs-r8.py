@@ -1,4 +1,5 @@
 # LoRA-XS: a core between frozen singular vectors of the weight.
 method = dict(
-    type='mmflora.PEFTConvNeXt', adapter=dict(type='LoRAXS', rank=8, alpha=16)
+    type='mmflora.PEFTConvNeXt',
+    peft=dict(adapter=dict(type='LoRAXS', rank=8, alpha=16)),
 )

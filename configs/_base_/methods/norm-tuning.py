@@ -1,2 +1,4 @@
 # Norm tuning: scale and shift of every norm train, response norms included.
-method = dict(type='mmflora.PEFTConvNeXt', adapter=dict(type='NormTuning'))
+method = dict(
+    type='mmflora.PEFTConvNeXt', peft=dict(adapter=dict(type='NormTuning'))
+)

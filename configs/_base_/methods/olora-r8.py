@@ -1,2 +1,4 @@
 # OLoRA: LoRA that starts at an orthonormal basis of the weight.
-method = dict(type='mmflora.PEFTConvNeXt', adapter=dict(type='OLoRA', rank=8))
+method = dict(
+    type='mmflora.PEFTConvNeXt', peft=dict(adapter=dict(type='OLoRA', rank=8))
+)

@@ -1,2 +1,4 @@
 # PiSSA: LoRA that starts at the weight's leading singular vectors.
-method = dict(type='mmflora.PEFTConvNeXt', adapter=dict(type='PiSSA', rank=8))
+method = dict(
+    type='mmflora.PEFTConvNeXt', peft=dict(adapter=dict(type='PiSSA', rank=8))
+)

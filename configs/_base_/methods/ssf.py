@@ -2,9 +2,11 @@
 # are the norm's own weight and bias.
 method = dict(
     type='mmflora.PEFTConvNeXt',
-    adapter=dict(type='SSF'),
-    targets={
-        '.*': {},
-        r'(.*\.norm|stem\.1|.*\.downsample\.0)': dict(type='NormTuning'),
-    },
+    peft=dict(
+        adapter=dict(type='SSF'),
+        targets={
+            '.*': {},
+            r'(.*\.norm|stem\.1|.*\.downsample\.0)': dict(type='NormTuning'),
+        },
+    ),
 )

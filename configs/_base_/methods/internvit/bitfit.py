@@ -3,6 +3,5 @@
 # embedding.
 method = dict(
     type='mmflora.PEFTInternViT',
-    adapter=dict(type='BitFit'),
-    targets='.*',
+    peft=dict(adapter=dict(type='BitFit'), targets='.*'),
 )

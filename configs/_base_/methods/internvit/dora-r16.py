@@ -1,3 +1,3 @@
 _base_ = './dora-r8.py'
 
-method = dict(adapter=dict(rank=16))
+method = dict(peft=dict(adapter=dict(rank=16)))

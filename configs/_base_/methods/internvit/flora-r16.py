@@ -2,5 +2,5 @@
 # of all blocks (qkv, proj, fc1, fc2), the backbone's own `default_targets`.
 method = dict(
     type='mmflora.FLoRAInternViT',
-    adapter=dict(type='FLoRA', rank=16, scale=0.04),
+    peft=dict(adapter=dict(type='FLoRA', rank=16, scale=0.04)),
 )

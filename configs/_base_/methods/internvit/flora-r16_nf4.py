@@ -3,4 +3,4 @@
 # `pip install 'mmflora[quantize]'`.
 _base_ = './flora-r16.py'
 
-method = dict(quantize=dict(bits=4, quant_type='nf4'))
+method = dict(peft=dict(quantize=dict(bits=4, quant_type='nf4')))

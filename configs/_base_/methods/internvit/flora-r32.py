@@ -2,4 +2,4 @@
 # ranks 16 and 32, while the percentages of its table are those of 8 and 16.
 _base_ = './flora-r16.py'
 
-method = dict(adapter=dict(rank=32))
+method = dict(peft=dict(adapter=dict(rank=32)))

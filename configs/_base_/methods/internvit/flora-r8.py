@@ -1,4 +1,4 @@
 # Half the rank, half the parameters.
 _base_ = './flora-r16.py'
 
-method = dict(adapter=dict(rank=8))
+method = dict(peft=dict(adapter=dict(rank=8)))

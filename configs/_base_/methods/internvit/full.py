@@ -2,7 +2,6 @@
 # float32, in which small steps are not lost; autocast computes in bfloat16.
 method = dict(
     type='mmflora.PEFTInternViT',
-    adapter=dict(type='Full'),
-    targets='.*',
     dtype=None,
+    peft=dict(adapter=dict(type='Full'), targets='.*'),
 )

@@ -1,5 +1,5 @@
 # LoRA of the linear layers of all blocks, as FLoRA has it.
 method = dict(
     type='mmflora.PEFTInternViT',
-    adapter=dict(type='LoRA', rank=8, alpha=16),
+    peft=dict(adapter=dict(type='LoRA', rank=8, alpha=16)),
 )
