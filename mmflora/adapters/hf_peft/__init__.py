@@ -3,7 +3,7 @@
 Peft is optional and is imported when the first such adapter is built.
 """
 
-from .adapter import HFPEFT
+from .bridge import HFPEFT
 from .catalogue import (
     MissingPeft,
     config_class,
