@@ -13,6 +13,7 @@ import logging
 # then get a warning about kernels of matrix products, which nothing here uses.
 logging.getLogger('bitsandbytes.backends.cpu.ops').setLevel(logging.ERROR)
 
+from mmflora.checkpoint.gaps import guard_mmengine_loading  # noqa: E402
 from mmflora.config.scopes import register_config_scopes  # noqa: E402
 from mmflora.version import __version__  # noqa: E402
 
@@ -25,6 +26,7 @@ from . import (  # noqa: E402
 )
 
 register_config_scopes()
+guard_mmengine_loading()
 
 __all__ = [
     '__version__',

@@ -169,7 +169,7 @@ def test_base_checkpoint_is_not_tested_as_adapters(tmp_path, base):
     }
     torch.save(dict(state_dict=state), whole)
     fresh = runner(tmp_path / 'test', backbone_cfg(base), test=True)
-    with pytest.raises(ValueError, match='cannot be tested'):
+    with pytest.raises(ValueError, match='would stay random'):
         logits_of(fresh, whole)
 
 

@@ -9,14 +9,11 @@ import mmengine
 import torch
 from mmengine.fileio import LocalBackend, get_file_backend
 from mmengine.hooks import CheckpointHook
-from mmengine.model import BaseTTAModel, is_model_wrapper
 from mmengine.runner import BaseLoop
-from torch import nn
 
-from mmflora.checkpoint.keys import compare_keys, float_shapes, state_shapes
+from mmflora.checkpoint.gaps import refuse_gaps, without_wrappers
 from mmflora.checkpoint.record import base_records, content_hash
 from mmflora.checkpoint.state import (
-    INFO_KEY,
     adapter_state_dict,
     base_tensors,
     follow_base,
@@ -75,6 +72,7 @@ class AdapterCheckpointHook(CheckpointHook):
     def before_save_checkpoint(self, runner: Any, checkpoint: dict) -> None:
         """Describe method and base in the meta; leave plain types alone."""
         drop_wrapper_prefix(checkpoint)
+        model = without_wrappers(runner.model)
         checkpoint['meta']['mmflora'] = dict(
             version=__version__,
             torch_version=str(torch.__version__),
@@ -88,7 +86,7 @@ class AdapterCheckpointHook(CheckpointHook):
                     base_saved_along=record.source is None,
                     tuned=list(record.tuned_keys),
                 )
-                for name, (_, record) in base_records(_inner(runner)).items()
+                for name, (_, record) in base_records(model).items()
             },
         )
         make_plain(checkpoint)
@@ -104,34 +102,11 @@ class AdapterCheckpointHook(CheckpointHook):
         """
         restore_histories(checkpoint)
         drop_wrapper_prefix(checkpoint)
-        state = checkpoint.get('state_dict', checkpoint)
-        model = _inner(runner)
         # The runner builds its loop only when it trains.
         training = isinstance(runner._train_loop, BaseLoop)
-        if training and not runner._resume:
-            return
-        omitted = set()
-        for name, (_, record) in base_records(model).items():
-            prefix = f'{name}.' if name else ''
-            if prefix + INFO_KEY in state:
-                omitted |= {prefix + key for key in record.base_keys}
-        report = compare_keys(
-            float_shapes(_tensors(state)),
-            {
-                key: shape
-                for key, shape in state_shapes(model).items()
-                if key not in omitted or key in state
-            },
-            ignored=('.*',),
-        )
-        if report:
-            what = 'resumed from' if runner._resume else 'tested'
-            raise ValueError(
-                f'The checkpoint cannot be {what}: it does not fit the '
-                f'model:\n{report}\nUse the configuration that it was '
-                'trained with. To start a new training from its adapters, '
-                'set `load_from` and leave out `--resume`.'
-            )
+        if runner._resume or not training:
+            state = checkpoint.get('state_dict', checkpoint)
+            refuse_gaps(without_wrappers(runner.model), state)
 
     def _save_checkpoint_with_step(
         self, runner: Any, step: int, meta: dict[str, Any]
@@ -158,7 +133,8 @@ class AdapterCheckpointHook(CheckpointHook):
 
     def _settle_bases(self, runner: Any) -> None:
         """Know each base by its content, or refuse to train over it."""
-        for name, (backbone, record) in base_records(_inner(runner)).items():
+        model = without_wrappers(runner.model)
+        for name, (backbone, record) in base_records(model).items():
             if record.in_place or not (record.base_keys or record.tuned_keys):
                 continue
             replaced = None if runner._resume else runner._load_from
@@ -185,18 +161,3 @@ class AdapterCheckpointHook(CheckpointHook):
                     f"'{name}': the base has no source; every checkpoint "
                     'holds it in full.'
                 )
-
-
-def _inner(runner: Any) -> nn.Module:
-    model = runner.model
-    while is_model_wrapper(model) or isinstance(model, BaseTTAModel):
-        model = model.module
-    return model
-
-
-def _tensors(state: dict[str, Any]) -> dict[str, torch.Tensor]:
-    return {
-        key: value
-        for key, value in state.items()
-        if isinstance(value, torch.Tensor)
-    }
