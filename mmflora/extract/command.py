@@ -1,21 +1,22 @@
 """Extraction from files to an adapter."""
 
+import copy
 from collections.abc import Callable
-from typing import Any
 
 from mmengine.config import Config
+from torch import nn
 
 from mmflora.adapter_files import AdapterFile
 from mmflora.adapter_files.convert import from_state
-from mmflora.adapters import adapted_layers
 from mmflora.checkpoint import adapter_state_dict
 from mmflora.checkpoint.base_weights import pretrained_cfg
+from mmflora.checkpoint.record import base_records
 from mmflora.config.build import build_model, read_config
 from mmflora.config.walk import adapted_backbones
 from mmflora.files.training_checkpoints import load_checkpoint
 from mmflora.models.peft_options import peft_settings, set_peft
 
-from .full_tuning import LayerEnergy, extract_adapter, rank_for
+from .full_tuning import LayerEnergy, extract_adapter, flora_layers, rank_for
 
 
 def extract(
@@ -45,18 +46,16 @@ def extract(
         FileNotFoundError: If a file is missing.
         ValueError: If the files do not fit the config's model.
     """
-    config = read_config(config)
+    config = copy.deepcopy(read_config(config))
     checkpoint = load_checkpoint(finetuned)
     _set_base(config, base)
-    if budget is not None:
-        _set_rank(config, 1)
-        layers = adapted_layers(build_model(config)).values()
-        rank = rank_for(
-            [tuple(layer.base_weight().shape) for layer in layers], budget
-        )
-        say(f'rank {rank} keeps within {budget} parameters')
-    if rank is not None:
-        _set_rank(config, rank)
+    if rank is not None or budget is not None:
+        plan = build_model(config, weights=False, device='meta')
+        adapters = flora_layers(plan).values()
+        if budget is not None:
+            rank = rank_for(list(adapters), budget)
+            say(f'rank {rank} keeps within {budget} parameters')
+        _set_rank(config, plan, rank)
     model = build_model(config)
     rows = extract_adapter(model, checkpoint['state_dict'], say)
     meta = dict(checkpoint.get('meta') or {})
@@ -69,19 +68,15 @@ def extract(
     return adapter, rows
 
 
-def _backbones(config: Config) -> list[Any]:
+def _set_base(config: Config, base: str) -> None:
+    """Let the config's backbones start from other weights."""
     found = [node for _, node in adapted_backbones(config)]
     if not found:
         raise ValueError(
             "The config's model has no backbone of mmflora with an adapter. "
             'Give one of configs/flora, or one like it.'
         )
-    return found
-
-
-def _set_base(config: Config, base: str) -> None:
-    """Let the config's backbones start from other weights."""
-    for node in _backbones(config):
+    for node in found:
         inner = node.get('backbone')
         holder = node if inner is None else inner
         source = pretrained_cfg(holder.get('init_cfg')) or {}
@@ -92,12 +87,23 @@ def _set_base(config: Config, base: str) -> None:
         }
 
 
-def _set_rank(config: Config, rank: int) -> None:
-    """Set the rank of all adapters, also where `targets` set another."""
-    for node in _backbones(config):
+def _set_rank(config: Config, plan: nn.Module, rank: int | None) -> None:
+    """Set the rank of all adapters, also where `targets` set another.
+
+    All other settings are those in effect: where the config leaves them out,
+    the backbone's class may have defaults of its own, such as a scale.
+    """
+    in_effect = {
+        name: record.method['adapter']
+        for name, (_, record) in base_records(plan).items()
+    }
+    for place, node in adapted_backbones(config):
         settings = peft_settings(node)
-        adapter = settings.get('adapter') or dict(type='FLoRA')
+        adapter = in_effect.get(place.removeprefix('model.'))
+        adapter = adapter or settings.get('adapter')
+        if not adapter:
+            continue
         set_peft(node, adapter={**adapter, 'rank': rank})
-        if isinstance(settings.get('targets'), dict):
-            for options in settings['targets'].values():
-                options.pop('rank', None)
+        targets = settings.get('targets')
+        for options in targets.values() if isinstance(targets, dict) else ():
+            options.pop('rank', None)

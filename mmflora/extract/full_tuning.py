@@ -1,7 +1,7 @@
 """The FLoRA adapter that is nearest to a full fine-tuning."""
 
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 
 import torch
@@ -9,7 +9,6 @@ from torch import Tensor, nn
 
 from mmflora.adapter_files.adapter import record_key
 from mmflora.adapters import FLoRA, adapted_layers, tucker_ranks
-from mmflora.adapters.layers import AdaptedLayer
 from mmflora.checkpoint.keys import compare_keys, float_shapes, state_shapes
 from mmflora.checkpoint.record import base_records
 
@@ -71,71 +70,68 @@ def extract_adapter(
             fine-tuning lacks a key or has it in another shape; then nothing
             has changed.
     """
-    layers = adapted_layers(model)
-    _check_layers(model, layers)
+    layers, adapters = adapted_layers(model), flora_layers(model)
     _check_tuned(model, tuned)
     rows = []
     for number, (name, layer) in enumerate(layers.items(), start=1):
         key = f'{name}.{layer.weight_name}'
         delta = tuned[key].double() - layer.base_weight().cpu().double()
-        row = _set_nearest(name, layer, delta)
+        row = _set_nearest(name, adapters[name], delta)
         rows.append(row)
         say(f'{number}/{len(layers)} {name}: {row.flora:.1%} explained')
     # A fine-tuning by mmflora has a record of its own, of another method.
     kept = _base_keys(model) | set(map(record_key, base_records(model)))
-    adapters = tuple(f'{name}.adapter.' for name in layers)
+    own = tuple(f'{name}.adapter.' for name in layers)
     for key, value in model.state_dict().items():
-        if key in tuned and key not in kept and not key.startswith(adapters):
+        if key in tuned and key not in kept and not key.startswith(own):
             value.copy_(tuned[key])
     return rows
 
 
-def parameters_at(shapes: Iterable[tuple[int, ...]], rank: int) -> int:
-    """Return the parameters of FLoRA adapters of a rank, kernel rank 2.
+def parameters_at(adapters: Iterable[FLoRA], rank: int) -> int:
+    """Return the parameters that adapters would have at another rank.
 
     Args:
-        shapes: The shapes of the weights.
+        adapters: They give the weights' shapes and the kernel ranks.
         rank: The rank of the channel modes.
     """
     total = 0
-    for shape in shapes:
-        ranks = tucker_ranks(shape, rank, 2)
+    for adapter in adapters:
+        shape = adapter.weight_shape
+        ranks = tucker_ranks(shape, rank, adapter.kernel_rank)
         total += math.prod(ranks)
         total += sum(d * r for d, r in zip(shape, ranks, strict=True))
     return total
 
 
-def rank_for(shapes: Iterable[tuple[int, ...]], budget: int) -> int:
+def rank_for(adapters: Collection[FLoRA], budget: int) -> int:
     """Return the largest rank whose adapters keep within a budget.
 
     Args:
-        shapes: The shapes of the weights.
+        adapters: They give the weights' shapes and the kernel ranks.
         budget: The most parameters of all adapters together.
 
     Raises:
         ValueError: If even rank 1 takes more.
     """
-    known = list(shapes)
-    least = parameters_at(known, 1)
+    least = parameters_at(adapters, 1)
     if least > budget:
         raise ValueError(
             f'A budget of {budget} parameters is too small: rank 1 takes '
-            f'{least} in {len(known)} layers. Raise it, or adapt fewer layers.'
+            f'{least} in {len(adapters)} layers. Raise it, or adapt fewer '
+            'layers.'
         )
-    low, high = 1, max(max(shape) for shape in known)
+    low, high = 1, max(max(adapter.weight_shape) for adapter in adapters)
     while low < high:
         middle = (low + high + 1) // 2
-        if parameters_at(known, middle) <= budget:
+        if parameters_at(adapters, middle) <= budget:
             low = middle
         else:
             high = middle - 1
     return low
 
 
-def _set_nearest(name: str, layer: AdaptedLayer, delta: Tensor) -> LayerEnergy:
-    adapter = layer.adapter
-    if not isinstance(adapter, FLoRA):  # for the type checker
-        raise TypeError(type(adapter).__name__)
+def _set_nearest(name: str, adapter: FLoRA, delta: Tensor) -> LayerEnergy:
     hosvd = nearest_tucker(delta, adapter.ranks, iterations=0)
     nearest = hosvd
     if delta.dim() > 2 and min(delta.shape[2:]) > 1:
@@ -165,21 +161,27 @@ def _set_nearest(name: str, layer: AdaptedLayer, delta: Tensor) -> LayerEnergy:
     )
 
 
-def _check_layers(
-    model: nn.Module, layers: Mapping[str, AdaptedLayer]
-) -> None:
-    if not layers:
-        raise ValueError(
-            f'{type(model).__name__} has no adapted layer. Give a config '
-            "whose backbone has adapter=dict(type='FLoRA', ...)."
-        )
-    for name, layer in layers.items():
+def flora_layers(model: nn.Module) -> dict[str, FLoRA]:
+    """Return the FLoRA adapters of a model by the names of their layers.
+
+    Raises:
+        ValueError: If it has none, or adapters of another method.
+    """
+    found = {}
+    for name, layer in adapted_layers(model).items():
         if not isinstance(layer.adapter, FLoRA):
             raise ValueError(
                 f"Layer '{name}' has an adapter of type "
                 f'{type(layer.adapter).__name__}; extraction knows FLoRA '
                 'alone. Give a config of FLoRA.'
             )
+        found[name] = layer.adapter
+    if not found:
+        raise ValueError(
+            f'{type(model).__name__} has no adapted layer. Give a config '
+            "whose backbone has adapter=dict(type='FLoRA', ...)."
+        )
+    return found
 
 
 def _base_keys(model: nn.Module) -> set[str]:

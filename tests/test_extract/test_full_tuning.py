@@ -106,18 +106,22 @@ def test_what_does_not_fit_changes_nothing(toy, tuned):
         extract_adapter(plain, tuned())
 
 
-def test_ranks_within_a_budget(toy):
-    layers = adapted_layers(toy(2)).values()
-    shapes = [tuple(layer.weight.shape) for layer in layers]
-    count = sum(
-        p.numel() for layer in layers for p in layer.adapter.parameters()
+@pytest.mark.parametrize('kernel_rank', [1, 2, 3])
+def test_ranks_within_a_budget(toy, kernel_rank):
+    adapter = dict(type='FLoRA', rank=2, kernel_rank=kernel_rank)
+    adapters = [
+        layer.adapter
+        for layer in adapted_layers(toy(adapter=adapter)).values()
+    ]
+    count = sum(p.numel() for one in adapters for p in one.parameters())
+    assert parameters_at(adapters, 2) == count
+    assert rank_for(adapters, count) == 2
+    assert rank_for(adapters, count - 1) == 1
+    assert rank_for(adapters, 10**9) == max(
+        max(one.weight_shape) for one in adapters
     )
-    assert parameters_at(shapes, 2) == count
-    assert rank_for(shapes, count) == 2
-    assert rank_for(shapes, count - 1) == 1
-    assert rank_for(shapes, 10**9) == max(map(max, shapes))
     with pytest.raises(ValueError, match='rank 1 takes'):
-        rank_for(shapes, 10)
+        rank_for(adapters, 10)
 
 
 def test_table_and_picture(toy, tuned, tmp_path):

@@ -1,5 +1,6 @@
 """tools/adapters.py extract and import --from, on a small real config."""
 
+import copy
 import importlib.util
 from pathlib import Path
 
@@ -11,13 +12,16 @@ from mmengine.registry import MODELS, init_default_scope
 from mmflora.adapter_files import read_adapter
 from mmflora.adapter_files.apply import build_and_check
 from mmflora.adapters import adapted_layers, merge
-from mmflora.config.build import register_toolkit
+from mmflora.config.build import build_model, register_toolkit
+from mmflora.extract.command import extract
 from mmflora.models import ConvNeXt
 
 from .test_authors import in_their_keys
 
 ROOT = Path(__file__).parents[2]
 NAME = 'upernet_convnextv2-atto_flora-r16_shapes-128x128.py'
+INTERN_VIT = 'upernet_internvit-tiny_flora-r16_shapes-128x128.py'
+MLP, DEPTHWISE = r'.*mlp\.fc[12]', r'.*conv_dw'
 
 
 @pytest.fixture(scope='module')
@@ -58,8 +62,7 @@ def run(tool, capsys, *words):
     return capsys.readouterr().out
 
 
-@pytest.mark.parametrize('size', [('--rank', 4), ('--budget', 60_000)])
-def test_extract(tool, tuned, tmp_path, capsys, size):
+def test_extract(tool, tuned, tmp_path, capsys):
     folder, state = tuned
     out, picture = tmp_path / 'extracted', tmp_path / 'spectrum.png'
     printed = run(
@@ -67,29 +70,98 @@ def test_extract(tool, tuned, tmp_path, capsys, size):
         capsys,
         'extract',
         *(folder / 'base.pth', folder / 'tuned.pth', out),
-        *('--config', folder / 'config.py', '--spectrum', picture, *size),
+        *('--config', folder / 'config.py', '--spectrum', picture),
+        *('--rank', 4),
     )
     assert picture.is_file()
     total = [line for line in printed.splitlines() if line.startswith('all,')]
     assert len(total) == 1
+    assert '100.0%' in total[0]
     adapter = read_adapter(out)
     assert adapter.config['toolkit'] == 'mmseg'
-    config = Config.fromfile(folder / 'config.py')
-    if size[0] == '--budget':
-        rank = adapter.backbone()['method']['adapter']['rank']
-        keys = adapter.groups()['adapters']
-        count = sum(adapter.tensors[key].numel() for key in keys)
-        assert count <= size[1]
-        config.model.backbone.adapter.rank = rank
-        build_and_check(config, adapter)
-        return
-    assert '100.0%' in total[0]
-    model = build_and_check(config, adapter)
+    model = build_and_check(Config.fromfile(folder / 'config.py'), adapter)
     merge(model)
     for key, value in state.items():
         torch.testing.assert_close(
             model.state_dict()[key], value, rtol=1e-4, atol=1e-4
         )
+
+
+# What changes in a shipped config, and a budget that a rank of another kernel
+# rank would just keep.
+BUDGETS = {
+    'kernel rank 3': (
+        NAME,
+        dict(adapter=dict(kernel_rank=3), targets=DEPTHWISE),
+        19_300,
+    ),
+    'kernel rank of some layers': (
+        NAME,
+        dict(targets={DEPTHWISE: dict(rank=5, kernel_rank=7), MLP: {}}),
+        61_500,
+    ),
+    'a list of ranks': (
+        NAME,
+        dict(adapter=dict(rank=[4, 4, 1, 1]), targets=MLP),
+        60_000,
+    ),
+    'intern vit': (INTERN_VIT, {}, 60_000),
+    "the backbone's own scale": (INTERN_VIT, dict(adapter=None), 60_000),
+}
+
+
+@pytest.mark.parametrize(
+    ('name', 'changes', 'budget'), BUDGETS.values(), ids=BUDGETS
+)
+def test_a_budget_is_kept_and_the_result_loads(
+    tmp_path, name, changes, budget
+):
+    config = Config.fromfile(ROOT / 'configs/flora' / name)
+    config.merge_from_dict(dict(model=dict(backbone=dict(peft=changes))))
+    backbone = config.model.backbone
+    base = tmp_path / 'base.pth'
+    backbone.init_cfg.checkpoint = str(base)
+    model = build_model(config, weights=False)
+    state = {
+        key: value
+        for key, value in model.state_dict().items()
+        if '.adapter.' not in key and 'record' not in key
+    }
+    torch.save(state, base)
+    for key, value in state.items():
+        if key.endswith('weight') and value.dim() > 1:
+            state[key] = value + 0.01 * torch.randn_like(value)
+    torch.save(dict(state_dict=state, meta={}), tmp_path / 'tuned.pth')
+    said = []
+    adapter, rows = extract(
+        copy.deepcopy(config),
+        *(str(base), str(tmp_path / 'tuned.pth')),
+        budget=budget,
+        say=said.append,
+    )
+    used = sum(
+        adapter.tensors[key].numel() for key in adapter.groups()['adapters']
+    )
+    assert used == sum(row.parameters for row in rows) <= budget
+    method = adapter.backbone()['method']['adapter']
+    assert f'rank {method["rank"]} keeps within {budget} ' in said[0]
+    # The config with the rank that was found takes the adapter as it is, so
+    # that scale, kernel ranks and targets are the config's own.
+    if backbone.peft.adapter is None:
+        backbone.peft.adapter = dict(method)
+        assert method == dict(type='FLoRA', rank=method['rank'], scale=0.04)
+    backbone.peft.adapter.rank = method['rank']
+    if isinstance(changes.get('targets'), dict):
+        backbone.peft.targets[DEPTHWISE].pop('rank')
+    build_and_check(config, adapter)
+    # One rank more is too much: the best that fits was taken.
+    backbone.peft.adapter.rank += 1
+    above = build_model(config, device='meta', weights=False)
+    assert budget < sum(
+        parameter.numel()
+        for layer in adapted_layers(above).values()
+        for parameter in layer.adapter.parameters()
+    )
 
 
 @torch.no_grad()

@@ -101,6 +101,7 @@ class FLoRA(Adapter):
     ) -> None:
         super().__init__(weight, dropout, path)
         self.scale = check_factor('FLoRA', 'scale', scale)
+        self.kernel_rank = kernel_rank
         wanted = tucker_ranks((sys.maxsize,) * weight.dim(), rank, kernel_rank)
         self.ranks = tucker_ranks(weight.shape, rank, kernel_rank)
         self.clipped = self.ranks != wanted
