@@ -117,8 +117,8 @@ def run_import(args):
         adapter = import_foreign(args.origin, args.adapter, config)
         write_checkpoint(adapter, args.out)
         print(
-            f'{args.out}: neck and heads are new. Start a training from it: '
-            f'--cfg-options load_from={args.out}'
+            f'{args.out}: adapters alone, without neck and heads. Start a '
+            f'training from it: --cfg-options load_from={args.out}'
         )
         return
     adapter = read_adapter(args.adapter)

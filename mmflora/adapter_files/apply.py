@@ -38,9 +38,20 @@ def apply_adapter(
     """
     _check_toolkit(adapter, toolkit or _toolkit_of(model))
     _check_keys(model, adapter)
+    # Backbones first: where they refuse, nothing else has been loaded yet.
+    load_backbones(model, adapter)
+    model.load_state_dict(adapter.state_dict(), strict=False)
+    return model
+
+
+def load_backbones(model: nn.Module, adapter: AdapterFile) -> None:
+    """Load an adapter into the backbones of a model, and leave heads alone.
+
+    Raises:
+        FileNotFoundError: If the base is not in place nor where it should be.
+        ValueError: If base, meaning of the method, keys or shapes differ.
+    """
     state = adapter.state_dict()
-    # Backbones first: their hooks check base and meaning of the method, and
-    # where they refuse, nothing else has been loaded yet.
     for name, (backbone, _) in base_records(model).items():
         prefix = f'{name}.' if name else ''
         own = {
@@ -49,8 +60,6 @@ def apply_adapter(
             if key.startswith(prefix)
         }
         backbone.load_state_dict(own, strict=False)
-    model.load_state_dict(state, strict=False)
-    return model
 
 
 def build_and_check(config: str | Config, adapter: AdapterFile) -> nn.Module:

@@ -20,6 +20,8 @@ from mmflora.adapters.quantized import QuantizedWeight, tensor_digest
 from .sharded import whole
 
 RECORD_NAME = 'base_record'
+IMPORTED = 'imported'
+"""Says in a record's ``method`` that a file holds adapters alone."""
 
 
 def content_hash(

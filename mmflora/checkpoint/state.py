@@ -20,7 +20,7 @@ from mmflora.adapters.quantized_base import say_quantization
 from .base_weights import load_base
 from .keys import compare_keys, float_shapes, state_shapes
 from .quantization_match import check_quantization, same_base
-from .record import RECORD_NAME, BaseRecord, content_hash
+from .record import IMPORTED, RECORD_NAME, BaseRecord, content_hash
 from .sharded import any_sharded
 
 _OMIT_BASE: ContextVar[bool] = ContextVar('omit_base', default=False)
@@ -158,10 +158,12 @@ def _check_adapter_checkpoint(
     shapes = state_shapes(module)
     base = set(record.base_keys)
     with_base = any(key in base for key in state)
+    # Adapters of another project come without norms and statistics.
+    absent = record.stock_shapes if theirs['method'].get(IMPORTED) else base
     expected = {
         key: shape
         for key, shape in shapes.items()
-        if with_base or key not in base
+        if with_base or key not in absent
     }
     report = compare_keys(float_shapes(state), expected)
     if report:

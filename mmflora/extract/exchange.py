@@ -2,11 +2,11 @@
 
 from torch import nn
 
-from mmflora.adapter_files import AdapterFile, apply_adapter
+from mmflora.adapter_files import AdapterFile
+from mmflora.adapter_files.apply import load_backbones
 from mmflora.adapter_files.convert import from_state
 from mmflora.adapter_files.read import read_any
-from mmflora.checkpoint import adapter_state_dict
-from mmflora.checkpoint.record import base_records
+from mmflora.checkpoint.record import IMPORTED, BaseRecord, base_records
 from mmflora.config.build import build_model, read_config
 from mmflora.files.training_checkpoints import load_checkpoint
 
@@ -15,10 +15,11 @@ from .peft_lora import load_peft_lora, write_peft_lora
 
 
 def import_foreign(kind: str, path: str, config: str) -> AdapterFile:
-    """Put an adapter of another project into a config's model.
+    """Make an adapter of one of another project.
 
-    Such files hold neither neck nor heads: these are the model's, freshly
-    drawn.  The result is a start for a training, not a model to test.
+    Such files hold neither neck nor heads.  The result holds its adapters
+    alone and says so: ``load_from`` starts a training from it and leaves all
+    else as the training has it; a test refuses it.
 
     Args:
         kind: ``'peft'``, a folder of huggingface/peft with a LoRA; or
@@ -28,20 +29,32 @@ def import_foreign(kind: str, path: str, config: str) -> AdapterFile:
 
     Raises:
         FileNotFoundError: If a file is missing.
-        ValueError: If the adapter does not fit the config's backbone.
+        ValueError: If the adapter does not fit the config's backbone, or that
+            backbone has no base.
     """
     cfg = read_config(config)
     model = build_model(cfg)
-    backbone = _only_backbone(model)
+    name, backbone, record = _only_backbone(model)
+    if not record.in_place:
+        raise ValueError(
+            f"'{config}': the backbone has no base, and adapters belong to "
+            "one. Set `init_cfg=dict(type='Pretrained', checkpoint=...)`."
+        )
     if kind == 'peft':
         load_peft_lora(backbone, path)
     else:
         state = load_checkpoint(path, bare=True)['state_dict']
         load_authors_flora(backbone, state, authors_prefix(backbone, state))
-    with adapter_state_dict():
-        return from_state(
-            model.state_dict(), dict(cfg=cfg.pretty_text), {}, path
-        )
+    record.method = {**record.method, IMPORTED: kind}
+    record.set_base(record.source, record.sha256, record.origin)
+    prefix = f'{name}.' if name else ''
+    added = {
+        key: value
+        for key, value in model.state_dict().items()
+        if key.startswith(prefix)
+        and key.removeprefix(prefix) not in record.stock_shapes
+    }
+    return from_state(added, dict(cfg=cfg.pretty_text), {}, path)
 
 
 def export_peft(adapter: str, config: str, folder: str) -> None:
@@ -57,12 +70,12 @@ def export_peft(adapter: str, config: str, folder: str) -> None:
         ValueError: If the adapter does not fit, or is no LoRA of peft.
     """
     model = build_model(read_config(config))
-    apply_adapter(model, read_any(adapter))
-    write_peft_lora(_only_backbone(model), folder)
+    load_backbones(model, read_any(adapter))
+    write_peft_lora(_only_backbone(model)[1], folder)
 
 
-def _only_backbone(model: nn.Module) -> nn.Module:
-    found = [backbone for backbone, _ in base_records(model).values()]
+def _only_backbone(model: nn.Module) -> tuple[str, nn.Module, BaseRecord]:
+    found = [(name, *pair) for name, pair in base_records(model).items()]
     if len(found) != 1:
         raise ValueError(
             f'{type(model).__name__} has {len(found)} backbones with a '

@@ -12,6 +12,7 @@ import timm
 import torch
 from mmengine.config import Config
 from mmengine.registry import MODELS, init_default_scope
+from mmengine.runner import load_checkpoint
 
 from mmflora.config.build import register_toolkit
 
@@ -175,7 +176,8 @@ def test_there_and_back(tool, tmp_path, capsys, dora):
             *('import', folder / 'theirs', start, '--from', 'peft'),
             *('--config', case.config),
         )
-        assert 'neck and heads are new' in printed
+        assert 'adapters alone' in printed
+        assert_starts_a_training_alone(case, start)
         model = case.build()
         before = case.our_features(model)
         assert not torch.allclose(before[1], expected[1], atol=1e-2)
@@ -195,6 +197,29 @@ def test_there_and_back(tool, tmp_path, capsys, dora):
         close(case.features(again.base_model.model), expected)
         names = {n for n, _ in again.named_parameters() if 'lora_A' in n}
         assert len(names) > 3
+
+
+def assert_starts_a_training_alone(case, start):
+    """`load_from` leaves all else as it is, and a test refuses the file."""
+    content = torch.load(start, weights_only=True)
+    layers = case.build().state_dict().keys()
+    adapters = {key for key in layers if '.adapter.' in key}
+    assert set(content['state_dict']) == {
+        *adapters,
+        'backbone.base_record.info',
+    }
+    from mmseg.apis import init_model
+
+    with pytest.raises(ValueError, match='would stay random'):
+        init_model(str(case.config), str(start), device='cpu')
+    model = case.build()
+    model.init_weights()
+    before = {key: value.clone() for key, value in model.state_dict().items()}
+    load_checkpoint(model, str(start))
+    after = model.state_dict()
+    for key, value in before.items():
+        assert torch.equal(value, after[key]) or key in adapters, key
+    assert not model.backbone.base_record.method.get('imported')
 
 
 def rewrite(case, **changes):
