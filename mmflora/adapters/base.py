@@ -102,14 +102,24 @@ class AdapterBase(nn.Module):
             torch.empty(*shape, dtype=dtype, device=weight.device)
         )
 
+    def meaning(self) -> dict[str, Any]:
+        """Return the settings that give the parameters their meaning.
+
+        All, but for ``dropout`` and the like, which end with training.
+        Checkpoints hold them as text: names, order and values stay for good.
+        """
+        return {}
+
     def signature(self) -> str:
-        """Return what gives the parameters their meaning: method, settings.
+        """Return the method and its :meth:`meaning`, as checkpoints hold it.
 
         Adapters of equal signature, parameters and weight compute the same.
-        It is made of ``extra_repr()``, which so names every setting (but for
-        ``dropout``, which ends with training).
         """
-        return f'{type(self).__name__}({self.extra_repr()})'
+        return f'{type(self).__name__}({_listed(self.meaning())})'
+
+    def extra_repr(self) -> str:
+        """Return the settings, as they stand in a printed model."""
+        return _listed(self.meaning())
 
     def remark(self) -> str:
         """Return what the adapter made of its settings, if not the same.
@@ -127,10 +137,14 @@ class AdapterBase(nn.Module):
         return iter(())
 
     def follow(self, layer: nn.Module) -> None:
-        """Start anew where another base took the place of the first.
+        """Restart where another base took the place of the first.
 
         Only for methods whose start depends on the frozen weight.
         """
+
+
+def _listed(settings: Mapping[str, Any]) -> str:
+    return ', '.join(f'{name}={value}' for name, value in settings.items())
 
 
 def describe_layer(name: str, layer: nn.Module) -> str:

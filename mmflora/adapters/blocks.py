@@ -134,11 +134,13 @@ class BlockAdapter(AdapterBase):
         """Yield the up-projection, which starts at zero."""
         yield self.up
 
-    def extra_repr(self) -> str:
-        """Return the settings, as they stand in a printed model."""
-        return (
-            f'channels={self.channels}, width={self.width}, '
-            f'activation={self.activation}, scale={self.scale}'
+    def meaning(self) -> dict[str, Any]:
+        """Return width, activation and scale, and the block's channels."""
+        return dict(
+            channels=self.channels,
+            width=self.width,
+            activation=self.activation,
+            scale=self.scale,
         )
 
 

@@ -84,18 +84,30 @@ def check_settings(method: type, given: Mapping[str, Any]) -> None:
             )
 
 
+# Beyond these no weight has a use for a rank, and float32 none for a factor.
+LARGEST_COUNT = 1 << 16
+LARGEST_FACTOR = 1e8
+MOST_ITERATIONS = 1000
+
+
+def is_whole(value: Any, least: int, most: int) -> bool:
+    """Return whether a value is an integer, no flag, within bounds."""
+    whole = isinstance(value, int) and not isinstance(value, bool)
+    return whole and least <= value <= most
+
+
 def check_count(method: str, name: str, value: Any) -> int:
     """Return a rank or width.
 
     Raises:
-        ValueError: If it is no integer of at least 1.
+        ValueError: If it is no integer of at least 1, or out of all reason.
     """
-    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+    if not is_whole(value, 1, LARGEST_COUNT):
         raise ValueError(
-            f'{method}: `{name}` is an integer of at least 1, got '
-            f'{name}={value!r}.'
+            f'{method}: `{name}` is an integer of at least 1 and at most '
+            f'{LARGEST_COUNT}, got {name}={value!r}.'
         )
-    return value
+    return int(value)
 
 
 def check_factor(method: str, name: str, value: Any) -> float:
@@ -103,19 +115,29 @@ def check_factor(method: str, name: str, value: Any) -> float:
 
     Raises:
         TypeError: If it is no number.
-        ValueError: If it is zero or not finite.
+        ValueError: If it is zero or not finite, or out of all reason.
     """
     if isinstance(value, bool) or not isinstance(value, Real):
         raise TypeError(
             f'{method}: `{name}` is a number, such as 4.0, got '
             f'{name}={value!r}.'
         )
-    if not math.isfinite(value) or value == 0:
+    try:
+        number = float(value)
+    except OverflowError:  # an integer beyond all floats
+        number = math.inf
+    if not math.isfinite(number) or number == 0:
         raise ValueError(
             f'{method}: {name} must be finite and not zero, else nothing is '
             f'learnt; got {name}={value!r}.'
         )
-    return float(value)
+    if not 1 / LARGEST_FACTOR <= abs(number) <= LARGEST_FACTOR:
+        raise ValueError(
+            f'{method}: the size of `{name}` is between {1 / LARGEST_FACTOR} '
+            f'and {LARGEST_FACTOR:.0e}, got {name}={value!r}; adjust the '
+            'learning rate instead.'
+        )
+    return number
 
 
 def check_flag(method: str, name: str, value: Any) -> bool:
@@ -168,10 +190,10 @@ def check_iterations(method: str, value: Any) -> int | None:
     Raises:
         ValueError: If it is neither ``None`` nor an integer from 0 on.
     """
-    whole = isinstance(value, int) and not isinstance(value, bool)
-    if value is not None and not (whole and value >= 0):
+    if value is not None and not is_whole(value, 0, MOST_ITERATIONS):
         raise ValueError(
-            f'{method}: `iterations` is an integer of at least 0, or None for '
-            f'the exact decomposition, got iterations={value!r}.'
+            f'{method}: `iterations` is an integer of at least 0 and at most '
+            f'{MOST_ITERATIONS}, or None for the exact decomposition, got '
+            f'iterations={value!r}.'
         )
     return value

@@ -44,8 +44,6 @@ _CHOICES: dict[str, tuple[Any, ...]] = {
     'dtype': ('bfloat16',),
     'quantize': (dict(bits=8), dict(bits=4)),
 }
-# Values that only backbones take whose documentation names them.
-_SPECIAL = ('mlp',)
 
 
 def options(cfg: Config) -> list[Option]:
@@ -113,10 +111,7 @@ def _arguments(backbone: Mapping[str, Any]) -> set[str]:
 def _offered(backbone: Mapping[str, Any], argument: str, value: Any) -> bool:
     if argument == 'lean':  # without adapters nothing is kept for them
         return peft_settings(backbone).get('adapter', ...) is not None
-    if value not in _SPECIAL:
+    if argument != 'with_cp' or isinstance(value, bool):
         return True
-    builder = MODELS.get(backbone['type'])
-    return any(
-        f"'{value}'" in (inspect.getdoc(kind) or '')
-        for kind in inspect.getmro(builder)
-    )
+    builder = MODELS.get(backbone['type'])  # it says what else it takes
+    return value in getattr(builder, 'with_cp_values', ())

@@ -1,7 +1,9 @@
 """One image, several tasks, one base."""
 
+import copy
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -124,13 +126,26 @@ class MultiTaskInferencer:
         return written
 
     def _predict(self, name: str, image: str | np.ndarray) -> Any:
-        with self.tasks.using(name) as model:
-            scope = getattr(model, 'cfg').default_scope  # noqa: B009
-            init_default_scope(scope)
-            if scope == 'mmseg':
+        with self.tasks.using(name) as model, _config_of(model) as config:
+            init_default_scope(config.default_scope)
+            if config.default_scope == 'mmseg':
                 from mmseg.apis import inference_model
 
                 return inference_model(model, image)
             from mmdet.apis import inference_detector
 
             return inference_detector(model, image)
+
+
+@contextmanager
+def _config_of(model: Any) -> Iterator[Config]:
+    """Lend a model a copy of its config, which the toolkits write to.
+
+    Given pixels, they rewrite its test pipeline, which then reads no file.
+    """
+    config = model.cfg
+    model.cfg = copy.deepcopy(config)
+    try:
+        yield config
+    finally:
+        model.cfg = config

@@ -157,10 +157,14 @@ class TaskSet:
 
     @contextmanager
     def using(self, name: str) -> Iterator[nn.Module]:
-        """Make a task active within a ``with`` block."""
-        before = self.active
+        """Make a task active within a ``with`` block.
+
+        Its adapters stay as they are, enabled or disabled.
+        """
+        before, model = self.active, self[name].model
+        self._active = name
         try:
-            yield self.activate(name)
+            yield model
         finally:
             self._active = before
 

@@ -1,12 +1,16 @@
 """What a method is not told, and how it says so."""
 
+import copy
+import inspect
 import re
 import sys
 
 import pytest
+import torch
 from torch import nn
 
-from mmflora.adapters import adapted_modules, inject
+from mmflora.adapters import HFPEFT, Tuning, adapted_modules, inject
+from mmflora.registry import ADAPTERS
 
 NOT_FINITE = float('inf')
 # Kind of method, setting, kind of error, what its text names.
@@ -97,3 +101,77 @@ def test_a_method_of_peft_is_named_as_such(monkeypatch):
     monkeypatch.setitem(sys.modules, 'peft', None)
     with pytest.raises(ValueError, match="Unknown adapter type 'LoHa'"):
         inject(net(), dict(type='LoHa'))
+
+
+HUGE = 10**15
+ODD = (-1, 0, 1e-30, float('nan'), NOT_FINITE, -NOT_FINITE, HUGE, 1e300)
+VALUES = (*ODD, True, 'much', None, [], {})
+
+
+def numbers_of(method):
+    """Return a method's settings that are numbers, by their annotations."""
+    if method is HFPEFT:
+        return ['r', 'lora_alpha', 'lora_dropout']
+    return [
+        name
+        for name, item in inspect.signature(method).parameters.items()
+        if name not in method.from_layer
+        and re.search(r'\b(int|float)\b', str(item.annotation))
+    ]
+
+
+SETTINGS = [
+    (kind, name)
+    for kind, method in sorted(ADAPTERS.module_dict.items())
+    if not issubclass(method, Tuning)
+    for name in numbers_of(method)
+]
+
+
+def test_every_method_with_numbers_is_tried():
+    kinds = {kind for kind, _ in SETTINGS}
+    assert ADAPTERS.module_dict.keys() - kinds == {
+        *('BitFit', 'Full', 'NormTuning', 'SSF')
+    }
+
+
+@pytest.mark.parametrize(('kind', 'name'), SETTINGS)
+@pytest.mark.parametrize('value', VALUES, ids=repr)
+def test_a_setting_is_refused_or_gives_finite_numbers(kind, name, value):
+    settings = dict(type=kind) | {name: value}
+    if kind == 'HFPEFT':
+        pytest.importorskip('peft')
+        settings['peft_type'] = 'LORA'
+    model = nn.Sequential()
+    model.add_module('mlp', nn.Linear(6, 6))
+    inputs = torch.randn(2, 6)
+    forms = ['spatial', 'loralib'] if kind in ('LoRA', 'DoRA') else [None]
+    for form in forms:
+        own = copy.deepcopy(model)
+        given = settings if form is None else settings | dict(form=form)
+        try:
+            inject(own, given)
+        except (TypeError, ValueError) as error:
+            assert "'mlp'" in str(error)  # noqa: PT017
+            continue
+        assert own(inputs).isfinite().all()
+        for parameter in own.mlp.adapter.parameters():
+            nn.init.normal_(parameter, std=0.1)
+        output = own(inputs)
+        output.sum().backward()
+        assert output.isfinite().all()
+        for parameter in own.mlp.adapter.parameters():
+            assert parameter.grad is None or parameter.grad.isfinite().all()
+
+
+def test_a_negative_alpha_of_pissa_starts_at_the_weight():
+    layer = nn.Linear(4, 4).double()
+    model = nn.Sequential(copy.deepcopy(layer))
+    inject(model, dict(type='PiSSA', rank=2, alpha=-1))
+    inputs = torch.randn(3, 4, dtype=torch.float64)
+    assert torch.equal(model(inputs), layer(inputs))
+    adapter = model[0].adapter
+    u, s, vh = torch.linalg.svd(layer.weight)
+    torch.testing.assert_close(
+        adapter.scale * adapter.up @ adapter.down, (u[:, :2] * s[:2]) @ vh[:2]
+    )

@@ -116,6 +116,31 @@ def test_two_toolkits_predict_on_one_base(shared, tmp_path):
         assert Image.open(picture).size == (128, 128)
 
 
+def test_pixels_paths_and_disabled_adapters(shared):
+    """Each call gives the same, whatever the calls before were given."""
+    folder, sources = shared
+    path = str(folder / 'image.png')
+    pixels = np.asarray(Image.open(path))[..., ::-1].copy()
+    inferencer = MultiTaskInferencer(sources)
+    first = inferencer(path)
+    for image in (pixels, path, pixels):
+        for name, sample in inferencer(image).items():
+            expected = tensors(first[name])
+            for ours, theirs in zip(tensors(sample), expected, strict=True):
+                assert torch.equal(ours, theirs), name
+    assert inferencer(path)['land'].img_path == path
+    inferencer.tasks.activate('land')
+    inferencer.tasks.disable()
+    off = inferencer(path)
+    assert not torch.equal(
+        off['land'].seg_logits.data, first['land'].seg_logits.data
+    )
+    assert torch.equal(
+        off['boxes'].pred_instances.scores,
+        first['boxes'].pred_instances.scores,
+    )
+
+
 def test_loading_reads_the_base_once(shared, monkeypatch):
     folder, sources = shared
     tasks, moved = TaskSet(), folder / 'moved.pth'

@@ -4,7 +4,7 @@ import pytest
 import torch
 from test_engine.toy import write_base
 
-from mmflora.adapters import adapted_layers
+from mmflora.adapters import adapted_layers, disabled
 from mmflora.checkpoint.record import base_records
 from mmflora.tasks import TaskSet
 
@@ -87,6 +87,21 @@ def test_disabled_the_base_computes(three, toy):
     for layer in adapted_layers(model).values():
         assert not layer.adapter_enabled
     assert torch.equal(outputs(tasks['b'].model), expected['b'])
+    assert torch.equal(outputs(tasks.activate('a')), expected['a'])
+
+
+def test_using_a_task_leaves_its_adapters_as_they_are(three):
+    tasks, expected = three
+    off = outputs(tasks.disable())
+    for name in ('a', 'b'):
+        with tasks.using(name) as model:
+            assert tasks.active == name
+            assert torch.equal(
+                outputs(model), off if name == 'a' else (expected[name])
+            )
+    assert torch.equal(outputs(tasks.model), off)
+    with disabled(tasks['b'].model), tasks.using('b') as model:
+        assert not torch.equal(outputs(model), expected['b'])
     assert torch.equal(outputs(tasks.activate('a')), expected['a'])
 
 

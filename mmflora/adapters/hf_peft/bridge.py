@@ -190,9 +190,22 @@ class HFPEFT(Adapter):
             if value is not None
         }
 
+    def meaning(self) -> dict[str, Any]:
+        """Return the settings.
+
+        Not those of dropout, which ends with training, nor the length of
+        AdaLoRA's schedule, which changes values alone.
+        """
+        return {
+            name: value
+            for name, value in sorted(self.options.items())
+            if 'dropout' not in name and name != 'total_step'
+        }
+
     def signature(self) -> str:
-        """Return the method and its settings."""
-        return f'HFPEFT({self.extra_repr()})'
+        """Return the method, its name in peft and its settings."""
+        named = (f'{name}={value!r}' for name, value in self.meaning().items())
+        return f'HFPEFT({", ".join([self.peft_type, *named])})'
 
     def follow(self, layer: nn.Module) -> None:
         """Start anew over another base, where the start depends on it.
@@ -242,14 +255,5 @@ class HFPEFT(Adapter):
         return self
 
     def extra_repr(self) -> str:
-        """Return the method and its settings, as a printed model shows them.
-
-        Not those of dropout, which ends with training, nor the length of
-        AdaLoRA's schedule, which changes values alone.
-        """
-        settings = (
-            f'{name}={value!r}'
-            for name, value in sorted(self.options.items())
-            if 'dropout' not in name and name != 'total_step'
-        )
-        return ', '.join([self.peft_type, *settings])
+        """Return the method and its settings."""
+        return self.signature().removeprefix('HFPEFT(').removesuffix(')')

@@ -149,6 +149,8 @@ def _compare(wrapped: Any, base: nn.Module, name: str) -> Verdict:
             adapted = wrapped(inputs)
     except Exception as error:
         return Verdict(f'it fails there, {_reason(error, base)}')
+    if not adapted.isfinite().all():
+        return Verdict('with these options it computes what is not finite')
     if adapted.shape != expected.shape:
         return Verdict(f'its output would have shape {tuple(adapted.shape)}')
     detach({name: wrapped})

@@ -12,6 +12,7 @@ the size of their mode.
 import math
 import sys
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 from torch import Tensor, nn
 
@@ -20,7 +21,7 @@ from mmflora.registry import ADAPTERS
 from ..base import Adapter, LowRank
 from ..functional import mode_product, tucker_to_weight
 from ..precision import full_precision
-from ..settings import check_factor
+from ..settings import LARGEST_COUNT, check_factor, is_whole
 
 
 def tucker_ranks(
@@ -52,10 +53,11 @@ def tucker_ranks(
             len(shape) - channel_modes
         )
     for value in (*ranks, kernel_rank):
-        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        if not is_whole(value, 1, LARGEST_COUNT):
             raise ValueError(
-                'FLoRA: `rank` and `kernel_rank` are integers of at least 1, '
-                f'got rank={rank!r}, kernel_rank={kernel_rank!r}.'
+                'FLoRA: `rank` and `kernel_rank` are integers of at least 1 '
+                f'and at most {LARGEST_COUNT}, got rank={rank!r}, '
+                f'kernel_rank={kernel_rank!r}.'
             )
     return tuple(
         min(value, size) for value, size in zip(ranks, shape, strict=True)
@@ -153,6 +155,6 @@ class FLoRA(Adapter):
         """Say that a rank was clipped to the size of its mode."""
         return f'ranks clipped to {self.ranks}' if self.clipped else ''
 
-    def extra_repr(self) -> str:
-        """Return ranks and scale, as they stand in a printed model."""
-        return f'ranks={self.ranks}, scale={self.scale}'
+    def meaning(self) -> dict[str, Any]:
+        """Return ranks and scale."""
+        return dict(ranks=self.ranks, scale=self.scale)

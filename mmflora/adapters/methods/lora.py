@@ -126,11 +126,11 @@ class LoRA(Adapter):
         """Say that the rank was clipped."""
         return f'rank clipped to {len(self.down)}' if self.clipped else ''
 
-    def extra_repr(self) -> str:
-        """Return the settings, as they stand in a printed model."""
-        kernel = self.weight_shape[2:]
-        form = f', form={self.form}' if math.prod(kernel) > 1 else ''
-        return f'rank={self.rank}, scale={self.scale}{form}'
+    def meaning(self) -> dict[str, Any]:
+        """Return rank and scale, and the form where there are several."""
+        one_form = math.prod(self.weight_shape[2:]) == 1
+        form = {} if one_form else dict(form=self.form)
+        return dict(rank=self.rank, scale=self.scale) | form
 
 
 def _shapes(

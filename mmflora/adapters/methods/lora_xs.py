@@ -101,6 +101,6 @@ class LoRAXS(Adapter):
         """Say that the rank was clipped."""
         return f'rank clipped to {len(self.core)}' if self.clipped else ''
 
-    def extra_repr(self) -> Any:
-        """Return the settings, as they stand in a printed model."""
-        return f'rank={self.rank}, scale={self.scale}'
+    def meaning(self) -> dict[str, Any]:
+        """Return rank and scale."""
+        return dict(rank=self.rank, scale=self.scale)

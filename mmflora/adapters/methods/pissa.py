@@ -1,5 +1,7 @@
 """PiSSA: LoRA on the leading singular vectors of the weight."""
 
+import math
+
 from torch import Tensor
 
 from mmflora.registry import ADAPTERS
@@ -26,7 +28,8 @@ class PiSSA(StartedLoRA):
     paper = 'Meng et al., 2024, arXiv:2404.02948'
 
     def start(self, matrix: Tensor) -> tuple[Tensor, Tensor]:
-        """Return U √(S / s) and √(S / s) Vᵀ."""
+        """Return ±U √(S / |s|) and √(S / |s|) Vᵀ, with the sign of s."""
         u, s, vh = leading_svd(matrix, len(self.down), self.iterations)
-        root = (s / self.scale).sqrt()
-        return u * root, root[:, None] * vh
+        root = (s / abs(self.scale)).sqrt()
+        left = u * math.copysign(1, self.scale)
+        return left * root, root[:, None] * vh

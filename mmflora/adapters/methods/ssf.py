@@ -116,9 +116,9 @@ class SSF(Adapter):
         """Say that there is no shift where the layer has no bias."""
         return 'no shift: the layer has no bias' if self.left_out else ''
 
-    def extra_repr(self) -> str:
-        """Return the settings, as they stand in a printed model."""
-        return f'channels={len(self.scale)}, shift={self.shift is not None}'
+    def meaning(self) -> dict[str, Any]:
+        """Return the channels, and whether they are shifted."""
+        return dict(channels=len(self.scale), shift=self.shift is not None)
 
 
 def _bias(layer: AdaptedLayer) -> Tensor | None:

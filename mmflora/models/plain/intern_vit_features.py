@@ -170,6 +170,8 @@ class PlainInternViT(BaseModule):
         ValueError: If an option is not one of those above.
     """
 
+    with_cp_values = (True, False, 'mlp')
+
     def __init__(
         self,
         img_size: int | Sequence[int] = 224,
@@ -192,7 +194,7 @@ class PlainInternViT(BaseModule):
         sides = (img_size,) * 2 if isinstance(img_size, int) else img_size
         indices = tuple(out_indices)
         _check_options(sides, patch_size, indices, depth, pyramid)
-        _check_choice('with_cp', with_cp, (True, False, 'mlp'))
+        _check_choice('with_cp', with_cp, self.with_cp_values)
         _check_choice('dtype', dtype, (None, *DTYPES))
         self.out_indices = indices
         self.with_cp = with_cp

@@ -1,0 +1,174 @@
+"""Checkpoints of before hold these texts, and are refused without them."""
+
+import pytest
+from torch import nn
+
+from mmflora.adapters import adapted_modules, inject, tuned_parameters
+from mmflora.models.described_method import describe_method
+from mmflora.registry import ADAPTERS
+
+# As version 0.1.0 wrote them: settings, signatures, what a checkpoint holds.
+WRITTEN = {
+    'FLoRA': (
+        {},
+        [
+            'conv: FLoRA(ranks=(6, 3, 2, 2), scale=4.0)',
+            'mlp: FLoRA(ranks=(4, 6), scale=4.0)',
+        ],
+        '7d6ee3430ea5329d',
+    ),
+    'FLoRA, scale of an integer': (
+        dict(rank=3, scale=2),
+        [
+            'conv: FLoRA(ranks=(3, 3, 2, 2), scale=2.0)',
+            'mlp: FLoRA(ranks=(3, 3), scale=2.0)',
+        ],
+        '70abd1a8d6e560e7',
+    ),
+    'LoRA': (
+        {},
+        [
+            'conv: LoRA(rank=8, scale=2.0, form=spatial)',
+            'mlp: LoRA(rank=8, scale=2.0)',
+        ],
+        'f8ac44936f026085',
+    ),
+    'LoRA, loralib': (
+        dict(rank=3, alpha=2, form='loralib'),
+        [
+            'conv: LoRA(rank=3, scale=0.6666666666666666, form=loralib)',
+            'mlp: LoRA(rank=3, scale=0.6666666666666666)',
+        ],
+        '654572048cd10202',
+    ),
+    'LoRA, rs': (
+        dict(rank=2, rslora=True, path='dense'),
+        [
+            'conv: LoRA(rank=2, scale=11.31370849898476, form=spatial)',
+            'mlp: LoRA(rank=2, scale=11.31370849898476)',
+        ],
+        '2e1471eb171646af',
+    ),
+    'DoRA': (
+        {},
+        [
+            'conv: DoRA(rank=8, scale=2.0, form=spatial)',
+            'mlp: DoRA(rank=8, scale=2.0)',
+        ],
+        '17fc642474f94798',
+    ),
+    'PiSSA': (
+        dict(rank=3, alpha=2.0, iterations=2),
+        [
+            'conv: PiSSA(rank=3, scale=0.6666666666666666, form=spatial)',
+            'mlp: PiSSA(rank=3, scale=0.6666666666666666)',
+        ],
+        'c5040fba39a2e86a',
+    ),
+    'OLoRA': (
+        {},
+        [
+            'conv: OLoRA(rank=8, scale=1.0, form=spatial)',
+            'mlp: OLoRA(rank=8, scale=1.0)',
+        ],
+        'b34a8d8b3f9ff6c2',
+    ),
+    'LoRAXS': (
+        dict(rank=3, alpha=5, iterations=1),
+        [
+            'conv: LoRAXS(rank=3, scale=1.6666666666666667)',
+            'mlp: LoRAXS(rank=3, scale=1.6666666666666667)',
+        ],
+        '13403f15ab66dbf7',
+    ),
+    'SSF': (
+        {},
+        [
+            'conv: SSF(channels=6, shift=True)',
+            'mlp: SSF(channels=4, shift=False)',
+        ],
+        '8f4f974aaae0ef1d',
+    ),
+    'Houlsby': (
+        dict(width=8, activation='relu', scale=2),
+        ['mlp: Houlsby(channels=4, width=8, activation=relu, scale=2.0)'],
+        '79599e2e36995d13',
+    ),
+    'Pfeiffer': (
+        {},
+        ['mlp: Pfeiffer(channels=4, width=64, activation=relu, scale=1.0)'],
+        '900a592e88056080',
+    ),
+    'AdaptFormer': (
+        {},
+        ['mlp: AdaptFormer(channels=4, width=64, activation=relu, scale=0.1)'],
+        '69b473f22fa7c53f',
+    ),
+    'BitFit': (
+        {},
+        ['conv.bias: BitFit()', 'norm.bias: BitFit()'],
+        '3a46e16041d9134c',
+    ),
+    'Full': (
+        {},
+        [
+            'conv.weight: Full()',
+            'conv.bias: Full()',
+            'norm.weight: Full()',
+            'norm.bias: Full()',
+            'mlp.weight: Full()',
+        ],
+        '015607a6fd174435',
+    ),
+    'NormTuning': (
+        {},
+        ['norm.weight: NormTuning()', 'norm.bias: NormTuning()'],
+        'c2d31eda3e2d6c67',
+    ),
+    'HFPEFT': (
+        dict(peft_type='lora', r=4, use_dora=True, lora_dropout=0.1),
+        [
+            'conv: HFPEFT(LORA, r=4, use_dora=True)',
+            'mlp: HFPEFT(LORA, r=4, use_dora=True)',
+        ],
+        '50fe91d48f2b82a7',
+    ),
+}
+
+
+def test_every_method_is_pinned():
+    methods = {name.split(',')[0] for name in WRITTEN}
+    assert methods == set(ADAPTERS.module_dict)
+
+
+@pytest.mark.parametrize(
+    ('name', 'settings', 'lines', 'condensed'),
+    [(name, *values) for name, values in WRITTEN.items()],
+    ids=WRITTEN,
+)
+def test_signatures_of_old_checkpoints(
+    name, settings, lines, condensed, monkeypatch
+):
+    method = name.split(',')[0]
+    if method == 'HFPEFT':
+        pytest.importorskip('peft')
+    # What a printed model shows may change, what files hold may not.
+    for kind in (ADAPTERS.get(method), ADAPTERS.get('LoRA')):
+        monkeypatch.setattr(kind, 'extra_repr', lambda _: '', raising=False)
+    model = nn.Sequential()
+    model.add_module('conv', nn.Conv2d(3, 6, 3))
+    model.add_module('norm', nn.LayerNorm(6))
+    model.add_module('mlp', nn.Linear(6, 4, bias=False))
+    targets = 'conv|mlp' if method == 'FLoRA' else '.*'
+    inject(model, dict(type=method, **settings), targets)
+    found = [
+        f'{own}: {module.adapter.signature()}'
+        for own, module in adapted_modules(model).items()
+    ]
+    found += [
+        f'{own}: {tuning.signature()}'
+        for own, tuning in tuned_parameters(model).items()
+    ]
+    assert found == lines
+    described = describe_method(model, {}, '.*', (), None)
+    assert described['signature'] == condensed
