@@ -116,7 +116,7 @@ def encode_record(backbone: dict[str, Any]) -> Tensor:
     """Return a backbone's description as its record travels.
 
     Returns:
-        Bytes of shape ``(8192,)``.
+        Bytes, see :class:`BaseRecord`.
     """
     base = backbone['base']
     record = BaseRecord((), (), backbone['method'])

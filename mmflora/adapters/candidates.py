@@ -1,5 +1,6 @@
 """Which parts of a model a method deals with."""
 
+import functools
 import inspect
 import re
 from collections.abc import Mapping
@@ -21,41 +22,78 @@ _READ: dict[type[nn.Module], tuple[str, ...]] = {
 }
 
 
-def candidates(
-    model: nn.Module, method: type, options: Mapping[str, Any]
-) -> Candidates:
-    """Map the name of each part to it and to why it cannot be adapted.
+class Survey:
+    """Finds what methods deal with in a model; walks through it once.
 
     Weight adapters deal with layers, tuning methods with modules that have
     parameters of theirs to train, block adapters with blocks.
 
     Args:
         model: The model.
-        method: A class registered in ``ADAPTERS``.
-        options: Its settings.
 
-    Raises:
-        TypeError: If it is no method.
+    Attributes:
+        read: See :func:`read_layers`.
     """
-    if issubclass(method, Tuning):
-        tuning = method(**options)
-        return {
-            name: (module, '')
-            for name, module in _modules(model).items()
-            if tuning.parameters_of(module)
-        }
-    if issubclass(method, BlockAdapter):
-        places = options.get('places') or method.places
-        return {
-            name: (block, _why_no_block(block))
-            for name, block in blocks_of(model, places).items()
-        }
-    if issubclass(method, Adapter):
-        return _layers(model, method, options)
-    raise TypeError(
-        f'{method.__name__} is registered as an adapter, but is no subclass '
-        'of Adapter, Tuning or BlockAdapter.'
-    )
+
+    def __init__(self, model: nn.Module) -> None:
+        self.model = model
+        self.read = read_layers(model)
+        self._modules = _modules(model)
+        self._reasons: dict[str, str] = {}
+        self._blocks: dict[str, Candidates] = {}
+
+    def candidates(
+        self, method: type, options: Mapping[str, Any]
+    ) -> Candidates:
+        """Map the name of each part to it and to why it cannot be adapted.
+
+        Args:
+            method: A class registered in ``ADAPTERS``.
+            options: Its settings.
+
+        Raises:
+            TypeError: If it is no method.
+        """
+        if issubclass(method, Tuning):
+            tuning = method(**options)
+            return {
+                name: (module, '')
+                for name, module in self._modules.items()
+                if tuning.parameters_of(module)
+            }
+        if issubclass(method, BlockAdapter):
+            places = options.get('places') or method.places
+            if places not in self._blocks:
+                self._blocks[places] = {
+                    name: (block, _why_no_block(block))
+                    for name, block in blocks_of(self.model, places).items()
+                }
+            return self._blocks[places]
+        if issubclass(method, Adapter):
+            return {
+                name: (layer, self._why_not(name, layer, method))
+                for name, layer in self._modules.items()
+                if method.looks_at(layer, **options)
+            }
+        raise TypeError(
+            f'{method.__name__} is registered as an adapter, but is no '
+            'subclass of Adapter, Tuning or BlockAdapter.'
+        )
+
+    def _why_not(
+        self, name: str, layer: nn.Module, method: type[Adapter]
+    ) -> str:
+        """Return why a weight adapter cannot serve a layer, or ``''``."""
+        own_class = method.layer_class is not Adapter.layer_class
+        reason = ''
+        if isinstance(layer, AdaptedLayer) or not own_class:
+            if name not in self._reasons:
+                self._reasons[name] = why_not_adapted(layer)
+            reason = self._reasons[name]
+        served = isinstance(layer, nn.Linear) and not own_class
+        if not reason and name in self.read and not served:
+            reason = f'{self.read[name]} reads its weight without calling it'
+        return reason
 
 
 def _modules(model: nn.Module) -> dict[str, nn.Module]:
@@ -79,27 +117,6 @@ def _why_no_block(block: nn.Module) -> str:
     return '' if own is None else "it has a child 'adapter' of its own"
 
 
-def _layers(
-    model: nn.Module, method: type[Adapter], options: Mapping[str, Any]
-) -> Candidates:
-    """Map layers to why a weight adapter cannot serve them."""
-    found: Candidates = {}
-    read = read_layers(model)
-    own_class = method.layer_class is not Adapter.layer_class
-    for name, layer in _modules(model).items():
-        if not method.looks_at(layer, **options):
-            continue
-        if isinstance(layer, AdaptedLayer) or not own_class:
-            reason = why_not_adapted(layer)
-        else:
-            reason = ''
-        served = isinstance(layer, nn.Linear) and not own_class
-        if not reason and name in read and not served:
-            reason = f'{read[name]} reads its weight without calling it'
-        found[name] = (layer, reason)
-    return found
-
-
 def read_layers(model: nn.Module) -> dict[str, str]:
     """Map each layer whose parent reads its weight to the parent's class."""
     read: dict[str, str] = {}
@@ -116,6 +133,7 @@ def read_layers(model: nn.Module) -> dict[str, str]:
     return read
 
 
+@functools.cache
 def _read_children(kind: type[nn.Module]) -> list[str]:
     """Find children whose weight the forward pass of a class itself reads.
 

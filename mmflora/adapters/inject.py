@@ -11,7 +11,7 @@ from mmflora.registry import ADAPTERS
 
 from .base import Adapter, AdapterBase, describe_layer
 from .blocks import BlockAdapter, adapt_block
-from .candidates import Candidates, candidates, read_layers
+from .candidates import Candidates, Survey
 from .layers import adapt_layer, check_adapter
 from .memory.lean import make_lean
 from .settings import check_type
@@ -94,8 +94,9 @@ def inject(
     settings = {
         text: _settings(adapter, options.get(text, {})) for text in patterns
     }
+    survey = Survey(model)
     found = {
-        text: candidates(model, _method(config), _options(config))
+        text: survey.candidates(_method(config), _options(config))
         for text, config in settings.items()
     }
     names = {name for layers in found.values() for name in layers}
@@ -112,10 +113,10 @@ def inject(
     }
     chosen = _choose(patterns, excluded, found, tunes, report)
     _check_chosen(chosen, patterns, report, found)
-    built = _build(model, chosen, settings, report)
+    built = _build(chosen, settings, survey.read, report)
     _check_chosen(built, patterns, report, found)
     freeze(model)
-    _put_in_place(model, built, report)
+    _put_in_place(model, built, survey.read, report)
     make_lean(model, norms_only=not lean)
     remember(model, before)
     return report
@@ -186,9 +187,9 @@ def _check_free(name: str, part: nn.Module, tunes: bool) -> None:
 
 
 def _build(
-    model: nn.Module,
     chosen: Mapping[str, tuple[nn.Module, str]],
     settings: Mapping[str, Mapping[str, Any]],
+    read: Mapping[str, str],
     report: InjectionReport,
 ) -> dict[str, tuple[nn.Module, Any]]:
     """Build all adapters; layers of equal settings form one group."""
@@ -200,7 +201,6 @@ def _build(
                 break
         else:
             groups.append((settings[text], {name: layer}))
-    read = read_layers(model)
     built: dict[str, tuple[nn.Module, Any]] = {}
     for config, layers in groups:
         method: Any = _method(config)
@@ -240,10 +240,10 @@ def _check_fit(
 def _put_in_place(
     model: nn.Module,
     built: Mapping[str, tuple[nn.Module, Any]],
+    read: Mapping[str, str],
     report: InjectionReport,
 ) -> None:
     """Adapt the layers, in the order in which the model has them."""
-    read = read_layers(model)
     order = {name: i for i, (name, _) in enumerate(model.named_modules())}
     for name in sorted(built, key=order.__getitem__):
         layer, adapter = built[name]

@@ -59,12 +59,16 @@ def _origin(tensor: Tensor, digested: bool) -> str:
     return tensor_digest(tensor) if digested else ''
 
 
+def _as_json(described: Any) -> bytes:
+    return json.dumps(described, default=str, ensure_ascii=False).encode()
+
+
 class BaseRecord(nn.Module):
     """The base of one backbone: which parameters, and where they come from.
 
     What may change while a model lives stands in the buffer ``info``, JSON
-    padded to a fixed size, so that copies of the model (an averaged one,
-    other ranks') follow it like any buffer.
+    padded to a size that the method alone decides, so that copies of the
+    model (an averaged one, other ranks') follow it like any buffer.
 
     Args:
         base_keys: Names of the frozen parameters in the backbone.
@@ -82,7 +86,8 @@ class BaseRecord(nn.Module):
             stored otherwise.
     """
 
-    SIZE = 8192
+    SIZE = 8192  # at least
+    ROOM = 6144  # for the base: a path takes 4096 bytes at most
     info: Tensor
 
     def __init__(
@@ -114,7 +119,10 @@ class BaseRecord(nn.Module):
         self.loading = False
         # Whether a plain checkpoint is taking the base's place.
         self.replaced = False
-        blank = torch.zeros(self.SIZE, dtype=torch.uint8, device='cpu')
+        size, needed = self.SIZE, self.ROOM + len(_as_json(self.method))
+        while size < needed:
+            size *= 2
+        blank = torch.zeros(size, dtype=torch.uint8, device='cpu')
         self.register_buffer('info', blank)
         self.set_base(None, None, None)
 
@@ -136,22 +144,22 @@ class BaseRecord(nn.Module):
         Raises:
             ValueError: If the description outgrows its buffer.
         """
-        text = json.dumps(
+        text = _as_json(
             {
                 'source': dict(source) if source else None,
                 'sha256': sha256,
                 'origin': origin,
                 'method': self.method,
-            },
-            default=str,
-        ).encode()
-        if len(text) > self.SIZE:
+            }
+        )
+        size = self.info.numel()
+        if len(text) > size:
             raise ValueError(
-                f'The description of base and adapter takes {len(text)} '
-                f'bytes; {self.SIZE} are allowed. Name layers by fewer or '
-                'shorter patterns.'
+                f'The source of the base, {str(source)[:80]}…, is too long: '
+                f'with the method it takes {len(text)} bytes of {size}. Give '
+                'the file a shorter path.'
             )
-        padded = text.ljust(self.SIZE, b'\0')
+        padded = text.ljust(size, b'\0')
         if not self.info.is_meta:
             self.info.copy_(
                 torch.frombuffer(bytearray(padded), dtype=torch.uint8)

@@ -1,3 +1,6 @@
+import collections
+import inspect
+
 import pytest
 import torch
 from inject_cases import ADAPTABLE, FLORA, LEFT_OUT, NO_BLOCK, Net
@@ -7,6 +10,7 @@ from mmflora.adapters import (
     AdaptedLayer,
     FLoRA,
     adapted_layers,
+    candidates,
     inject,
     restore_layer,
 )
@@ -251,3 +255,43 @@ def test_only_plain_subclasses_are_adapted():
     report = inject(model, dict(type='FLoRA', rank=2))
     assert report.adapted == ['1']
     assert 'Decorated has no adapted class' in report.left_out['0']
+
+
+@pytest.mark.parametrize('method', ['LoRA', 'Houlsby', 'BitFit'])
+def test_many_patterns_on_many_layers_cost_one_look_each(monkeypatch, method):
+    """180 patterns on 800 modules: what is slow is done once."""
+    blocks = [
+        nn.ModuleDict(
+            dict(
+                norm=nn.LayerNorm(2),
+                mlp=nn.Linear(2, 2),
+                act=nn.GELU(),
+                out=nn.Linear(2, 2),
+            )
+        )
+        for _ in range(160)
+    ]
+    model = nn.Sequential(*blocks)
+    options = {'BitFit': {}, 'LoRA': dict(rank=1), 'Houlsby': dict(width=1)}
+    targets = {rf'{i}\.mlp': options[method] for i in range(160)}
+    targets |= {rf'[{i}]+\.mlp|{i}\.mlp': {} for i in range(20)}
+    counts = collections.Counter()
+
+    def count(place, name):
+        own = getattr(place, name)
+
+        def counted(*args, **kwargs):
+            counts[name, args[0] if name == 'getsource' else ''] += 1
+            return own(*args, **kwargs)
+
+        monkeypatch.setattr(place, name, counted)
+
+    candidates._read_children.cache_clear()
+    count(inspect, 'getsource')
+    for name in ('read_layers', 'blocks_of', 'why_not_adapted'):
+        count(candidates, name)
+    inject(model, dict(type=method), targets)
+    looks = counts.pop(('why_not_adapted', ''), 0)
+    assert looks <= 320
+    assert counts['read_layers', ''] == 1
+    assert max(counts.values()) == 1, counts

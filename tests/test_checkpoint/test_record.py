@@ -5,6 +5,7 @@ import struct
 
 import pytest
 import torch
+from mmengine.runner.checkpoint import load_state_dict
 from torch import nn
 
 from mmflora.checkpoint import BaseRecord, base_records, content_hash
@@ -145,9 +146,40 @@ def test_umlauts_in_a_path():
     assert kept.source['checkpoint'] == '/é/数据.pth'
 
 
-def test_record_that_outgrows_its_buffer():
-    with pytest.raises(ValueError, match='8192 are allowed'):
-        BaseRecord([], [], dict(targets=['x' * 50] * 400))
+LONG = dict(METHOD, targets={f'{"x" * 90}{i}': {} for i in range(180)})
+
+
+def test_a_record_has_room_for_its_method():
+    kept = BaseRecord([], [], LONG)
+    longest = dict(SOURCE, checkpoint='/' + '数' * 1365)  # of 4096 bytes
+    kept.set_base(longest, 'ab' * 32, 'load_from')
+    assert kept.source == longest
+    assert BaseRecord.decode(kept.info)['method'] == LONG
+    assert record().info.shape == (8192,), 'as files of before have it'
+    with pytest.raises(ValueError, match='shorter path'):
+        kept.set_base(dict(SOURCE, checkpoint='x' * 50_000), None, None)
+
+
+LOADERS = {
+    'torch': lambda model, state: model.load_state_dict(state, strict=True),
+    'torch, assigned': lambda model, state: model.load_state_dict(
+        state, strict=True, assign=True
+    ),
+    'mmengine': lambda model, state: load_state_dict(
+        model, state, strict=True
+    ),
+}
+
+
+@pytest.mark.parametrize('load', LOADERS.values(), ids=LOADERS)
+@pytest.mark.parametrize('sizes', [(8192, 65536), (65536, 8192), (100, 8192)])
+def test_records_of_other_sizes_are_loaded(load, sizes):
+    """A spelling of the same method may be longer, in an old file too."""
+    theirs, ours = (torch.zeros(size, dtype=torch.uint8) for size in sizes)
+    model = nn.ModuleDict(dict(base_record=record()))
+    model['base_record'].info = ours
+    load(model, {'base_record.info': theirs})
+    assert model['base_record'].info.shape == ours.shape
 
 
 DAMAGED = {
