@@ -12,7 +12,8 @@ def write_example(folder: Path) -> str:
     method, config, check = re.findall(r'```python\n(.*?)```', text, re.S)
     (folder / 'outer_product.py').write_text(method, encoding='utf-8')
     # From the working tree, whether or not mmflora is installed.
-    assert "'mmflora::" in config
-    config = config.replace("'mmflora::", f"'{ROOT}/configs/")
+    (name,) = re.findall(r"'mmflora::(.*?)'", config)
+    path = repr(str(ROOT / 'configs' / name))
+    config = config.replace(f"'mmflora::{name}'", path)
     (folder / 'config.py').write_text(config, encoding='utf-8')
     return check

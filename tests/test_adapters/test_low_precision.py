@@ -10,9 +10,15 @@ from layer_cases import CASES, EMPTY, call
 
 FILE = Path(__file__).parents[2] / 'benchmarks/precision.py'
 LOW = {'bfloat16': torch.bfloat16, 'float16': torch.float16}
-# Relative to the norm; half a unit in the last place is 2⁻⁹ and 2⁻¹².
 PATHS = ('folded', 'factored', 'dense')
-BOUNDS = {torch.bfloat16: 2e-2, torch.float16: 2.5e-3}
+# Rounding to a type changes a value by at most this share of it: half of the
+# distance of 1 to the next number.  Errors are relative to the norm.
+ROUNDING = {torch.bfloat16: 2.0**-8, torch.float16: 2.0**-11}
+# Between inputs and result a path rounds at most six times: two factors, the
+# product between them, the result, the frozen part, and, with processors
+# whose kernels keep partial sums in the low type, those.
+BOUNDS = {dtype: 6 * rounding for dtype, rounding in ROUNDING.items()}
+BFLOAT16 = BOUNDS[torch.bfloat16]
 
 
 def distance(found, wanted):
@@ -90,16 +96,19 @@ def test_trained_updates_lose_little_on_any_path(script, kind):
     for base in script.BASES:
         errors = script.errors(kind, 'late', base)
         for path in PATHS:
-            assert errors[path]['update'] < 5e-3, (base, path)
+            assert errors[path]['update'] < BFLOAT16, (base, path)
+            # Of this error the mean over thousands of outputs is left.
             assert errors[path]['slope'] == pytest.approx(1, abs=1e-3)
             check_gradients(kind, errors[path])
 
 
 def check_gradients(kind, found):
-    assert found['dL/dx'] < 5e-3
-    assert found['dL/dcore'] < 1e-2
-    # Those of a depthwise kernel are sums over channels, which cancel.
-    assert found['dL/dfactors'] < (0.05 if 'depthwise' in kind else 0.012)
+    assert found['dL/dx'] < BFLOAT16
+    assert found['dL/dcore'] < BFLOAT16
+    # Those of a depthwise kernel are sums over channels, which cancel: what
+    # is left of 128 terms of either sign is smaller than they by half.
+    cancels = 2 if 'depthwise' in kind else 1
+    assert found['dL/dfactors'] < cancels * BFLOAT16
 
 
 @pytest.mark.parametrize('kind', KINDS)

@@ -73,7 +73,9 @@ def test_budget_and_page(run, tmp_path):
 
 
 def test_missing_config(run):
-    message = refused(run, str(FLORA).replace('shapes', 'shape'))
+    message = refused(
+        run, FLORA.with_stem(FLORA.stem.replace('shapes', 'shape'))
+    )
     assert 'Config not found: ' in message
     assert str(FLORA) in message
 
@@ -89,18 +91,18 @@ def test_budget_that_is_no_number(run, budget):
     assert f"--budget: '{budget}' is no number of parameters" in message
 
 
+def of_method(method):
+    return CONFIGS / method / FLORA.name.replace('flora-r16', method)
+
+
 def test_budget_for_a_method_without_a_rank(run):
-    config = (
-        str(FLORA).replace('flora-r16', 'bitfit').replace('flora', 'bitfit')
-    )
+    config = of_method('bitfit')
     message = refused(run, config, '--budget', '1M')
     assert '--budget: BitFit has no rank' in message
 
 
 def test_budget_without_an_adapter(run):
-    config = (
-        str(FLORA).replace('flora-r16', 'frozen').replace('flora', 'frozen')
-    )
+    config = of_method('frozen')
     assert '0 backbones with an adapter' in refused(
         run, config, '--budget', '1M'
     )

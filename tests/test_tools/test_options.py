@@ -159,7 +159,7 @@ def test_options_that_openmmlab_users_know(any_tool):
 @pytest.mark.parametrize('name', ['train', 'test'])
 def test_bad_input_is_one_line_and_no_traceback(workspace, name):
     tool = ROOT / 'tools' / f'{name}.py'
-    near = str(MASK_RCNN).replace('shapes', 'shape')
+    near = MASK_RCNN.with_stem(MASK_RCNN.stem.replace('shapes', 'shape'))
     command = [sys.executable, tool, near]
     if name == 'test':
         command.append('nix.pth')
