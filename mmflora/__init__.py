@@ -5,6 +5,13 @@ configuration of MMDetection, MMRotate and MMSegmentation then names as
 ``mmflora.X``:
 
     custom_imports = dict(imports=['mmflora'], allow_failed_imports=False)
+
+The functions here work on any module, whether a config built it or not:
+
+    mmflora.inject(model, dict(type='FLoRA', rank=16))
+    ...
+    mmflora.save_adapter(model, 'cells.safetensors')
+    mmflora.load_adapter(stock_model, 'cells.safetensors')
 """
 
 import logging
@@ -24,11 +31,19 @@ from . import (  # noqa: E402
     engine,
     models,
 )
+from .adapter_files import load_adapter, save_adapter  # noqa: E402
+from .adapters import disabled, inject, merge, unload  # noqa: E402
 
 register_config_scopes()
 guard_mmengine_loading()
 
 __all__ = [
+    'inject',
+    'merge',
+    'unload',
+    'disabled',
+    'save_adapter',
+    'load_adapter',
     '__version__',
     'adapter_files',
     'adapters',

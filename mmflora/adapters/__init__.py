@@ -6,7 +6,7 @@ then the methods, what a method of one's own subclasses, and the parts.
 
 from .inject import InjectionReport, inject
 from .merge import Merged, disabled, merge, merge_for_good
-from .unload import unload
+from .unload import injections, unload
 
 # isort: split
 from .methods.adaptformer import AdaptFormer
@@ -55,6 +55,7 @@ __all__ = [  # noqa: RUF022
     'merge_for_good',
     'Merged',
     'unload',
+    'injections',
     # methods
     'AdaptFormer',
     'BitFit',

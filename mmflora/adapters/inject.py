@@ -118,7 +118,16 @@ def inject(
     freeze(model)
     _put_in_place(model, built, survey.read, report)
     make_lean(model, norms_only=not lean)
-    remember(model, before)
+    remember(
+        model,
+        before,
+        dict(
+            adapter=dict(adapter),
+            targets=options or [*patterns],
+            exclude=[*excluded],
+            lean=lean,
+        ),
+    )
     return report
 
 

@@ -44,11 +44,21 @@ def freeze(module: nn.Module) -> None:
         freeze(child)
 
 
-def remember(model: nn.Module, before: dict[str, ParameterState]) -> None:
-    """Note on a model which parameters an injection has changed."""
+def remember(
+    model: nn.Module,
+    before: dict[str, ParameterState],
+    settings: dict[str, Any],
+) -> None:
+    """Note on a model what an injection was asked, and what it changed."""
     now = parameter_states(model)
     changed = {name: was for name, was in before.items() if was != now[name]}
-    vars(model).setdefault(_BEFORE, []).append((next(_ORDER), changed))
+    noted = (next(_ORDER), changed, settings)
+    vars(model).setdefault(_BEFORE, []).append(noted)
+
+
+def injections(model: nn.Module) -> list[dict[str, Any]]:
+    """Return the settings of each injection into exactly this module."""
+    return [noted[2] for noted in vars(model).get(_BEFORE, ())]
 
 
 def unload(model: nn.Module) -> nn.Module:
@@ -96,7 +106,7 @@ def unload(model: nn.Module) -> nn.Module:
     for prefix, module in marked:
         if isinstance(vars(module).get('tuning'), Tuning):
             del vars(module)['tuning']
-        for order, changed in vars(module).pop(_BEFORE, ()):
+        for order, changed, _ in vars(module).pop(_BEFORE, ()):
             notes.append((order, f'{prefix}.' if prefix else '', changed))
     parameters = dict(model.named_parameters())
     for _, prefix, changed in sorted(notes, reverse=True):  # the first last
