@@ -122,7 +122,7 @@ def read_layers(model: nn.Module) -> dict[str, str]:
     read: dict[str, str] = {}
     for name, module in model.named_modules():
         prefix = f'{name}.' if name else ''
-        kind = getattr(module, 'stock_class', type(module))
+        kind: Any = getattr(module, 'stock_class', type(module))
         children = _read_children(kind)
         for parent, names in _READ.items():
             if isinstance(module, parent):

@@ -31,6 +31,7 @@ from .merged_state import (
     merged_state,
     plain_meta,
 )
+from .merged_weights import check_weights, sample_weights
 from .plain_config import PlainConfig, plain_config
 from .timm_layout import (
     build_timm,
@@ -187,7 +188,15 @@ def _merge(
         outputs = _outputs(model, images, options)
     with steps('merge'):
         dtype = DTYPES.get(options.dtype or '')
+        samples = sample_weights(model, dtype)
         state = cast_parameters(merged_state(model), model, dtype)
+        lost = check_weights(samples, state)
+    if lost:
+        steps.say(
+            f'{len(lost)} weights are those of the base: rounding leaves '
+            f"nothing of their adapters' small updates, such as '{lost[0]}'. "
+            'Merge with --dtype float32 to keep them.'
+        )
     if options.backbone_only:
         state = backbone_state(state)
     if options.layout == 'timm':

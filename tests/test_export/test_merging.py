@@ -96,8 +96,9 @@ def test_file_beyond_the_bound_is_not_kept(segmentor, tmp_path):
     assert out.read_text() == 'the last good one'
 
 
+@pytest.mark.parametrize('dtype', [None, 'bfloat16'])
 @pytest.mark.parametrize('change', ['sign', 'dropped', 'infinite'])
-def test_wrong_merge_is_found(segmentor, tmp_path, monkeypatch, change):
+def test_wrong_merge_is_found(segmentor, tmp_path, monkeypatch, change, dtype):
     def wrong(model):
         layers = adapted_layers(model)
         layer = layers['backbone.stages.1.blocks.0.mlp.fc2']
@@ -110,7 +111,7 @@ def test_wrong_merge_is_found(segmentor, tmp_path, monkeypatch, change):
 
     monkeypatch.setattr(merging, 'merged_state', wrong)
     with pytest.raises(ValueError, match='differs from the adapted one'):
-        segmentor.merge(tmp_path / 'merged.pth')
+        segmentor.merge(tmp_path / 'merged.pth', dtype=dtype, bound=1.0)
     assert list(tmp_path.iterdir()) == []
 
 
