@@ -3,7 +3,7 @@
 from mmflora.files.pickles import trusted_checkpoints
 from mmflora.files.sources import check_source, read_state_dict
 
-from .base_weights import load_base, load_convnext, pretrained_cfg
+from .base_weights import load_base, pretrained_cfg
 from .layouts.convnext_keys import convnext_to_timm
 from .record import BaseRecord, base_records, content_hash
 from .state import adapter_state_dict, attach_record
@@ -17,7 +17,6 @@ __all__ = [
     'content_hash',
     'convnext_to_timm',
     'load_base',
-    'load_convnext',
     'pretrained_cfg',
     'read_state_dict',
     'trusted_checkpoints',

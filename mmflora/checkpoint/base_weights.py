@@ -1,18 +1,23 @@
 """Loading base weights into a backbone, with every key accounted for."""
 
-from collections.abc import Iterable, Iterator, Mapping
+import re
+from collections import OrderedDict
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pickle import UnpicklingError
 from typing import Any
 
 from mmengine.config import ConfigDict
-from mmengine.runner.checkpoint import load_state_dict
+from mmengine.runner.checkpoint import CheckpointLoader, load_state_dict
 from torch import Tensor, nn
 
 from mmflora.files.sources import check_source, read_state_dict
 
-from .keys import Shapes, compare_keys, float_shapes
-from .layouts.convnext_keys import convnext_to_timm
+from .fit import Fit
+from .keys import Shapes, float_shapes
+from .layouts import unused_keys
+from .layouts.swin_keys import as_mmdet_reads
+from .layouts.vit_keys import with_resized_tables
 
 # Classifiers of published weights, for which a dense backbone has no use.
 CLASSIFIER_KEYS = (r'(head|fc|classifier)\..*',)
@@ -61,37 +66,6 @@ def pretrained_cfg(init_cfg: Any) -> dict[str, Any] | None:
     return None
 
 
-def load_convnext(
-    model: nn.Module,
-    init_cfg: Mapping[str, Any],
-    shapes: Shapes,
-    optional: Iterable[str],
-    unused: Iterable[str] = CLASSIFIER_KEYS,
-) -> None:
-    """Load published ConvNeXt weights of any layout into timm's blocks.
-
-    Args:
-        model: A ConvNeXt with timm's keys.
-        init_cfg: ``dict(type='Pretrained', checkpoint=..., prefix=...)``.
-        shapes: The shapes to fill by key, without any adapter's.
-        optional: Patterns of these keys that the file may lack.
-        unused: Patterns of the file's keys that the model may lack.
-
-    Raises:
-        FileNotFoundError: If the file is missing.
-        ValueError: If a key of the base is missing, unknown or of another
-            shape; all are listed.
-    """
-    source = init_cfg['checkpoint']
-    state = read_state_dict(source, init_cfg.get('prefix'))
-    state = convnext_to_timm(state, shapes)
-    report = compare_keys(float_shapes(state), shapes, optional, unused)
-    if report:
-        raise ValueError(mismatch_message(source, model, str(report)))
-    kept = {key: value for key, value in state.items() if key in shapes}
-    load_state_dict(model, kept, strict=False, logger='silent')
-
-
 def load_base(
     backbone: nn.Module,
     init_cfg: Mapping[str, Any],
@@ -99,18 +73,20 @@ def load_base(
     optional: Iterable[str] = (),
     unused: Iterable[str] = CLASSIFIER_KEYS,
 ) -> None:
-    """Load a base with the backbone's own ``init_weights``, and check it.
+    """Load a base, with every key accounted for.
 
-    Whatever conversion the backbone's class does on loading stays its own;
-    what it finally offers to its parameters is compared with them.  A class
-    with ``checks_base = True`` has compared them itself.
+    A class that reads published files itself has ``load_published``.  Any
+    other loads with its own ``init_weights``: it is handed the weights as if
+    its file held them bare, and what it finally offers to its parameters is
+    fitted to them and compared.
 
     Args:
         backbone: Any backbone whose ``init_weights`` follows ``init_cfg``.
         init_cfg: ``dict(type='Pretrained', checkpoint=..., prefix=...)``.
         shapes: The shapes to fill by key, without any adapter's.
         optional: Patterns of these keys that the file may lack.
-        unused: Patterns of the file's keys that the backbone may lack.
+        unused: Patterns of the file's keys that the backbone may lack, beside
+            those that its family is known for.
 
     Raises:
         FileNotFoundError: If the file is missing.
@@ -119,69 +95,136 @@ def load_base(
     """
     source = init_cfg['checkpoint']
     check_source(source)
-    # Some classes read it by attribute, as a configuration allows.
-    backbone.init_cfg = ConfigDict(init_cfg)
-    backbone._is_init = False  # type: ignore[assignment]
-    kind: Any = type(backbone)
-    with _offered_keys(backbone) as offered:
-        try:
-            kind.init_weights(backbone)
-        except _LOADING_ERRORS as error:
-            if isinstance(error, ValueError) and source in str(error):
-                raise
-            raise ValueError(
-                f"{type(backbone).__name__} cannot load '{source}' "
-                f'({type(error).__name__}: {error}). Check that the file is '
-                'whole and in the layout that this class reads, and '
-                '`init_cfg.prefix`.'
-            ) from error
-    if getattr(kind, 'checks_base', False):
+    unused = (*unused, *unused_keys(backbone))
+    own: Any = getattr(backbone, 'load_published', None)
+    if own is not None:
+        own(init_cfg, shapes, optional, unused)
         return
-    if not offered:
+    prefix = init_cfg.get('prefix')
+    stored = read_state_dict(source, prefix)
+    weights = with_resized_tables(backbone, stored, shapes)
+    weights = as_mmdet_reads(backbone, weights)
+    fit = Fit(shapes, tuple(optional), unused)
+    with _offers(backbone, fit, prefix), _handed_over(source, weights):
+        _run_init_weights(backbone, init_cfg)
+    if not fit.offered:
         raise ValueError(
             f"{type(backbone).__name__} loaded nothing from '{source}': its "
             'init_weights() does not follow `init_cfg`. Wrap it in a class '
             'whose init_weights() does.'
         )
-    report = compare_keys(offered, shapes, optional, unused)
-    if report:
-        raise ValueError(mismatch_message(source, backbone, str(report)))
+    fit.note_resized(float_shapes(stored))
+    fit.conclude(source, backbone)
+
+
+def load_converted(
+    model: nn.Module,
+    init_cfg: Mapping[str, Any],
+    convert: Callable[[dict[str, Tensor]], dict[str, Tensor]],
+    shapes: Shapes,
+    optional: Iterable[str],
+    unused: Iterable[str],
+) -> None:
+    """Load weights of any layout that a model's class can convert.
+
+    Nothing is loaded unless all fits.
+
+    Args:
+        model: The model.
+        init_cfg: See :func:`load_base`, also for the rest.
+        convert: Renames weights to the model's own keys.
+        shapes: See there.
+        optional: See there.
+        unused: See there.
+
+    Raises:
+        FileNotFoundError: If the file is missing.
+        ValueError: If a key of the base is missing, unknown or of another
+            shape; all are listed.
+    """
+    source = init_cfg['checkpoint']
+    stored = read_state_dict(source, init_cfg.get('prefix'))
+    fit = Fit(shapes, tuple(optional), tuple(unused))
+    fitted = fit(convert(stored))
+    fit.note_resized(float_shapes(stored))
+    fit.conclude(source, model)
+    load_state_dict(model, fitted, strict=False, logger='silent')
+
+
+def _run_init_weights(
+    backbone: nn.Module, init_cfg: Mapping[str, Any]
+) -> None:
+    source = init_cfg['checkpoint']
+    # Some classes read it by attribute, as a configuration allows; the
+    # prefix has been cut off.
+    backbone.init_cfg = ConfigDict(type='Pretrained', checkpoint=source)
+    backbone._is_init = False  # type: ignore[assignment]
+    kind: Any = type(backbone)
+    try:
+        kind.init_weights(backbone)
+    except _LOADING_ERRORS as error:
+        if isinstance(error, ValueError) and source in str(error):
+            raise
+        raise ValueError(
+            f"{type(backbone).__name__} cannot load '{source}' "
+            f'({type(error).__name__}: {error}). Check that the file is '
+            'whole and in the layout that this class reads, and '
+            '`init_cfg.prefix`.'
+        ) from error
+    finally:
+        backbone.init_cfg = ConfigDict(init_cfg)
+
+
+class _Weights(OrderedDict[str, Any]):
+    """Bare weights, which also are what stands under any wrapper's key."""
+
+    def __missing__(self, key: str) -> Any:
+        if key in ('state_dict', 'model'):
+            return self
+        raise KeyError(key)
 
 
 @contextmanager
-def _offered_keys(
-    module: nn.Module,
-) -> Iterator[dict[str, tuple[int, ...]]]:
-    """Collect keys and shapes of all state dicts loaded into a module."""
-    offered: dict[str, tuple[int, ...]] = {}
+def _handed_over(source: str, weights: Mapping[str, Tensor]) -> Iterator[None]:
+    """Let MMEngine's loaders find weights under the name of their file.
 
-    def collect(
-        _module: nn.Module,
-        state_dict: Mapping[str, Tensor],
-        prefix: str,
-        *_: Any,
-    ) -> None:
-        tensors = {
-            key.removeprefix(prefix): value
-            for key, value in state_dict.items()
-            if key.startswith(prefix) and isinstance(value, Tensor)
-        }
-        offered.update(float_shapes(tensors))
+    Classes read wrappers and prefixes each in its own way, or not at all.
+    """
 
-    handle = module.register_load_state_dict_pre_hook(collect)
+    def load_from_base(_filename: str, _map_location: Any = None) -> _Weights:
+        return _Weights(weights)
+
+    schemes = CheckpointLoader._schemes
+    # First in the order in which MMEngine looks.
+    CheckpointLoader._schemes = OrderedDict(
+        {re.escape(source) + '$': load_from_base, **schemes}
+    )
     try:
-        yield offered
+        yield
+    finally:
+        CheckpointLoader._schemes = schemes
+
+
+@contextmanager
+def _offers(module: nn.Module, fit: Fit, part: str | None) -> Iterator[None]:
+    """Fit every state dict that a module is about to load."""
+    start = f'{part.removesuffix(".")}.' if part else ''
+
+    def refit(
+        _module: nn.Module, state: dict[str, Any], prefix: str, *_: Any
+    ) -> None:
+        weights = {
+            key.removeprefix(prefix): state.pop(key)
+            for key in list(state)
+            if key.startswith(prefix) and isinstance(state[key], Tensor)
+        }
+        if start and all(key.startswith(start) for key in weights):
+            # The class has read the file by itself.
+            weights = {k.removeprefix(start): v for k, v in weights.items()}
+        state.update({prefix + k: v for k, v in fit(weights).items()})
+
+    handle = module.register_load_state_dict_pre_hook(refit)
+    try:
+        yield
     finally:
         handle.remove()
-
-
-def mismatch_message(source: str, model: nn.Module, report: str) -> str:
-    """Say that a base does not fit, what of it, and what to do."""
-    return (
-        f"The base weights '{source}' do not fit "
-        f'{type(model).__name__}:\n{report}\n'
-        'A base must fit in full. Check that the file is for this '
-        'architecture and size and set `init_cfg.prefix` for a part of a '
-        'larger model; parameters that no base holds are named by '
-        '`new_params`, keys of the file without use by `unused_keys`.'
-    )

@@ -9,6 +9,7 @@ file is mapped, so that no page of it counts as the process's memory.
 import glob
 import json
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -20,7 +21,13 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from .pickles import read_safely
 
 # The keys under which frameworks keep a model's weights, in this order.
-_WRAPPERS = ('state_dict', 'model', 'state_dict_ema', 'model_ema', 'module')
+_WRAPPERS = (
+    *('state_dict', 'model', 'model_state_dict', 'model_state', 'params'),
+    *('state_dict_ema', 'model_ema', 'params_ema', 'ema', 'module', 'net'),
+)
+# What self-distillation (DINO, iBOT, DINOv2) trains, the better one first;
+# the backbone stands beside a projection head.
+_DISTILLED = ('teacher', 'student')
 # Bytes that are read at once where a tensor changes its type.
 CHUNK = 4 << 20
 
@@ -260,7 +267,15 @@ def unwrap(checkpoint: Any) -> Mapping[Any, Any]:
     """Return what stands under the keys that frameworks put around weights."""
     if not isinstance(checkpoint, Mapping):
         return {}
-    for wrapper in _WRAPPERS:
-        if isinstance(checkpoint.get(wrapper), Mapping):
-            checkpoint = checkpoint[wrapper]
+    wrapped: Any = checkpoint
+    while wrapped is not None:
+        checkpoint = wrapped
+        inner = map(checkpoint.get, _WRAPPERS)
+        wrapped = next((w for w in inner if isinstance(w, Mapping)), None)
+    for network in _DISTILLED:
+        if isinstance(checkpoint.get(network), Mapping):
+            return {
+                re.sub(r'^(module\.)?(backbone\.)?', '', str(key)): value
+                for key, value in checkpoint[network].items()
+            }
     return checkpoint

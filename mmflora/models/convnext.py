@@ -1,12 +1,22 @@
 """ConvNeXt and ConvNeXt-V2 with published weights and half the memory."""
 
+from collections.abc import Iterable, Mapping
+from functools import partial
 from typing import Any
 
 from timm.models import convnext as timm_convnext
 
 from mmflora.adapters.memory.response_norm import use_memory_efficient_grn
-from mmflora.checkpoint.base_weights import load_convnext, pretrained_cfg
-from mmflora.checkpoint.keys import state_shapes
+from mmflora.checkpoint.base_weights import (
+    load_base,
+    load_converted,
+    pretrained_cfg,
+)
+from mmflora.checkpoint.keys import Shapes, state_shapes
+from mmflora.checkpoint.layouts.convnext_keys import (
+    UNUSED_KEYS,
+    convnext_to_timm,
+)
 from mmflora.registry import MODELS
 
 from .autocast import run_in_autocast
@@ -38,12 +48,6 @@ class ConvNeXt(TimmConvNeXt):
 
     # The norms of the outputs stand in no published checkpoint.
     new_params: tuple[str, ...] = (r'norm[0-3]\.(weight|bias)',)
-    # timm's last norm and classifier; FAIR's and mmpretrain's become these.
-    # mmpretrain and mmflora itself keep norms of outputs beside the stages.
-    unused_keys: tuple[str, ...] = (
-        r'head\..*',
-        r'norm[0-3]\.(weight|bias)',
-    )
 
     def __init__(
         self, *args: Any, autocast: str | None = None, **kwargs: Any
@@ -54,8 +58,8 @@ class ConvNeXt(TimmConvNeXt):
             run_in_autocast(self, autocast)
         self.stock_shapes = state_shapes(self)
         built = '|'.join(str(stage) for stage in range(len(self.stages)))
-        self.unused_keys = (
-            *type(self).unused_keys,
+        self.unused_keys: tuple[str, ...] = (
+            *UNUSED_KEYS,
             rf'stages\.(?!({built})\.).*',
         )
 
@@ -70,7 +74,7 @@ class ConvNeXt(TimmConvNeXt):
         if source is None:
             super().init_weights()
             return
-        load_convnext(
+        load_base(
             self,
             source,
             self.stock_shapes,
@@ -78,6 +82,17 @@ class ConvNeXt(TimmConvNeXt):
             self.unused_keys,
         )
         self._is_init = True
+
+    def load_published(
+        self,
+        init_cfg: Mapping[str, Any],
+        shapes: Shapes,
+        optional: Iterable[str],
+        unused: Iterable[str],
+    ) -> None:
+        """Load weights of any layout, see :func:`load_base`."""
+        convert = partial(convnext_to_timm, shapes=shapes)
+        load_converted(self, init_cfg, convert, shapes, optional, unused)
 
     def group_matcher(self, coarse: bool = False) -> dict[str, Any]:
         """Return timm's patterns of the layers, for layer-wise decay."""

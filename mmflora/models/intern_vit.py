@@ -1,11 +1,16 @@
 """InternViT with published weights, read into it tensor by tensor."""
 
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import torch
 
-from mmflora.checkpoint.base_weights import CLASSIFIER_KEYS, pretrained_cfg
-from mmflora.checkpoint.keys import state_shapes
+from mmflora.checkpoint.base_weights import (
+    CLASSIFIER_KEYS,
+    load_base,
+    pretrained_cfg,
+)
+from mmflora.checkpoint.keys import Shapes, state_shapes
 from mmflora.checkpoint.layouts.intern_vit_keys import UNUSED_KEYS
 from mmflora.checkpoint.layouts.intern_vit_weights import load_intern_vit
 from mmflora.registry import MODELS
@@ -43,8 +48,6 @@ class InternViT(PlainInternViT):
     # What adapters are for, if a configuration says nothing: every linear
     # layer, as in the paper; neither the patch embedding nor the pyramid.
     default_targets = r'blocks\.\d+\.(attn\.(qkv|proj)|mlp\.fc[12])'
-    # Loading accounts for every key itself.
-    checks_base = True
 
     def __init__(
         self, *args: Any, autocast: str | None = None, **kwargs: Any
@@ -93,15 +96,26 @@ class InternViT(PlainInternViT):
         if source is None:
             super().init_weights()
             return
-        load_intern_vit(
+        load_base(
             self,
             source,
             self.stock_shapes,
             self.new_params,
             self.unused_keys,
-            self.grid_size,
         )
         self._is_init = True
+
+    def load_published(
+        self,
+        init_cfg: Mapping[str, Any],
+        shapes: Shapes,
+        optional: Iterable[str],
+        unused: Iterable[str],
+    ) -> None:
+        """Load weights of any layout, see :func:`load_base`."""
+        load_intern_vit(
+            self, init_cfg, shapes, optional, unused, self.grid_size
+        )
 
     def group_matcher(self, coarse: bool = False) -> dict[str, Any]:
         """Return timm's patterns of the layers, for layer-wise decay."""

@@ -1,21 +1,24 @@
 """Any backbone of timm by name, under timm's own keys."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from mmengine.runner.checkpoint import load_state_dict
-from torch import nn
+from torch import Tensor, nn
 
-from mmflora.checkpoint.base_weights import pretrained_cfg
-from mmflora.checkpoint.keys import matches_any
+from mmflora.checkpoint.base_weights import load_converted, pretrained_cfg
+from mmflora.checkpoint.fit import Fit
+from mmflora.checkpoint.keys import Shapes, state_shapes
+from mmflora.checkpoint.layouts import unused_keys
+from mmflora.checkpoint.layouts.timm_keys import to_timm
 from mmflora.files.sources import read_state_dict
 from mmflora.registry import MODELS
 
 from .plain.timm_features import Intermediates, build_timm_intermediates
 
 
-class TimmFeatures(Intermediates):
+class TimmFeatures(Intermediates, nn.Module):
     """What a model of timm gains to serve as a backbone of OpenMMLab."""
 
     unused_keys: tuple[str, ...]
@@ -32,13 +35,23 @@ class TimmFeatures(Intermediates):
         source = pretrained_cfg(self.init_cfg)
         if source is None:
             return
-        state = read_state_dict(source['checkpoint'], source.get('prefix'))
-        used = {
-            key: value
-            for key, value in state.items()
-            if not matches_any(self.unused_keys, key)
-        }
-        load_state_dict(self, used, strict=False, logger='current')
+        stored = read_state_dict(source['checkpoint'], source.get('prefix'))
+        unused = (*self.unused_keys, *unused_keys(self))
+        fitted = Fit(state_shapes(self), (), unused)(self._to_timm(stored))
+        load_state_dict(self, fitted, strict=False, logger='current')
+
+    def load_published(
+        self,
+        init_cfg: Mapping[str, Any],
+        shapes: Shapes,
+        optional: Iterable[str],
+        unused: Iterable[str],
+    ) -> None:
+        """Load weights of any layout, see :func:`load_base`."""
+        load_converted(self, init_cfg, self._to_timm, shapes, optional, unused)
+
+    def _to_timm(self, state: dict[str, Tensor]) -> dict[str, Tensor]:
+        return to_timm(self, state, self.dropped_keys)
 
 
 @MODELS.register_module(name='TimmBackbone')

@@ -1,1 +1,20 @@
 """Key layouts of published weights, one file per family."""
+
+from torch import nn
+
+from . import swin_keys, vit_keys
+
+
+def unused_keys(backbone: nn.Module) -> tuple[str, ...]:
+    """Return patterns of published keys without use for a backbone.
+
+    Args:
+        backbone: A backbone, whose family is known by its class's name.
+    """
+    names = {kind.__name__ for kind in type(backbone).__mro__}
+    return tuple(
+        pattern
+        for family in (swin_keys, vit_keys)
+        if names & set(family.CLASSES)
+        for pattern in family.UNUSED_KEYS
+    )

@@ -21,6 +21,9 @@ from collections.abc import Mapping
 
 from torch import Tensor
 
+# timm's last norm and classifier; FAIR's and mmpretrain's become these.
+# mmpretrain and mmflora itself keep norms of outputs beside the stages.
+UNUSED_KEYS = (r'head\..*', r'norm[0-3]\.(weight|bias)')
 # Applied in order to each key; the first two tell the layout's family.
 _RENAMES = (
     (r'^downsample_layers\.0\.', 'stem.'),

@@ -19,7 +19,7 @@ from mmflora.files.sources import (
 )
 from mmflora.files.stored_tensors import StoredTensor, open_weights
 
-from ..base_weights import mismatch_message
+from ..fit import mismatch_message, say_remarks
 from ..keys import Shapes, compare_keys
 from .intern_vit_keys import (
     Place,
@@ -60,16 +60,20 @@ def load_intern_vit(
     source = init_cfg['checkpoint']
     table = _open(source, init_cfg.get('prefix'))
     places = intern_vit_places(table)
-    offered = {}
+    offered, remarks = {}, []
     for key, place in places.items():
         if table[key].dtype.is_floating_point:
             shape = tuple(table[key].shape)
             wanted = tuple(shapes.get(place.key, shape))
-            offered[str(place)] = resized_shape(place.key, shape, wanted)
+            resized_to = resized_shape(place.key, shape, wanted)
+            offered[str(place)] = resized_to
+            if resized_to != shape:
+                remarks.append(f'{key} resized from {shape} to {resized_to}')
     expected = expected_shapes(shapes, places.values())
     report = compare_keys(offered, expected, optional, unused)
     if report:
         raise ValueError(mismatch_message(source, model, str(report)))
+    say_remarks(source, model, remarks)
     parameters = dict(model.named_parameters())
     parts: dict[str, list[str]] = {}
     for key, place in places.items():

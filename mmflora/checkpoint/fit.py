@@ -1,0 +1,122 @@
+"""Weights of a file, fitted to a model with every key accounted for."""
+
+import logging
+from collections.abc import Mapping
+from math import prod
+
+from mmengine.logging import print_log
+from timm.models import adapt_input_conv
+from torch import Tensor, nn
+
+from .keys import Shapes, compare_keys, float_shapes, matches_any
+
+# Tensors whose size follows from that of the images or windows.
+_POSITIONS = ('pos_embed', 'relative_position_bias_table')
+
+
+class Fit:
+    """Fits the weights of a file to a model, and keeps what was done.
+
+    Args:
+        shapes: The model's shapes by key.
+        optional: Patterns of these keys that the file may lack; one of
+            another shape is left out, too.
+        unused: Patterns of the file's keys that the model may lack.
+    """
+
+    def __init__(
+        self,
+        shapes: Shapes,
+        optional: tuple[str, ...],
+        unused: tuple[str, ...],
+    ) -> None:
+        self.shapes = shapes
+        self.optional = optional
+        self.unused = unused
+        self.offered: dict[str, tuple[int, ...]] = {}
+        self.remarks: list[str] = []
+
+    def __call__(self, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Return the weights that the model is to load."""
+        fitted = {}
+        image_kernel = self._image_kernel(weights)
+        for key, value in weights.items():
+            wanted = self.shapes.get(key)
+            if wanted is None and matches_any(self.unused, key):
+                continue
+            if key == image_kernel and wanted is not None:
+                value = adapt_input_conv(wanted[1], value)
+                self.remarks.append(
+                    f'{key} taken from 3 to {wanted[1]} channels of an image '
+                    "by timm's rule (repeated and scaled; summed for one)"
+                )
+            elif (
+                wanted is not None
+                and tuple(value.shape) != tuple(wanted)
+                and matches_any(self.optional, key)
+            ):
+                self.remarks.append(
+                    f'{key} {tuple(value.shape)} of the file left out: it is '
+                    f'new here, {tuple(wanted)}'
+                )
+                continue
+            fitted[key] = value
+        self.offered.update(float_shapes(fitted))
+        return fitted
+
+    def _image_kernel(self, weights: Mapping[str, Tensor]) -> str | None:
+        """Return the only kernel that differs in an image's 3 channels."""
+        found = []
+        for key, value in weights.items():
+            ours = tuple(self.shapes.get(key, ()))
+            wanted = (*ours[:1], 3, *ours[2:])
+            if len(ours) == 4 and tuple(value.shape) == wanted != ours:
+                found.append(key)
+        return found[0] if len(found) == 1 else None
+
+    def note_resized(self, stored: Shapes) -> None:
+        """Note which position embeddings a class has resized."""
+        for part in _POSITIONS:
+            pair = [
+                [shape for key, shape in shapes.items() if key.endswith(part)]
+                for shapes in (stored, self.offered)
+            ]
+            if all(pair) and prod(pair[0][0]) != prod(pair[1][0]):
+                self.remarks.append(
+                    f'{part} resized from {pair[0][0]} to {pair[1][0]}'
+                )
+
+    def conclude(self, source: str, model: nn.Module) -> None:
+        """Log what was done to the weights.
+
+        Raises:
+            ValueError: If they do not fit the model all the same.
+        """
+        report = compare_keys(
+            self.offered, self.shapes, self.optional, self.unused
+        )
+        if report:
+            raise ValueError(mismatch_message(source, model, str(report)))
+        say_remarks(source, model, self.remarks)
+
+
+def say_remarks(source: str, model: nn.Module, remarks: list[str]) -> None:
+    """Log what was done to the weights of a file."""
+    for remark in dict.fromkeys(remarks):
+        print_log(
+            f"Base weights '{source}' for {type(model).__name__}: {remark}.",
+            logger='current',
+            level=logging.WARNING,
+        )
+
+
+def mismatch_message(source: str, model: nn.Module, report: str) -> str:
+    """Say that a base does not fit, what of it, and what to do."""
+    return (
+        f"The base weights '{source}' do not fit "
+        f'{type(model).__name__}:\n{report}\n'
+        'A base must fit in full. Check that the file is for this '
+        'architecture and size and set `init_cfg.prefix` for a part of a '
+        'larger model; parameters that no base holds are named by '
+        '`new_params`, keys of the file without use by `unused_keys`.'
+    )
