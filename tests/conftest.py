@@ -23,3 +23,17 @@ def pytest_collection_modifyitems(items):
     if not torch.cuda.is_available():
         for item in marked:
             item.add_marker(pytest.mark.skip(reason='no CUDA device'))
+
+
+@pytest.fixture
+def log_text(caplog):
+    """Return what was logged so far; MMEngine's loggers do not propagate."""
+    from mmengine.logging import MMLogger
+
+    logger = MMLogger.get_current_instance()
+    level = logger.level
+    logger.setLevel('INFO')
+    logger.addHandler(caplog.handler)
+    yield lambda: caplog.text
+    logger.removeHandler(caplog.handler)
+    logger.setLevel(level)

@@ -8,6 +8,7 @@ from torch import nn
 
 from mmflora.checkpoint.keys import compare_keys, float_shapes, state_shapes
 from mmflora.checkpoint.record import base_records
+from mmflora.checkpoint.roles import base_keys
 from mmflora.config.build import build_model, read_config
 
 from .adapter import AdapterFile
@@ -138,11 +139,7 @@ def _check_keys(model: nn.Module, adapter: AdapterFile) -> None:
             f'backbone(s) {sorted(records)}. Build the model with the '
             'configuration that the adapter was trained with.'
         )
-    base = {
-        f'{name}.{key}' if name else key
-        for name, (_, record) in records.items()
-        for key in record.base_keys
-    }
+    base = base_keys(model)
     expected = {
         key: shape
         for key, shape in state_shapes(model).items()

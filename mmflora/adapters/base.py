@@ -136,6 +136,15 @@ class AdapterBase(nn.Module):
         """
         return iter(())
 
+    def no_decay_parameters(self) -> Iterator[nn.Parameter]:
+        """Yield the parameters that weight decay must leave alone.
+
+        Decay pulls towards zero.  That is meant where zero is the frozen
+        layer; a scale, a magnitude or a factor that starts elsewhere would
+        be pulled away from it.
+        """
+        return iter(())
+
     def follow(self, layer: nn.Module) -> None:
         """Restart where another base took the place of the first.
 

@@ -13,12 +13,19 @@ class Tuning:
     with the adapters; merging leaves them as they are.  A method subclasses
     it in one file, registers in ``ADAPTERS`` and names the parameters.
 
+    Attributes:
+        ordinary: Whether the layers train as in any fine-tuning: weight decay
+            applies, and batch norms follow the batches.  Else there is no
+            decay, which would pull the base's values to zero, and a batch
+            norm keeps its statistics.
+
     Raises:
         TypeError: If it is given settings: by default there are none.
     """
 
     paper: ClassVar[str] = ''
     mergeable: ClassVar[bool] = True
+    ordinary: ClassVar[bool] = False
 
     def __init__(self, **settings: Any) -> None:
         if settings:

@@ -1,5 +1,6 @@
 """What the runner needs: optimizer construction, checkpoints, checks."""
 
+from mmflora.checkpoint.roles import Role, parameter_roles
 from mmflora.files.atomic import AtomicLocalBackend
 
 from .hooks.adalora_hook import AdaLoRAHook
@@ -8,7 +9,6 @@ from .hooks.adapter_gradient_hook import AdapterGradientHook
 from .hooks.iteration_seed_hook import IterationSeedHook
 from .optimizer import PEFTOptimWrapperConstructor
 from .parameter_table import count_parameters, parameter_table
-from .roles import Role, parameter_roles
 from .strategies.deepspeed_strategy import DeepSpeedStrategy
 from .strategies.fsdp_strategy import FSDPStrategy
 

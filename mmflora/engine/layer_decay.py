@@ -1,5 +1,6 @@
 """Learning rates that fall towards a backbone's input, in timm's grouping."""
 
+from numbers import Real
 from typing import Any
 
 from timm.models import group_parameters
@@ -20,9 +21,15 @@ def layer_scales(model: nn.Module, decay: float) -> dict[nn.Parameter, float]:
         decay: The factor from one layer to the one below, in (0, 1].
 
     Raises:
-        ValueError: If ``decay`` is out of range, or a backbone says nothing
+        TypeError: If ``decay`` is no number.
+        ValueError: If it is out of range, or a backbone says nothing
             of its layers.
     """
+    if isinstance(decay, bool) or not isinstance(decay, Real):
+        raise TypeError(
+            '`paramwise_cfg`: `layer_decay` is a factor in (0, 1], got '
+            f'layer_decay={decay!r}.'
+        )
     if not 0.0 < decay <= 1.0:
         raise ValueError(
             f'`layer_decay` is a factor in (0, 1], got {decay!r}. Leave it '

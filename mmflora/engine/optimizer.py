@@ -9,13 +9,18 @@ from mmengine.optim import DefaultOptimWrapperConstructor, OptimWrapper
 from mmengine.registry import OPTIM_WRAPPERS, OPTIMIZERS
 from torch import nn
 
-from mmflora.adapters import is_norm
+from mmflora.checkpoint.roles import (
+    NamedParameter,
+    Role,
+    frozen_by_owner,
+    parameter_roles,
+)
 from mmflora.checkpoint.sharded import any_sharded
 from mmflora.registry import OPTIM_WRAPPER_CONSTRUCTORS
 
 from .layer_decay import layer_scales
+from .multipliers import Multipliers
 from .parameter_table import parameter_table
-from .roles import NamedParameter, Role, parameter_roles
 
 _GROUP_NAMES = {
     Role.CORE: 'cores',
@@ -24,22 +29,22 @@ _GROUP_NAMES = {
     Role.NEW: 'heads',
     Role.HEAD: 'heads',
 }
-_ROLE_PREFIX = {
-    Role.CORE: 'core',
-    Role.ADAPTER: 'adapter',
-    Role.TUNED: 'tuned',
-    Role.NEW: 'head',
-    Role.HEAD: 'head',
-}
 
 
 @OPTIM_WRAPPER_CONSTRUCTORS.register_module()
 class PEFTOptimWrapperConstructor(DefaultOptimWrapperConstructor):
     """Trains adapters, tuned and new backbone parameters, neck and heads.
 
-    The frozen base of a backbone never enters the optimizer.  Parameters of
-    the same learning rate and weight decay share one group, named after
-    their role.  A table of what trains is logged once.
+    The frozen base of a backbone never enters the optimizer, nor does a part
+    that its owner froze as a whole (a teacher).  Parameters of the same
+    learning rate and weight decay share one group, named after their role.
+    A table of what trains is logged once.
+
+    Weight decay pulls towards zero.  It leaves alone what zero would undo:
+    parameters that an adapter declares (``no_decay_parameters()``: scales,
+    magnitudes, factors that start elsewhere), and biases and norms of the
+    base that a tuning method trains, unless that is full fine-tuning.  A
+    custom key with ``decay_mult`` overrides this.
 
     Args:
         optim_wrapper_cfg: Configuration of the optimizer wrapper, with
@@ -64,8 +69,10 @@ class PEFTOptimWrapperConstructor(DefaultOptimWrapperConstructor):
               ``layer_decay``.
 
     Raises:
-        ValueError: If ``paramwise_cfg`` has an unknown entry, or the model no
-            backbone with a frozen base.
+        TypeError: If a multiplier is no number.
+        ValueError: If ``paramwise_cfg`` has an unknown entry, a negative one
+            or a custom key that matches nothing, or the model no backbone
+            with a frozen base.
         RuntimeError: If a distributed wrapper was put around the model while
             parameters that must be frozen still required gradients (or the
             other way round): freezing them now would hang the processes.
@@ -79,22 +86,6 @@ class PEFTOptimWrapperConstructor(DefaultOptimWrapperConstructor):
         ... )
     """
 
-    allowed = (
-        'adapter_lr_mult',
-        'adapter_decay_mult',
-        'core_lr_mult',
-        'core_decay_mult',
-        'tuned_lr_mult',
-        'tuned_decay_mult',
-        'head_lr_mult',
-        'head_decay_mult',
-        'norm_decay_mult',
-        'bias_decay_mult',
-        'bias_lr_mult',
-        'layer_decay',
-        'custom_keys',
-    )
-
     def __init__(
         self,
         optim_wrapper_cfg: dict[str, Any],
@@ -103,13 +94,7 @@ class PEFTOptimWrapperConstructor(DefaultOptimWrapperConstructor):
         super().__init__(optim_wrapper_cfg, paramwise_cfg)
         self.base_lr = self.optimizer_cfg.get('lr')
         self.base_wd = self.optimizer_cfg.get('weight_decay')
-        unknown = sorted(set(self.paramwise_cfg) - set(self.allowed))
-        if unknown:
-            raise ValueError(
-                'PEFTOptimWrapperConstructor: unknown entries in '
-                f'`paramwise_cfg`: {", ".join(unknown)}. Allowed are '
-                f'{", ".join(self.allowed)}.'
-            )
+        self.multipliers = Multipliers(self.paramwise_cfg)
 
     def __call__(self, model: nn.Module) -> OptimWrapper:
         """Build the optimizer wrapper over what trains.
@@ -120,14 +105,27 @@ class PEFTOptimWrapperConstructor(DefaultOptimWrapperConstructor):
         wrapped = is_model_wrapper(model)
         inner: Any = model.module if wrapped else model
         items = list(parameter_roles(inner))
+        if all(item.part is None for item in items):
+            raise ValueError(
+                'The model has no backbone with a frozen base. Build it with '
+                "type='mmflora.FLoRAConvNeXt' or type='mmflora.PEFTBackbone', "
+                'or train it with the default optimizer wrapper constructor.'
+            )
         sharded = any_sharded(item.parameter for item in items)
         self._freeze(items, wrapped or sharded)
-        trained = [item for item in items if item.role.trains]
+        trained = [item for item in items if item.trains]
         groups = self._groups(trained, self._layer_scales(inner))
+        self.multipliers.check_used(items)
         optimizer = OPTIMIZERS.build(dict(self.optimizer_cfg, params=groups))
         config = dict(self.optim_wrapper_cfg)
         config.setdefault('type', 'OptimWrapper')
         print_log(f'What trains:\n{parameter_table(inner)}', logger='current')
+        for name in frozen_by_owner(inner):
+            print_log(
+                f"'{name}' is frozen as a whole, and stays so: nothing in it "
+                'trains, its adapters neither.',
+                logger='current',
+            )
         return OPTIM_WRAPPERS.build(
             config, default_args=dict(optimizer=optimizer)
         )
@@ -137,8 +135,7 @@ class PEFTOptimWrapperConstructor(DefaultOptimWrapperConstructor):
         changed = [
             item
             for item in items
-            if item.role is not Role.HEAD
-            and item.parameter.requires_grad != item.role.trains
+            if item.parameter.requires_grad != item.trains
         ]
         if wrapped and changed:
             names = ', '.join(item.name for item in changed[:5])
@@ -151,7 +148,7 @@ class PEFTOptimWrapperConstructor(DefaultOptimWrapperConstructor):
                 '`requires_grad` of the backbone afterwards.'
             )
         for item in changed:
-            item.parameter.requires_grad_(item.role.trains)
+            item.parameter.requires_grad_(item.trains)
 
     def _layer_scales(self, model: nn.Module) -> dict[nn.Parameter, float]:
         decay = self.paramwise_cfg.get('layer_decay')
@@ -165,47 +162,17 @@ class PEFTOptimWrapperConstructor(DefaultOptimWrapperConstructor):
         """Sort parameters into groups of equal settings."""
         groups: dict[tuple[Any, ...], dict[str, Any]] = {}
         for item in items:
-            if not item.parameter.requires_grad:
-                continue  # a head's own decision
-            lr_mult, decay_mult = self._multipliers(item)
+            lr_mult, decay_mult = self.multipliers.of(item)
             lr_mult *= scales.get(item.parameter, 1.0)
             role = _GROUP_NAMES[item.role]
             key = (role, lr_mult, decay_mult)
             if key not in groups:
-                groups[key] = {'params': [], 'name': role}
+                groups[key] = dict(params=[], param_names=[], name=role)
                 if self.base_lr is not None:
                     groups[key]['lr'] = self.base_lr * lr_mult
                 if self.base_wd is not None:
                     groups[key]['weight_decay'] = self.base_wd * decay_mult
             groups[key]['params'].append(item.parameter)
+            groups[key]['param_names'].append(item.name)
         ordered = sorted(groups.items(), key=lambda entry: str(entry[0]))
         return [group for _, group in ordered]
-
-    def _multipliers(self, item: NamedParameter) -> tuple[float, float]:
-        """Return multipliers of learning rate and weight decay."""
-        options = self.paramwise_cfg
-        custom: Mapping[str, Any] = options.get('custom_keys', {})
-        # MMEngine's order: alphabetical, the longest first.
-        for key in sorted(sorted(custom), key=len, reverse=True):
-            if key in item.name:
-                chosen = custom[key]
-                return chosen.get('lr_mult', 1.0), chosen.get(
-                    'decay_mult', 1.0
-                )
-        lr_mult = self._role_multiplier(item.role, 'lr_mult')
-        decay_mult = self._role_multiplier(item.role, 'decay_mult')
-        if item.role in (Role.CORE, Role.ADAPTER):
-            return lr_mult, decay_mult
-        if is_norm(item.module):
-            return lr_mult, decay_mult * options.get('norm_decay_mult', 1.0)
-        if item.name.endswith('bias') and item.parameter.dim() == 1:
-            lr_mult *= options.get('bias_lr_mult', 1.0)
-            decay_mult *= options.get('bias_decay_mult', 1.0)
-        return lr_mult, decay_mult
-
-    def _role_multiplier(self, role: Role, kind: str) -> float:
-        prefix = _ROLE_PREFIX[role]
-        default = 1.0
-        if prefix == 'core':
-            default = self.paramwise_cfg.get(f'adapter_{kind}', 1.0)
-        return self.paramwise_cfg.get(f'{prefix}_{kind}', default)

@@ -6,8 +6,7 @@ from torch import nn
 
 from mmflora.adapters import adapted_modules
 from mmflora.checkpoint.record import base_records
-
-from .roles import Role, component, parameter_roles
+from mmflora.checkpoint.roles import Role, parameter_roles
 
 
 @dataclass
@@ -33,29 +32,23 @@ def count_parameters(model: nn.Module) -> dict[str, Row]:
 
     Args:
         model: The whole model, not wrapped.
-
-    Raises:
-        ValueError: If no backbone of the model has a frozen base.
     """
-    backbones = base_records(model)
     rows: dict[str, Row] = {}
     total = Row()
     for item in parameter_roles(model):
+        names = [item.name.split('.', 1)[0]]
+        if item.part is not None:
+            name = item.part or 'backbone'
+            names = [name, f'{name}: {_ROLE_NAMES[item.role]}']
         count = item.parameter.numel()
-        name = component(item.name, list(backbones))
-        names = [name]
-        if item.role is not Role.HEAD:
-            names.append(f'{name}: {_ROLE_NAMES[item.role]}')
         for row in (total, *(rows.setdefault(key, Row()) for key in names)):
             row.total += count
-            row.trainable += count if item.role.trains else 0
-    for name, (backbone, _) in backbones.items():
-        layers = len(adapted_modules(backbone))
-        for row in (total, rows[name or 'backbone']):
+            row.trainable += count if item.trains else 0
+    for part, (backbone, _) in base_records(model).items():
+        name, layers = part or 'backbone', len(adapted_modules(backbone))
+        adapters = rows.get(f'{name}: {_ROLE_NAMES[Role.ADAPTER]}')
+        for row in (total, rows[name], *([adapters] if adapters else [])):
             row.layers += layers
-        adapters = f'{name or "backbone"}: {_ROLE_NAMES[Role.ADAPTER]}'
-        if adapters in rows:
-            rows[adapters].layers = layers
     return {**rows, 'total': total}
 
 

@@ -11,6 +11,7 @@ from mmflora.adapter_files.adapter import record_key
 from mmflora.adapters import FLoRA, adapted_layers, tucker_ranks
 from mmflora.checkpoint.keys import compare_keys, float_shapes, state_shapes
 from mmflora.checkpoint.record import base_records
+from mmflora.checkpoint.roles import base_keys
 
 from .nearest import lora_energy, nearest_tucker, spectrum
 
@@ -80,7 +81,7 @@ def extract_adapter(
         rows.append(row)
         say(f'{number}/{len(layers)} {name}: {row.flora:.1%} explained')
     # A fine-tuning by mmflora has a record of its own, of another method.
-    kept = _base_keys(model) | set(map(record_key, base_records(model)))
+    kept = base_keys(model) | set(map(record_key, base_records(model)))
     own = tuple(f'{name}.adapter.' for name in layers)
     for key, value in model.state_dict().items():
         if key in tuned and key not in kept and not key.startswith(own):
@@ -182,14 +183,6 @@ def flora_layers(model: nn.Module) -> dict[str, FLoRA]:
             "whose backbone has adapter=dict(type='FLoRA', ...)."
         )
     return found
-
-
-def _base_keys(model: nn.Module) -> set[str]:
-    return {
-        f'{name}.{key}' if name else key
-        for name, (_, record) in base_records(model).items()
-        for key in record.base_keys
-    }
 
 
 def _check_tuned(model: nn.Module, tuned: Mapping[str, Tensor]) -> None:

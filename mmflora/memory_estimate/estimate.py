@@ -12,8 +12,8 @@ from torch import Tensor, nn
 
 from mmflora.adapters.quantized import QuantizedWeight
 from mmflora.checkpoint.record import base_records
+from mmflora.checkpoint.roles import Role, parameter_roles
 from mmflora.config.build import register_toolkit
-from mmflora.engine.roles import Role, parameter_roles
 
 from . import graph_walk
 from .assumptions import draw_head_outputs, fill_samplers

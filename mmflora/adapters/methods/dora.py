@@ -8,6 +8,7 @@ sum W + ΔW; transposed convolutions have their output channels in the second
 dimension.
 """
 
+from collections.abc import Iterator
 from typing import Any, ClassVar
 
 from torch import Tensor, nn
@@ -68,6 +69,10 @@ class DoRA(LoRA):
         if groups:
             options = {**options, 'transposed': groups}
         return super().for_layer(layer, **options)
+
+    def no_decay_parameters(self) -> Iterator[nn.Parameter]:
+        """Yield the magnitude: at zero the layer would be zero."""
+        yield self.magnitude
 
     def follow(self, layer: nn.Module) -> None:
         """Start anew at the weight that took the place of the first."""

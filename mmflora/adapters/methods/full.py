@@ -9,7 +9,7 @@ from ..tuning import Tuning, own_parameters
 
 @ADAPTERS.register_module()
 class Full(Tuning):
-    r"""Trains every parameter of the layers.
+    r"""Trains every parameter of the layers, as any fine-tuning does.
 
     Example:
         >>> everything = dict(type='Full')
@@ -20,6 +20,7 @@ class Full(Tuning):
     """
 
     paper = 'fine-tuning as usual'
+    ordinary = True
 
     def parameters_of(self, layer: nn.Module) -> list[str]:
         """Return all of a layer's own parameters."""

@@ -6,7 +6,7 @@ computed, and every gradient, is the same, while the base keeps its content,
 start and end of training need no conversion, and the first step is exact.
 """
 
-from typing import Any
+from collections.abc import Iterator
 
 import torch
 from torch import Tensor, nn
@@ -101,9 +101,13 @@ class StartedLoRA(LoRA):
             right = torch.cat([self.down, self.down - self.start_down])
             return LowRank(left, right)
 
-    def core_parameters(self) -> Any:
+    def core_parameters(self) -> Iterator[nn.Parameter]:
         """Yield nothing: no factor starts at zero."""
         return iter(())
+
+    def no_decay_parameters(self) -> Iterator[nn.Parameter]:
+        """Yield both factors: at zero the start would be lost to W."""
+        yield from (self.up, self.down)
 
 
 def leading_svd(

@@ -1,5 +1,6 @@
 """SSF: a scale and a shift of each layer's output."""
 
+from collections.abc import Iterator
 from typing import Any, ClassVar
 
 from torch import Tensor, nn
@@ -79,6 +80,10 @@ class SSF(Adapter):
         nn.init.ones_(self.scale)
         if self.shift is not None:
             nn.init.zeros_(self.shift)
+
+    def no_decay_parameters(self) -> Iterator[nn.Parameter]:
+        """Yield the scale: at zero the layer would be zero."""
+        yield self.scale
 
     def delta_weight(self) -> Tensor:
         """Return zero: nothing is added before the weight is scaled."""

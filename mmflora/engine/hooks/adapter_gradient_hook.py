@@ -6,10 +6,8 @@ from mmengine.hooks import Hook
 from mmengine.model import is_model_wrapper
 from torch.utils.hooks import RemovableHandle
 
-from mmflora.checkpoint.record import base_records
+from mmflora.checkpoint.roles import Role, parameter_roles
 from mmflora.registry import HOOKS
-
-from ..roles import Role, parameter_roles
 
 
 @HOOKS.register_module()
@@ -32,13 +30,11 @@ class AdapterGradientHook(Hook):
         self._checked = False
 
     def before_train(self, runner: Any) -> None:
-        """Watch every parameter of every adapter."""
+        """Watch every parameter of every adapter that trains."""
         model = runner.model
         inner = model.module if is_model_wrapper(model) else model
-        if not base_records(inner):
-            return  # nothing is frozen, nothing is adapted
         for item in parameter_roles(inner):
-            if item.role in (Role.CORE, Role.ADAPTER):
+            if item.trains and item.role in (Role.CORE, Role.ADAPTER):
                 self._watch(item.name, item.parameter)
 
     def after_train_iter(self, runner: Any, *_: Any, **__: Any) -> None:
