@@ -35,6 +35,7 @@ from mmflora.registry import MODELS
 from .autocast import run_in_autocast
 from .described_method import describe_method
 from .peft_options import PEFTOptions
+from .train_mode import keep_statistics, release_stages
 
 
 @MODELS.register_module(name='PEFTBackbone')
@@ -110,7 +111,8 @@ def adapt_backbone(backbone: nn.Module, options: PEFTOptions) -> nn.Module:
     targets = _inject(backbone, options)
     base, new_names, tuned = _split_base(backbone, shapes, new)
     check_frozen(backbone, (*new_names, *tuned))
-    _check_train_mode(backbone)
+    release_stages(backbone)
+    keep_statistics(backbone, shapes, new_names, options.norm_eval)
     record = BaseRecord(
         base,
         new_names,
@@ -190,31 +192,6 @@ def _split_base(
                 "name of a parameter, such as r'norm0\\.weight'."
             )
     return base, new, tuned
-
-
-def _check_train_mode(backbone: nn.Module) -> None:
-    """Refuse a backbone whose ``train()`` freezes what is to train.
-
-    Classes of OpenMMLab freeze their ``frozen_stages`` there, long after the
-    optimizer has been given the parameters.
-
-    Raises:
-        ValueError: If it does; the parameters are named.
-    """
-    trains = [n for n, p in backbone.named_parameters() if p.requires_grad]
-    backbone.train(backbone.training)
-    frozen = [
-        name
-        for name in trains
-        if not backbone.get_parameter(name).requires_grad
-    ]
-    if frozen:
-        raise ValueError(
-            f'{type(backbone).__name__}.train() freezes {len(frozen)} '
-            f'parameters that are to train: {", ".join(frozen[:4])}, … Set '
-            '`frozen_stages=-1` of the backbone, as its base is frozen in '
-            'any case, or leave these layers out with `exclude`.'
-        )
 
 
 def _say_report(backbone: nn.Module, report: InjectionReport) -> None:

@@ -30,6 +30,10 @@ class PEFTOptions:
         quantize: Keep the weights of frozen linear layers in 8 or 4 bits:
             ``dict(bits=8)``, see
             :class:`mmflora.adapters.quantized.Quantization`.
+        norm_eval: Keep the statistics of the base's batch norms in training,
+            whatever the backbone's class does by default, see
+            :func:`mmflora.models.train_mode.keep_statistics`; ``False`` leaves
+            that to the class.
         autocast: ``'bfloat16'`` or ``'float16'``: compute the backbone under
             autocast, with float32 features out.  For backbones without such
             an argument of their own.
@@ -56,6 +60,7 @@ class PEFTOptions:
     unused_keys: str | Iterable[str] = ()
     lean: bool = False
     quantize: Mapping[str, Any] | None = None
+    norm_eval: bool = True
     autocast: str | None = None
     allow_other_quantization: bool = False
     allow_random_base: bool = False

@@ -2,7 +2,7 @@ import logging
 
 import pytest
 import torch
-from backbone_cases import CASES, FLORA, RESNET, build, in_mode
+from backbone_cases import CASES, FLORA, RESNET, build
 from mmengine.logging import MMLogger
 from mmengine.registry import MODELS, DefaultScope
 from torch import nn
@@ -41,32 +41,6 @@ def test_prefix_of_a_detector(tmp_path):
     with pytest.raises(ValueError, match=r'body\.') as caught:
         MODELS.build(small(init_cfg=wrong))
     assert str(path) in str(caught.value)
-
-
-def test_norm_eval_stays_the_backbones_own():
-    backbone = in_mode(MODELS.build(small()), True)
-    assert backbone.training
-    assert not backbone.layer1[0].bn1.training
-    other = in_mode(MODELS.build(small(norm_eval=False)), True)
-    assert other.layer1[0].bn1.training
-
-
-def test_frozen_stages_would_freeze_adapters():
-    with pytest.raises(ValueError, match='frozen_stages=-1') as caught:
-        MODELS.build(small(frozen_stages=1))
-    assert 'conv1.adapter' in str(caught.value)
-
-
-def test_frozen_stages_without_adapters_in_them():
-    config = small(frozen_stages=1)
-    config['exclude'] = [r'conv1', r'layer1\..*']
-    backbone = in_mode(MODELS.build(config), True)
-    assert not backbone.bn1.training
-    assert all(
-        parameter.requires_grad
-        for layer in adapted_layers(backbone).values()
-        for parameter in layer.adapter.parameters()
-    )
 
 
 def test_new_params_that_match_nothing():
