@@ -137,11 +137,9 @@ class AdapterBase(nn.Module):
         return iter(())
 
     def no_decay_parameters(self) -> Iterator[nn.Parameter]:
-        """Yield the parameters that weight decay must leave alone.
+        """Yield what weight decay, which pulls towards zero, must leave alone.
 
-        Decay pulls towards zero.  That is meant where zero is the frozen
-        layer; a scale, a magnitude or a factor that starts elsewhere would
-        be pulled away from it.
+        These are the parameters whose zero is not the frozen layer.
         """
         return iter(())
 
@@ -213,10 +211,6 @@ class Adapter(AdapterBase):
 
         By default these are all with a matrix or a kernel; others are passed
         over in silence.
-
-        Args:
-            layer: Any module.
-            **options: The method's settings.
         """
         if isinstance(layer, nn.MultiheadAttention):
             return True
@@ -279,12 +273,7 @@ class Adapter(AdapterBase):
         """Compute the layer, or return ``None``: it does it by its weight.
 
         A method may know a cheaper way than through :meth:`adapted_weight`;
-        both give the same.
-
-        Args:
-            layer: The adapted layer, whose ``compute`` is its operator.
-            inputs: Its input.
-            *arguments: What else its forward pass was given.
+        both give the same.  The layer's ``compute`` is its operator.
         """
         return None
 

@@ -26,8 +26,8 @@ def release_stages(backbone: nn.Module) -> None:
     stages = set()
     for module in backbone.modules():
         if isinstance(vars(module).get('frozen_stages'), int):
-            stages.add(module.frozen_stages)
-            module.frozen_stages = -1
+            stages.add(vars(module)['frozen_stages'])
+            vars(module)['frozen_stages'] = -1
     for parameter in trains:
         parameter.requires_grad_(True)
     name = type(backbone).__name__

@@ -1,7 +1,7 @@
 """Checkpoints that hold what trains, and never lose their base."""
 
 import os.path as osp
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -55,6 +55,7 @@ class AdapterCheckpointHook(CheckpointHook):
     """
 
     backend_args: dict[str, Any] | None
+    _loaded_keys: tuple[str, ...] = ()
 
     def before_train(self, runner: Any) -> None:
         """Settle the base and the way of writing, before any iteration.
@@ -102,10 +103,11 @@ class AdapterCheckpointHook(CheckpointHook):
         """
         restore_histories(checkpoint)
         drop_wrapper_prefix(checkpoint)
+        state = checkpoint.get('state_dict', checkpoint)
+        self._loaded_keys = tuple(state)
         # The runner builds its loop only when it trains.
         training = isinstance(runner._train_loop, BaseLoop)
         if runner._resume or not training:
-            state = checkpoint.get('state_dict', checkpoint)
             refuse_gaps(without_wrappers(runner.model), state)
 
     def _save_checkpoint_with_step(
@@ -142,7 +144,7 @@ class AdapterCheckpointHook(CheckpointHook):
                 source = dict(
                     type='Pretrained',
                     checkpoint=osp.expanduser(str(replaced)),
-                    prefix=f'{name}.' if name else None,
+                    prefix=_prefix(name, self._loaded_keys),
                 )
                 sha256 = content_hash(base_tensors(backbone, record))
                 record.set_base(source, sha256, 'load_from')
@@ -161,3 +163,17 @@ class AdapterCheckpointHook(CheckpointHook):
                     f"'{name}': the base has no source; every checkpoint "
                     'holds it in full.'
                 )
+
+
+def _prefix(name: str, keys: Iterable[str]) -> str | None:
+    """Return what precedes the keys of a part in the file that brought it.
+
+    A semi-supervised detector reads a plain one twice, so that the file holds
+    an end of the part's name: ``backbone.`` for ``teacher.backbone``.
+    """
+    segments = name.split('.')
+    for start in range(len(segments)):
+        prefix = '.'.join(segments[start:]) + '.'
+        if any(key.startswith(prefix) for key in keys):
+            return prefix
+    return f'{name}.' if name else None

@@ -1,0 +1,84 @@
+"""Semi-supervised detectors and distillation: teachers stay as they are."""
+
+import pytest
+import torch
+from mmengine.registry import MODELS
+from mmengine.runner.checkpoint import load_checkpoint
+
+from mmflora.checkpoint.roles import parameter_roles
+
+from .semi_supervised import detector, runner, soft_teacher, write_base
+
+LORA = dict(type='LoRA', rank=2)
+
+
+@pytest.fixture(scope='module')
+def trained(tmp_path_factory):
+    folder = tmp_path_factory.mktemp('semi')
+    base = write_base(folder / 'base.pth')
+    built = runner(folder / 'run', soft_teacher(base, LORA))
+    before = {k: v.clone() for k, v in built.model.state_dict().items()}
+    built.train()
+    return built, before, folder
+
+
+def test_the_teacher_stays_out_of_the_optimizer(trained):
+    built, _, _ = trained
+    teacher = built.model.teacher
+    assert not any(p.requires_grad for p in teacher.parameters())
+    groups = built.optim_wrapper.optimizer.param_groups
+    names = {name for group in groups for name in group['param_names']}
+    assert {name.split('.')[0] for name in names} == {'student'}
+    assert any('backbone' in name for name in names)
+
+
+def test_the_student_learns_and_the_teacher_follows(trained):
+    built, before, _ = trained
+    after = built.model.state_dict()
+    changed = {
+        key
+        for key, value in before.items()
+        if not torch.equal(value, after[key])
+    }
+    for item in parameter_roles(built.model.student):
+        adapts = item.name.endswith(('adapter.up', 'adapter.down'))
+        assert (f'student.{item.name}' in changed) >= adapts
+        assert (f'student.{item.name}' in changed) <= item.trains
+    teacher = {k[8:] for k in changed if k.startswith('teacher.')}
+    student = {k[8:] for k in changed if k.startswith('student.')}
+    assert {k for k in student if k.endswith('adapter.up')} <= teacher
+
+
+def test_both_bases_are_left_out_and_found_again(trained):
+    built, before, folder = trained
+    path = str(folder / 'run/epoch_1.pth')
+    state = torch.load(path, weights_only=True)['state_dict']
+    for name in ('student', 'teacher'):
+        assert f'{name}.backbone.conv1.weight' not in state
+        assert f'{name}.backbone.conv1.adapter.up' in state
+    again = MODELS.build(soft_teacher(None, LORA))
+    load_checkpoint(again, path)
+    for key, value in built.model.state_dict().items():
+        assert torch.equal(value, again.state_dict()[key]), key
+
+
+def test_a_plain_detector_may_bring_both_bases(trained, tmp_path):
+    _, _, folder = trained
+    torch.manual_seed(3)
+    plain = detector(None, LORA)
+    plain.backbone = plain.backbone.backbone
+    torch.save(MODELS.build(plain).state_dict(), tmp_path / 'plain.pth')
+    built = runner(
+        tmp_path / 'run',
+        soft_teacher(None, LORA),
+        load_from=str(tmp_path / 'plain.pth'),
+    )
+    built.train()
+    path = str(tmp_path / 'run/epoch_1.pth')
+    assert 'teacher.backbone.conv1.weight' not in torch.load(
+        path, weights_only=True
+    )
+    again = MODELS.build(soft_teacher(None, LORA))
+    load_checkpoint(again, path)
+    for key, value in built.model.state_dict().items():
+        assert torch.equal(value, again.state_dict()[key]), key
