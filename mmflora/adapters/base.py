@@ -8,6 +8,8 @@ from torch import Tensor, nn
 
 from .cost import PATHS
 from .settings import check_choice, check_probability, check_settings
+from .stored import Stored
+from .updates import Update
 
 
 class CannotAdapt(ValueError):  # noqa: N818
@@ -26,7 +28,7 @@ class LowRank(NamedTuple):
     right: Tensor
 
 
-class AdapterBase(nn.Module):
+class AdapterBase(Stored, nn.Module):
     """What all modules share that a method adds to a model.
 
     They are registered in ``ADAPTERS`` and stand as the child ``adapter`` of
@@ -236,6 +238,16 @@ class Adapter(AdapterBase):
         gradient of the weight.
         """
         return None
+
+    def update(self) -> Update:
+        """Return the update as cores and factors, whole without such a form.
+
+        It is what adapters are compared by.
+        """
+        factors = self.low_rank()
+        if factors is None:
+            return Update(self.delta_weight().double())
+        return Update.product(*factors)
 
     def adapted_weight(self, weight: Tensor) -> Tensor:
         """Return W + ΔW, added in the wider type, in the type of ``weight``.

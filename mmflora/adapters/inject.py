@@ -15,7 +15,13 @@ from .candidates import Candidates, Survey
 from .layers import adapt_layer, check_adapter
 from .memory.lean import make_lean
 from .settings import check_type
-from .targets import Targets, check_patterns, compile_patterns, first_match
+from .targets import (
+    Targets,
+    check_patterns,
+    compile_patterns,
+    first_match,
+    merged_settings,
+)
 from .tuning import Tuning, tune
 from .unload import freeze, parameter_states, remember
 
@@ -92,7 +98,8 @@ def inject(
     options = dict(targets) if isinstance(targets, Mapping) else {}
     _check_options(adapter, options)
     settings = {
-        text: _settings(adapter, options.get(text, {})) for text in patterns
+        text: merged_settings(adapter, options.get(text, {}))
+        for text in patterns
     }
     survey = Survey(model)
     found = {
@@ -129,15 +136,6 @@ def inject(
         ),
     )
     return report
-
-
-def _settings(
-    adapter: Mapping[str, Any], own: Mapping[str, Any]
-) -> dict[str, Any]:
-    """Return a pattern's configuration: another type has its own alone."""
-    if own.get('type', adapter['type']) != adapter['type']:
-        return dict(own)
-    return {**adapter, **own}
 
 
 def _method(config: Mapping[str, Any]) -> type:
@@ -279,7 +277,7 @@ def _check_options(
                 "the adapter's options can follow, such as dict(rank=32) "
                 'or {} for none.'
             )
-        check_type(_settings(adapter, own))
+        check_type(merged_settings(adapter, own))
 
 
 def _check_chosen(
