@@ -5,9 +5,8 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from mmflora.adapters import Tuning
-from mmflora.adapters.settings import check_type
+from mmflora.adapters.settings import check_type, settings_for
 from mmflora.adapters.stored import Stored
-from mmflora.adapters.targets import merged_settings
 from mmflora.registry import ADAPTERS
 
 from .adapter import AdapterFile
@@ -79,7 +78,7 @@ def layer_options(
         for pattern, own in (
             targets.items() if isinstance(targets, dict) else ()
         ):
-            options = merged_settings(common, own)
+            options = settings_for(common, own)
             if re.fullmatch(pattern, layer.removeprefix(prefix)) and (
                 StoredMethod.of(options).tunes == tuned
             ):

@@ -9,7 +9,6 @@ from torch import Tensor, nn
 from .cost import PATHS
 from .settings import check_choice, check_probability, check_settings
 from .stored import Stored
-from .updates import Update
 
 
 class CannotAdapt(ValueError):  # noqa: N818
@@ -238,16 +237,6 @@ class Adapter(AdapterBase):
         gradient of the weight.
         """
         return None
-
-    def update(self) -> Update:
-        """Return the update as cores and factors, whole without such a form.
-
-        It is what adapters are compared by.
-        """
-        factors = self.low_rank()
-        if factors is None:
-            return Update(self.delta_weight().double())
-        return Update.product(*factors)
 
     def adapted_weight(self, weight: Tensor) -> Tensor:
         """Return W + ΔW, added in the wider type, in the type of ``weight``.

@@ -48,6 +48,16 @@ class Stored:
     fixed: ClassVar[tuple[str, ...]] = ()
     rank_setting: ClassVar[str] = 'rank'
 
+    def update(self: Any) -> Update:
+        """Return the update as cores and factors, whole without such a form.
+
+        It is what adapters are compared by.
+        """
+        factors = self.low_rank()
+        if factors is None:
+            return Update(self.delta_weight().double())
+        return Update.product(*factors)
+
     @classmethod
     def label(cls, settings: Settings) -> str:
         """Return the method's name for messages."""

@@ -63,12 +63,3 @@ def check_patterns(
             f"{len(layers)} layers. A pattern must match a layer's whole name "
             f'(re.fullmatch); the nearest names are {", ".join(near)}.'
         )
-
-
-def merged_settings(
-    common: Mapping[str, Any], own: Mapping[str, Any]
-) -> dict[str, Any]:
-    """Return a pattern's settings: another ``type`` has its own alone."""
-    if own.get('type', common.get('type')) != common.get('type'):
-        return dict(own)
-    return {**common, **own}

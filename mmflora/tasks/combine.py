@@ -19,8 +19,8 @@ from mmflora.adapter_files.method_options import (
     layer_options,
     tuned_keys,
 )
+from mmflora.adapters.settings import settings_for
 from mmflora.adapters.stored import Part
-from mmflora.adapters.targets import merged_settings
 
 
 def combine_adapters(
@@ -201,7 +201,7 @@ def _combined_backbone(parts: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         method['targets'] = {}
         for pattern, own in targets.items():
             options = [
-                merged_settings(base, m['targets'][pattern])
+                settings_for(base, m['targets'][pattern])
                 for base, m in zip(common, methods, strict=True)
             ]
             method['targets'][pattern] = {**own, **_settings(options)}
