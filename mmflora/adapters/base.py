@@ -145,10 +145,7 @@ class AdapterBase(Stored, nn.Module):
         return iter(())
 
     def follow(self, layer: nn.Module) -> None:
-        """Restart where another base took the place of the first.
-
-        Only for methods whose start depends on the frozen weight.
-        """
+        """Restart over another base, where the start depends on the weight."""
 
 
 def _listed(settings: Mapping[str, Any]) -> str:
