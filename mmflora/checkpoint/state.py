@@ -6,6 +6,7 @@ check whatever is loaded, and forget the base's keys among the missing ones.
 """
 
 import logging
+import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -19,6 +20,7 @@ from mmflora.adapters.quantized_base import say_quantization
 
 from .base_weights import load_base
 from .keys import compare_keys, float_shapes, state_shapes
+from .layouts import unused_keys
 from .quantization_match import check_quantization, same_base
 from .record import IMPORTED, RECORD_NAME, BaseRecord, content_hash
 from .sharded import any_sharded
@@ -267,7 +269,12 @@ def _check_plain_checkpoint(
         for key, shape in record.stock_shapes.items()
         if key not in record.new_keys
     }
-    report = compare_keys(float_shapes(state), base, ignored=('.*',))
+    known = (
+        *record.unused,
+        *unused_keys(module),
+        *map(re.escape, record.new_keys),
+    )
+    report = compare_keys(float_shapes(state), base, ignored=known)
     if report:
         raise ValueError(
             'The checkpoint neither is an adapter checkpoint of mmflora nor '
@@ -278,7 +285,7 @@ def _check_plain_checkpoint(
     record.forgivable = tuple(key for key in shapes if key not in base)
     record.replaced = True
     # Content and source are noted when training starts over this base.
-    record.set_base(None, None, None)
+    record.set_base(None, None, 'load_from')
     print_log(
         f'The checkpoint replaces the base of {type(module).__name__}; it '
         'holds no adapters, which stay as they are (or, where their '
