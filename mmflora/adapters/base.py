@@ -8,7 +8,6 @@ from torch import Tensor, nn
 
 from .cost import PATHS
 from .settings import check_choice, check_probability, check_settings
-from .stored import Stored
 
 
 class CannotAdapt(ValueError):  # noqa: N818
@@ -27,7 +26,7 @@ class LowRank(NamedTuple):
     right: Tensor
 
 
-class AdapterBase(Stored, nn.Module):
+class AdapterBase(nn.Module):
     """What all modules share that a method adds to a model.
 
     They are registered in ``ADAPTERS`` and stand as the child ``adapter`` of
@@ -145,7 +144,10 @@ class AdapterBase(Stored, nn.Module):
         return iter(())
 
     def follow(self, layer: nn.Module) -> None:
-        """Restart over another base, where the start depends on the weight."""
+        """Restart where another base took the place of the first.
+
+        Only for methods whose start depends on the frozen weight.
+        """
 
 
 def _listed(settings: Mapping[str, Any]) -> str:

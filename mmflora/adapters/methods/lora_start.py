@@ -35,7 +35,6 @@ class StartedLoRA(LoRA):
         path: See :class:`Adapter`.
     """
 
-    products = (('up', 'down'), ('start_up', 'start_down'))
     start_up: Tensor
     start_down: Tensor
 
