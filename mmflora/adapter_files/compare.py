@@ -8,9 +8,10 @@ from typing import Any
 import matplotlib
 from matplotlib.figure import Figure
 
+from mmflora.adapters.updates import Update
+
 from .adapter import AdapterFile
-from .stored_updates import as_matrix, stored_updates
-from .updates import TuckerUpdate, principal_angles
+from .stored_updates import stored_updates
 
 _MODES = ('out', 'in', 'height', 'width')
 
@@ -57,47 +58,35 @@ def compare_adapters(
             f'{len(apart)} stand in one alone, such as {apart[:3]}. Compare '
             'adapters of the same targets.'
         )
-    rows = []
-    for layer in ours:
-        one, two = _alike(ours[layer], theirs[layer])
-        if one.shape != two.shape:
-            raise ValueError(
-                f"Layer '{layer}' has a weight of shape {one.shape} in "
-                f"'{first.path}' and {two.shape} in '{second.path}'. "
-                'Compare adapters of one architecture.'
-            )
-        angles = tuple(
-            float(principal_angles(a, b).mean())
-            for a, b in zip(one.factors, two.factors, strict=True)
-        )
-        norms = one.norm(), two.norm()
-        rows.append(layer_difference(layer, norms, one.inner(two), angles))
-    return rows
-
-
-def _alike(
-    one: TuckerUpdate, two: TuckerUpdate
-) -> tuple[TuckerUpdate, TuckerUpdate]:
-    """Return two updates with as many modes."""
-    if len(one.shape) == len(two.shape):
-        return one, two
-    return as_matrix(one), as_matrix(two)
+    names = first.path, second.path
+    return [
+        layer_difference(layer, (ours[layer], theirs[layer]), names)
+        for layer in ours
+    ]
 
 
 def layer_difference(
-    layer: str,
-    norms: tuple[float, float],
-    inner: float,
-    angles: tuple[float, ...] = (),
+    layer: str, updates: tuple[Update, Update], names: tuple[str, str]
 ) -> LayerDifference:
-    """Return a row of the comparison.
+    """Compare two updates of one layer.
 
     Args:
         layer: The layer's name.
-        norms: ‖ΔW1‖ and ‖ΔW2‖.
-        inner: ⟨ΔW1, ΔW2⟩.
-        angles: For each mode, in degrees.
+        updates: The two updates.
+        names: Where they are from, for the error.
+
+    Raises:
+        ValueError: If they are of weights of different shapes.
     """
+    one, two = updates
+    if len(one.shape) != len(two.shape):
+        one, two = one.as_matrix(), two.as_matrix()
+    if one.shape != two.shape:
+        raise ValueError(
+            f"'{layer}' has shape {one.shape} in '{names[0]}' and {two.shape} "
+            f"in '{names[1]}'. Compare adapters of one architecture."
+        )
+    inner, norms = one.inner(two), (one.norm(), two.norm())
     squared = norms[0] ** 2 + norms[1] ** 2 - 2 * inner
     product = norms[0] * norms[1]
     return LayerDifference(
@@ -105,7 +94,7 @@ def layer_difference(
         norms,
         max(squared, 0.0) ** 0.5,
         inner / product if product else 0.0,
-        angles,
+        one.angles(two),
     )
 
 

@@ -6,6 +6,7 @@ built, and each layer is asked for its change.
 """
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
@@ -13,10 +14,12 @@ from mmengine.config import Config
 from torch import Tensor
 
 from mmflora.adapters import (
+    AdaptedLayer,
     adapted_layers,
     adapted_modules,
     tuned_parameters,
 )
+from mmflora.adapters.updates import Update
 from mmflora.checkpoint.record import base_records
 
 from .adapter import AdapterFile
@@ -51,20 +54,16 @@ def compare_models(
     _check_bases(first, second)
     ours, theirs = map(changes_of, (first, second), configs)
     rows = []
-    for name in (*ours, *(key for key in theirs if key not in ours)):
+    for name in dict.fromkeys([*ours, *theirs]):
         made = [
             changes[name]() for changes in (ours, theirs) if name in changes
         ]
-        one = made[0] if name in ours else torch.zeros_like(made[0])
-        two = made[-1] if name in theirs else torch.zeros_like(made[0])
-        if one.shape != two.shape:
-            raise ValueError(
-                f"'{name}' has shape {tuple(one.shape)} in '{first.path}' and "
-                f"{tuple(two.shape)} in '{second.path}'. Compare adapters of "
-                'one architecture.'
-            )
-        norms = float(one.norm()), float(two.norm())
-        rows.append(layer_difference(name, norms, float((one * two).sum())))
+        zero = torch.zeros_like(made[0])
+        one = made[0] if name in ours else zero
+        two = made[-1] if name in theirs else zero
+        updates = Update(one), Update(two)
+        names = first.path, second.path
+        rows.append(layer_difference(name, updates, names))
     return rows
 
 
@@ -93,17 +92,21 @@ def changes_of(
     apply_adapter(model, adapter)
     changes: dict[str, Change] = {}
     for name, module in adapted_modules(model).items():
-        _check_update(adapter, name, module)
+        if not module.adapter.mergeable:
+            raise ValueError(
+                f"'{adapter.path}': '{name}' has an adapter of type "
+                f'{type(module.adapter).__name__}, which is no change of a '
+                'weight. Compare adapters that can be merged.'
+            )
     for name, layer in adapted_layers(model).items():
-        changes[f'{name}.{layer.weight_name}'] = _weight_change(layer)
-        bias = layer.base_bias()
-        if bias is None:
-            continue
-        adapted = layer.adapter.adapted_bias(bias)
+        changes[f'{name}.{layer.weight_name}'] = partial(_weight_change, layer)
+        bias: Any = layer.base_bias()
+        adapted = None if bias is None else layer.adapter.adapted_bias(bias)
         if adapted is not None and not torch.equal(adapted, bias):
-            changes[f'{name}.{layer.bias_name}'] = _bias_change(layer)
+            changes[f'{name}.{layer.bias_name}'] = partial(_bias_change, layer)
     for key, before in start.items():
-        changes[key] = _parameter_change(model.get_parameter(key), before)
+        parameter = model.get_parameter(key)
+        changes[key] = partial(_parameter_change, parameter, before)
     if not changes:
         raise ValueError(f"'{adapter.path}' changes nothing of its base.")
     return changes
@@ -125,26 +128,15 @@ def _check_bases(first: AdapterFile, second: AdapterFile) -> None:
             )
 
 
-def _check_update(adapter: AdapterFile, name: str, module: Any) -> None:
-    if not module.adapter.mergeable:
-        raise ValueError(
-            f"'{adapter.path}': '{name}' has an adapter of type "
-            f'{type(module.adapter).__name__}, which is no change of a '
-            'weight. Compare adapters that can be merged.'
-        )
+def _weight_change(layer: AdaptedLayer) -> Tensor:
+    return layer.delta_weight().double()
 
 
-def _weight_change(layer: Any) -> Change:
-    return lambda: layer.delta_weight().double()
+def _bias_change(layer: AdaptedLayer) -> Tensor:
+    bias: Any = layer.base_bias()
+    adapted: Any = layer.adapter.adapted_bias(bias.double())
+    return adapted.double() - bias.double()
 
 
-def _bias_change(layer: Any) -> Change:
-    def change() -> Tensor:
-        bias = layer.base_bias().double()
-        return layer.adapter.adapted_bias(bias).double() - bias
-
-    return change
-
-
-def _parameter_change(parameter: Tensor, before: Tensor) -> Change:
-    return lambda: parameter.double() - before
+def _parameter_change(parameter: Tensor, before: Tensor) -> Tensor:
+    return parameter.double() - before

@@ -1,53 +1,95 @@
 """Which method a layer of an adapter's file has, and with which settings."""
 
 import re
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, NamedTuple
 
 from mmflora.adapters import Tuning
+from mmflora.adapters.settings import check_type, settings_for
+from mmflora.adapters.stored import Stored
 from mmflora.registry import ADAPTERS
 
 from .adapter import AdapterFile
 
 
-def method_name(options: dict[str, Any]) -> str:
-    """Return a method's name; for those of peft theirs beside it.
+class StoredMethod(NamedTuple):
+    """A method with its settings, as a file's description has them.
 
-    Args:
-        options: A method's settings with its ``type``.
+    Attributes:
+        kind: Its registered class.
+        settings: Without ``type``.
     """
-    kind = str(options.get('type')).rpartition('.')[2]
-    if kind == 'HFPEFT':
-        return f'{kind} {str(options.get("peft_type")).upper()}'
-    return kind
+
+    kind: Any
+    settings: dict[str, Any]
+
+    @classmethod
+    def of(cls, options: Mapping[str, Any]) -> 'StoredMethod':
+        """Look a method up.
+
+        Args:
+            options: Its settings with its ``type``.
+
+        Raises:
+            TypeError: If they name no type.
+            ValueError: If there is no such method.
+        """
+        check_type(options)
+        settings = {k: v for k, v in options.items() if k != 'type'}
+        return cls(ADAPTERS.get(options['type']), settings)
+
+    @property
+    def reader(self) -> type[Stored]:
+        """The class that reads its tensors."""
+        reader: type[Stored] = self.kind.reader(self.settings)
+        return reader
+
+    @property
+    def name(self) -> str:
+        """Its name; for those of peft theirs beside it."""
+        return self.reader.label(self.settings)
+
+    @property
+    def tunes(self) -> bool:
+        """Whether it trains parameters that the base already has."""
+        return issubclass(self.kind, Tuning)
 
 
-def layer_options(adapter: AdapterFile, layer: str) -> dict[str, Any]:
+def layer_options(
+    adapter: AdapterFile, layer: str, tuned: bool = False
+) -> dict[str, Any]:
     """Return the method's settings for a layer, those of ``targets`` in it.
 
     Args:
         adapter: The adapter.
         layer: The layer's name in the model.
+        tuned: Whether the method is the one that trains parameters of the
+            layer itself, or the one that adapts it.
 
     Returns:
         With ``type``; empty for what is in no backbone.
     """
-    return _options(adapter, layer, tuned=False)
+    for name, backbone in adapter.config['backbones'].items():
+        prefix = f'{name}.' if name else ''
+        if not layer.startswith(prefix):
+            continue
+        common = common_options(backbone)
+        targets = backbone['method'].get('targets')
+        for pattern, own in (
+            targets.items() if isinstance(targets, dict) else ()
+        ):
+            options = settings_for(common, own)
+            if re.fullmatch(pattern, layer.removeprefix(prefix)) and (
+                StoredMethod.of(options).tunes == tuned
+            ):
+                return options
+        return common
+    return {}
 
 
-def tuned_options(adapter: AdapterFile, key: str) -> dict[str, Any]:
-    """Return the settings by which a parameter of the base was trained.
-
-    Args:
-        adapter: The adapter.
-        key: The parameter's key in the model.
-    """
-    return _options(adapter, key.rpartition('.')[0], tuned=True)
-
-
-def is_tuning(options: dict[str, Any]) -> bool:
-    """Say whether a method trains parameters that the base already has."""
-    kind = ADAPTERS.get(method_name(options).partition(' ')[0])
-    return isinstance(kind, type) and issubclass(kind, Tuning)
+def common_options(backbone: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the settings of a backbone's method, ``targets`` aside."""
+    return dict(backbone['method'].get('adapter') or {})
 
 
 def tuned_keys(adapter: AdapterFile) -> list[str]:
@@ -57,32 +99,3 @@ def tuned_keys(adapter: AdapterFile) -> list[str]:
         for name, backbone in adapter.config['backbones'].items()
         for key in backbone.get('tuned') or ()
     ]
-
-
-def _options(adapter: AdapterFile, layer: str, tuned: bool) -> dict[str, Any]:
-    """Return the settings of the first pattern that can mean a layer."""
-    for name, backbone in adapter.config['backbones'].items():
-        prefix = f'{name}.' if name else ''
-        if not layer.startswith(prefix):
-            continue
-        method = backbone['method']
-        common = dict(method.get('adapter') or {})
-        targets = method.get('targets')
-        own = layer.removeprefix(prefix)
-        for pattern, changes in (
-            targets.items() if isinstance(targets, dict) else ()
-        ):
-            options = merged_options(common, changes)
-            if re.fullmatch(pattern, own) and is_tuning(options) == tuned:
-                return options
-        return common
-    return {}
-
-
-def merged_options(
-    common: dict[str, Any], own: dict[str, Any]
-) -> dict[str, Any]:
-    """Return a pattern's settings: another ``type`` has its own alone."""
-    if own.get('type', common.get('type')) != common.get('type'):
-        return dict(own)
-    return {**common, **own}

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from .cost import PATHS
 from .settings import check_choice, check_probability, check_settings
+from .stored import Stored
 
 
 class CannotAdapt(ValueError):  # noqa: N818
@@ -26,7 +27,7 @@ class LowRank(NamedTuple):
     right: Tensor
 
 
-class AdapterBase(nn.Module):
+class AdapterBase(Stored, nn.Module):
     """What all modules share that a method adds to a model.
 
     They are registered in ``ADAPTERS`` and stand as the child ``adapter`` of
@@ -144,10 +145,7 @@ class AdapterBase(nn.Module):
         return iter(())
 
     def follow(self, layer: nn.Module) -> None:
-        """Restart where another base took the place of the first.
-
-        Only for methods whose start depends on the frozen weight.
-        """
+        """Restart over another base, where the start depends on the weight."""
 
 
 def _listed(settings: Mapping[str, Any]) -> str:

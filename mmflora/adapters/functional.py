@@ -73,6 +73,25 @@ def low_rank_to_weight(left: Tensor, right: Tensor) -> Tensor:
     return product.view(len(left), *right.shape[1:])
 
 
+def fold(
+    weight: Tensor, left: Tensor, right: Tensor, dtype: torch.dtype
+) -> Tensor:
+    """Return W + L R, added in the wider type, in another.
+
+    Args:
+        weight: W, shape ``(out, in, *kernel)``.
+        left: L, shape ``(out, rank)``.
+        right: R, shape ``(rank, in, *kernel)``.
+        dtype: The type of the sum.
+    """
+    wide = torch.promote_types(weight.dtype, left.dtype)
+    matrix = weight.flatten(1) if weight.dim() > 2 else weight
+    whole = torch.addmm(
+        matrix.to(wide), left.to(wide), right.flatten(1).to(wide)
+    )
+    return whole.to(dtype).view(weight.shape)
+
+
 def channel_norms(weight: Tensor, view: Sequence[int]) -> Tensor:
     """Return the norm of each output channel's weights.
 

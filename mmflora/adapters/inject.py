@@ -14,7 +14,7 @@ from .blocks import BlockAdapter, adapt_block
 from .candidates import Candidates, Survey
 from .layers import adapt_layer, check_adapter
 from .memory.lean import make_lean
-from .settings import check_type
+from .settings import check_type, settings_for
 from .targets import Targets, check_patterns, compile_patterns, first_match
 from .tuning import Tuning, tune
 from .unload import freeze, parameter_states, remember
@@ -92,7 +92,7 @@ def inject(
     options = dict(targets) if isinstance(targets, Mapping) else {}
     _check_options(adapter, options)
     settings = {
-        text: _settings(adapter, options.get(text, {})) for text in patterns
+        text: settings_for(adapter, options.get(text, {})) for text in patterns
     }
     survey = Survey(model)
     found = {
@@ -129,15 +129,6 @@ def inject(
         ),
     )
     return report
-
-
-def _settings(
-    adapter: Mapping[str, Any], own: Mapping[str, Any]
-) -> dict[str, Any]:
-    """Return a pattern's configuration: another type has its own alone."""
-    if own.get('type', adapter['type']) != adapter['type']:
-        return dict(own)
-    return {**adapter, **own}
 
 
 def _method(config: Mapping[str, Any]) -> type:
@@ -279,7 +270,7 @@ def _check_options(
                 "the adapter's options can follow, such as dict(rank=32) "
                 'or {} for none.'
             )
-        check_type(_settings(adapter, own))
+        check_type(settings_for(adapter, own))
 
 
 def _check_chosen(

@@ -53,6 +53,15 @@ def _is_pefts(kind: str) -> bool:
         return False
 
 
+def settings_for(
+    common: Mapping[str, Any], own: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Return a pattern's settings: another ``type`` has its own alone."""
+    if own.get('type', common.get('type')) != common.get('type'):
+        return dict(own)
+    return {**common, **own}
+
+
 def check_settings(method: type, given: Mapping[str, Any]) -> None:
     """Check that a method has the settings that are given.
 

@@ -5,8 +5,10 @@ from typing import Any, ClassVar
 import torch
 from torch import nn
 
+from .stored import Stored
 
-class Tuning:
+
+class Tuning(Stored):
     """Chooses which of a layer's own parameters train; adds nothing.
 
     The parameters start at the base's values, keep their names and are saved

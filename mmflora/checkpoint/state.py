@@ -6,6 +6,7 @@ check whatever is loaded, and forget the base's keys among the missing ones.
 """
 
 import logging
+import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -16,10 +17,10 @@ from torch import Tensor, nn
 
 from mmflora.adapters import adapted_modules
 from mmflora.adapters.quantized_base import say_quantization
-from mmflora.files.sources import BASES
 
 from .base_weights import load_base
 from .keys import compare_keys, float_shapes, state_shapes
+from .layouts import unused_keys
 from .quantization_match import check_quantization, same_base
 from .record import IMPORTED, RECORD_NAME, BaseRecord, content_hash
 from .sharded import any_sharded
@@ -183,12 +184,6 @@ def _check_adapter_checkpoint(
             f'model has {record.method}. Build the model with the '
             'configuration that the checkpoint was trained with.'
         )
-    if theirs['source'] is not None and theirs['sha256'] is None:
-        raise ValueError(
-            f"The checkpoint names its base '{theirs['source']['checkpoint']}'"
-            ' with no content hash: its record was changed. Take another copy '
-            'of the file.'
-        )
     check_quantization(module, record, theirs)
     if not base:  # all of it trains, and stands in the checkpoint
         record.set_base(theirs['source'], theirs['sha256'], theirs['origin'])
@@ -205,22 +200,8 @@ def _check_adapter_checkpoint(
         )
     record.forgivable = record.base_keys
     if same_base(module, record, theirs):
-        _say_other_name(module, record, theirs)
         return
     _bring_base(module, record, theirs)
-
-
-def _say_other_name(
-    module: nn.Module, record: BaseRecord, theirs: dict[str, Any]
-) -> None:
-    ours = (record.source or {}).get('checkpoint')
-    if ours != theirs['source']['checkpoint']:
-        print_log(
-            f"{type(module).__name__} stands on '{ours}', which has the same "
-            f"content as '{theirs['source']['checkpoint']}', the base that "
-            'the checkpoint names.',
-            logger='current',
-        )
 
 
 def _check_base_content(
@@ -263,9 +244,11 @@ def _bring_base(
     except FileNotFoundError as error:
         raise FileNotFoundError(
             f'The adapter checkpoint needs its base {wanted}, which is not '
-            'there. Put the file in its place, or name its new folder in '
-            f'the environment: `{BASES}=FOLDER`, in Python '
-            f'`os.environ["{BASES}"] = FOLDER`. Its content is checked.'
+            'there. Put the file in its place, or name it: '
+            '`--cfg-options model.backbone.init_cfg.checkpoint=FILE`, in '
+            'Python `cfg_options={"model.backbone.init_cfg.checkpoint": '
+            'FILE}`; with PEFTBackbone it is `model.backbone.backbone.'
+            'init_cfg.checkpoint`.'
         ) from error
     if not same_base(module, record, theirs):
         raise ValueError(
@@ -280,18 +263,18 @@ def _check_plain_checkpoint(
 ) -> None:
     """Accept a whole base; a part of one would leave a mixture."""
     shapes = state_shapes(module)
-    if any(key in shapes and key not in record.stock_shapes for key in state):
-        raise ValueError(
-            f'The checkpoint holds adapters without the record of their base '
-            f"('{INFO_KEY}'): it was changed. Take another copy of the file."
-        )
     # With its buffers: statistics of another base would not fit its weights.
     base = {
         key: shape
         for key, shape in record.stock_shapes.items()
         if key not in record.new_keys
     }
-    report = compare_keys(float_shapes(state), base, ignored=('.*',))
+    known = (
+        *record.unused,
+        *unused_keys(module),
+        *map(re.escape, record.new_keys),
+    )
+    report = compare_keys(float_shapes(state), base, ignored=known)
     if report:
         raise ValueError(
             'The checkpoint neither is an adapter checkpoint of mmflora nor '
@@ -302,7 +285,7 @@ def _check_plain_checkpoint(
     record.forgivable = tuple(key for key in shapes if key not in base)
     record.replaced = True
     # Content and source are noted when training starts over this base.
-    record.set_base(None, None, None)
+    record.set_base(None, None, 'load_from')
     print_log(
         f'The checkpoint replaces the base of {type(module).__name__}; it '
         'holds no adapters, which stay as they are (or, where their '

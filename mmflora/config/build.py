@@ -139,7 +139,8 @@ def build_model(
             node.pop('init_cfg', None)
             node.pop('pretrained', None)
         if not autocast and str(node.get('type')).startswith('mmflora.'):
-            node.pop('autocast', None)
+            for settings in (node, node.get('peft') or {}):
+                settings.pop('autocast', None)
     if not sync_bn:
         use_plain_batch_norm(root.model)
     node = root

@@ -3,9 +3,7 @@
 HOSVD takes the leading singular vectors of each unfolding; HOOI then
 improves the factors in turn (De Lathauwer, De Moor and Vandewalle, "On the
 best rank-1 and rank-(R1, …, RN) approximation of higher-order tensors",
-2000).  HOOI is TensorLy's; it starts from a HOSVD by Gram matrices of the
-smaller side of each unfolding, which takes seconds where a whole SVD of a
-large layer takes minutes.
+2000).  HOOI is TensorLy's.
 """
 
 import warnings
@@ -14,8 +12,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from mmflora.adapter_files.updates import TuckerUpdate
-from mmflora.adapters.functional import mode_product
+from mmflora.adapters.updates import Update
 
 
 class MissingTensorLy(ImportError):  # noqa: N818
@@ -24,7 +21,7 @@ class MissingTensorLy(ImportError):  # noqa: N818
 
 def nearest_tucker(
     delta: Tensor, ranks: Sequence[int], iterations: int = 10
-) -> TuckerUpdate:
+) -> Update:
     """Return a Tucker update of given ranks that is near to ΔW.
 
     It is the nearest one for matrices.  For kernels HOSVD comes within a
@@ -42,36 +39,25 @@ def nearest_tucker(
         MissingTensorLy: If TensorLy is not installed.
         ValueError: If ΔW is not finite.
     """
-    exact = delta.detach().cpu().double()
-    if not bool(torch.isfinite(exact).all()):
+    exact = Update(delta.detach().cpu().double())
+    if not bool(torch.isfinite(exact.core).all()):
         raise ValueError(
             f'The update of shape {tuple(delta.shape)} has values that are '
             'not finite: one of the two checkpoints is damaged.'
         )
-    if not bool(exact.any()):
+    if not bool(exact.core.any()):
         factors = tuple(
             torch.eye(size, rank, dtype=torch.float64)
             for size, rank in zip(exact.shape, ranks, strict=True)
         )
-        return TuckerUpdate(torch.zeros(*ranks, dtype=torch.float64), factors)
-    found = [
-        _leading(exact.movedim(mode, 0).flatten(1), rank)
-        for mode, rank in enumerate(ranks)
-    ]
+        return Update(torch.zeros(*ranks, dtype=torch.float64), factors)
+    found = exact.truncated(ranks)
     if iterations:
-        found = _refine(exact, found, iterations)
-    factors = tuple(
-        torch.linalg.qr(torch.as_tensor(factor).double()).Q for factor in found
-    )
-    core = exact
-    for mode, factor in enumerate(factors):
-        core = mode_product(core, factor.T, mode)
-    return TuckerUpdate(core, factors)
+        found = exact.projected(_refine(exact.core, found, iterations))
+    return found
 
 
-def _refine(
-    exact: Tensor, factors: list[Tensor], iterations: int
-) -> list[Tensor]:
+def _refine(exact: Tensor, start: Update, iterations: int) -> list[Tensor]:
     """Improve factors by TensorLy's HOOI."""
     try:
         from tensorly.decomposition import tucker
@@ -79,49 +65,19 @@ def _refine(
         raise MissingTensorLy(
             'Extraction needs TensorLy: pip install mmflora[extract].'
         ) from error
-    core = exact
-    for mode, factor in enumerate(factors):
-        core = mode_product(core, factor.T, mode)
-    start = core.numpy(), [factor.numpy() for factor in factors]
     with warnings.catch_warnings():
         # Of ranks that exceed what the other modes span, as a depthwise
         # kernel's do; the factors are completed then.
         warnings.filterwarnings('ignore', 'Trying to compute SVD')
         _, found = tucker(
             exact.numpy(),
-            rank=list(core.shape),
+            rank=list(start.core.shape),
             n_iter_max=iterations,
-            init=start,
+            init=(start.core.numpy(), [a.numpy() for a in start.factors]),
             tol=1e-7,
             random_state=0,
         )
-    return [torch.as_tensor(factor).double() for factor in found]
-
-
-def _leading(matrix: Tensor, rank: int) -> Tensor:
-    """Return an orthonormal basis of the leading left singular vectors.
-
-    Args:
-        matrix: Shape ``(d, m)``.
-        rank: At most ``d``; beyond ``m`` the basis is completed at random.
-
-    Returns:
-        Shape ``(d, rank)``.
-    """
-    rows, columns = matrix.shape
-    if rows <= columns:
-        return torch.linalg.eigh(matrix @ matrix.T).eigenvectors.flip(1)[
-            :, :rank
-        ]
-    right = torch.linalg.eigh(matrix.T @ matrix).eigenvectors.flip(1)
-    basis = torch.linalg.qr(matrix @ right[:, :rank]).Q
-    if rank > columns:
-        source = torch.Generator().manual_seed(0)
-        more = torch.randn(
-            rows, rank - columns, generator=source, dtype=matrix.dtype
-        )
-        basis = torch.linalg.qr(torch.cat([basis, more], 1)).Q
-    return basis
+    return [torch.linalg.qr(torch.as_tensor(a).double()).Q for a in found]
 
 
 def spectrum(tensor: Tensor, mode: int = 0) -> Tensor:

@@ -1,4 +1,9 @@
-"""Weighted sums of adapters."""
+"""Weighted sums of adapters.
+
+Where the update is linear in something that the files hold, Σ w_i ΔW_i is an
+adapter of the same method, exactly; each method says how its tensors add up,
+see :class:`mmflora.adapters.stored.Stored`.
+"""
 
 import hashlib
 import math
@@ -6,20 +11,16 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from mmflora.adapter_files import AdapterFile
 from mmflora.adapter_files.method_options import (
-    is_tuning,
+    StoredMethod,
+    common_options,
     layer_options,
-    merged_options,
-    method_name,
     tuned_keys,
-    tuned_options,
 )
-from mmflora.registry import ADAPTERS
-
-from .sums import RULES, Part, Rule, layer_signature
+from mmflora.adapters.settings import settings_for
+from mmflora.adapters.stored import Part
 
 
 def combine_adapters(
@@ -28,29 +29,26 @@ def combine_adapters(
     """Return the adapter whose update is Σ w_i ΔW_i in every layer, exactly.
 
     It is an adapter of the same method over the same base, so it loads,
-    trains and merges as any other; :mod:`mmflora.tasks.sums` says of which
-    methods there is one.  Where ranks add up, its settings say so.  Only the
-    updates are summed.  Output norms, neck, head, statistics and classes are
-    those of the first adapter: they are no updates of anything common.
+    trains and merges as any other.  Where ranks add up, its settings say so.
+    Only the updates are summed.  Output norms, neck, head, statistics and
+    classes are those of the first adapter: they are no updates of anything
+    common.
 
     Args:
         adapters: Adapters of one base, one method and the same targets.
-        weights: One factor for each.
+        weights: One finite factor for each.
 
     Raises:
-        ValueError: If there are not as many weights, if base, targets or
-            method differ, or if sums of the method are no adapters of it.
+        ValueError: If there are not as many weights, or one is not finite, if
+            base, targets or method differ, or if sums of the method are no
+            adapters of it.
     """
-    if not adapters or len(adapters) != len(weights):
-        raise ValueError(
-            f'{len(adapters)} adapters and {len(weights)} weights: give one '
-            'weight for each adapter, and at least one.'
-        )
+    _check_weights(adapters, weights)
     first = adapters[0]
     for other in adapters:
         _check_alike(first, other)
         for layer in other.layers():
-            _rule(other, layer)
+            _check_method(other, layer)
     config = {
         **first.config,
         'backbones': {
@@ -60,14 +58,36 @@ def combine_adapters(
         'metrics': {},
     }
     combined = AdapterFile(config, dict(first.tensors))
-    _check_signatures(combined, adapters)
+    changed = [
+        name
+        for name, backbone in config['backbones'].items()
+        if backbone['method'] != first.backbone(name)['method']
+    ]
+    for name in config['backbones']:
+        _check_signatures(adapters, name, name in changed)
     _add_updates(combined, adapters, weights)
     _add_tuned(combined, adapters, weights)
-    for name in config['backbones']:
-        if not _same_settings(combined, first, name):
-            method = combined.backbone(name)['method']
-            method['signature'] = _signature(combined, name)
+    for name in changed:
+        method = combined.backbone(name)['method']
+        method['signature'] = _signature(combined, name)
     return combined
+
+
+def _check_weights(
+    adapters: Sequence[AdapterFile], weights: Sequence[float]
+) -> None:
+    if not adapters or len(adapters) != len(weights):
+        raise ValueError(
+            f'{len(adapters)} adapters and {len(weights)} weights: give one '
+            'weight for each adapter, and at least one.'
+        )
+    for adapter, weight in zip(adapters, weights, strict=True):
+        if not math.isfinite(weight):
+            raise ValueError(
+                f"The weight of '{adapter.path}' is {weight}: weights are "
+                'finite numbers, such as 0.5 or -1, else the sum holds no '
+                'numbers either.'
+            )
 
 
 def _add_updates(
@@ -79,13 +99,13 @@ def _add_updates(
     stored = [adapter.layers() for adapter in adapters]
     for layer, tensors in stored[0].items():
         parts = [
-            Part(weight, layers[layer], layer_options(adapter, layer))
+            Part(weight, layers[layer], _method(adapter, layer).settings)
             for weight, layers, adapter in zip(
                 weights, stored, adapters, strict=True
             )
         ]
-        rule = _rule(combined, layer)
-        total = rule.tensors(parts, layer_options(combined, layer))
+        method = _method(combined, layer)
+        total = method.reader.summed(parts, method.settings)
         for name, value in total.items():
             dtype = tensors[name].dtype
             combined.tensors[f'{layer}.adapter.{name}'] = value.to(dtype)
@@ -108,148 +128,137 @@ def _add_tuned(
         )
     for key in keys:
         values = [adapter.tensors[key] for adapter in adapters]
-        total: Any = sum(
-            weight * value.double()
-            for weight, value in zip(weights, values, strict=True)
-        )
-        combined.tensors[key] = torch.as_tensor(total).to(values[0].dtype)
+        pairs = zip(weights, values, strict=True)
+        total = torch.stack([w * value.double() for w, value in pairs]).sum(0)
+        combined.tensors[key] = total.to(values[0].dtype)
 
 
-def _rule(adapter: AdapterFile, layer: str) -> Rule:
-    """Return how a layer's adapters are summed."""
-    options = layer_options(adapter, layer)
-    name = method_name(options)
-    if name not in RULES:
+def _method(adapter: AdapterFile, layer: str) -> StoredMethod:
+    return StoredMethod.of(layer_options(adapter, layer))
+
+
+def _check_method(adapter: AdapterFile, layer: str) -> None:
+    """Check that there are sums of a layer's method."""
+    method = _method(adapter, layer)
+    if not method.reader.has_sums():
         raise ValueError(
             f"'{adapter.path}': layer '{layer}' has an adapter of type "
-            f'{name}, of which a weighted sum is no adapter of that type. '
-            f'{", ".join(RULES)} and tuned parameters of the base can be '
-            'summed; of others, merge each model and average their weights.'
+            f'{method.name}, of which a weighted sum is no adapter of that '
+            'type. FLoRA, LoRA and other methods whose update is linear in '
+            'their tensors (see `Sums` in docs/adapters-as-files.md) and '
+            'tuned parameters of the base can be summed; of others, merge '
+            'each model and average their weights.'
         )
-    return RULES[name]
 
 
 def _check_alike(first: AdapterFile, other: AdapterFile) -> None:
     ours, theirs = first.config['backbones'], other.config['backbones']
+    pair = f"'{first.path}' and '{other.path}'"
     if ours.keys() != theirs.keys():
         raise ValueError(
-            f"'{first.path}' and '{other.path}' have backbones "
-            f'{sorted(ours)} and {sorted(theirs)}: only adapters of one '
-            'architecture can be summed.'
+            f'{pair} have backbones {sorted(ours)} and {sorted(theirs)}: only '
+            'adapters of one architecture can be summed.'
         )
     for name, one in ours.items():
         two = theirs[name]
-        if one['base']['sha256'] != two['base']['sha256']:
+        hashes = [part['base']['sha256'] for part in (one, two)]
+        if hashes[0] != hashes[1]:
             raise ValueError(
-                f"'{first.path}' and '{other.path}' were trained over "
-                f'different bases (SHA-256 {one["base"]["sha256"]} and '
-                f'{two["base"]["sha256"]}): their updates have no common '
+                f'{pair} were trained over different bases (SHA-256 '
+                f'{hashes[0]} and {hashes[1]}): their updates have no common '
                 'weight to be added to.'
             )
         stored = [part['method'].get('quantize') for part in (one, two)]
         if stored[0] != stored[1]:
             raise ValueError(
-                f"'{first.path}' and '{other.path}' were trained over bases "
-                f'that are stored otherwise (quantize={stored[0]} and '
-                f'{stored[1]}), for whose errors their updates differ.'
+                f'{pair} were trained over bases that are stored otherwise '
+                f'(quantize={stored[0]} and {stored[1]}), for whose errors '
+                'their updates differ.'
             )
         if one.get('tuned') != two.get('tuned'):
             raise ValueError(
-                f"'{first.path}' and '{other.path}' trained other parameters "
-                'of the base: only adapters of the same layers can be summed.'
+                f'{pair} trained other parameters of the base: only adapters '
+                'of the same layers can be summed.'
             )
         for part in ('targets', 'exclude'):
-            if _names(one['method'][part]) != _names(two['method'][part]):
+            given = one['method'][part], two['method'][part]
+            names = [[g] if isinstance(g, str) else list(g) for g in given]
+            if names[0] != names[1]:
                 raise ValueError(
-                    f"'{first.path}' and '{other.path}' differ in `{part}` "
-                    f'({one["method"][part]!r} and {two["method"][part]!r}): '
-                    'only adapters of the same layers can be summed.'
+                    f'{pair} differ in `{part}` ({given[0]!r} and '
+                    f'{given[1]!r}): only adapters of the same layers can be '
+                    'summed.'
                 )
 
 
-def _names(patterns: Any) -> list[str]:
-    return [patterns] if isinstance(patterns, str) else list(patterns)
-
-
 def _combined_backbone(parts: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Return a backbone's description with the settings of a sum."""
     methods = [part['method'] for part in parts]
-    common = [dict(method['adapter'] or {}) for method in methods]
+    common = [common_options(part) for part in parts]
     method = {**methods[0], 'adapter': {**common[0], **_settings(common)}}
-    if isinstance(methods[0]['targets'], Mapping):
-        method['targets'] = {
-            pattern: {
-                **own,
-                **_settings(
-                    [
-                        merged_options(base, m['targets'][pattern])
-                        for base, m in zip(common, methods, strict=True)
-                    ]
-                ),
-            }
-            for pattern, own in methods[0]['targets'].items()
-        }
+    targets = methods[0]['targets']
+    if isinstance(targets, Mapping):
+        method['targets'] = {}
+        for pattern, own in targets.items():
+            options = [
+                settings_for(base, m['targets'][pattern])
+                for base, m in zip(common, methods, strict=True)
+            ]
+            method['targets'][pattern] = {**own, **_settings(options)}
     return {**parts[0], 'method': method}
 
 
 def _settings(options: Sequence[dict[str, Any]]) -> dict[str, Any]:
     """Return what changes of the settings in a sum, such as the rank."""
-    names = {method_name(option) for option in options}
+    if not any(options):
+        return {}  # frozen, without a method
+    methods = [StoredMethod.of(option) for option in options]
+    names = {method.name for method in methods}
     if len(names) != 1:
         raise ValueError(
             f'The adapters are of the methods {sorted(names)}: only those of '
             'one can be summed.'
         )
-    rule = RULES.get(names.pop())
-    return {} if rule is None else rule.settings(options)
+    settings = [method.settings for method in methods]
+    return methods[0].reader.summed_settings(settings)
 
 
 def _check_signatures(
-    combined: AdapterFile, adapters: Sequence[AdapterFile]
+    adapters: Sequence[AdapterFile], name: str, changed: bool
 ) -> None:
-    """Check that the layers' meaning is known, where the sum has another.
+    """Check that all parts give their tensors the meaning that is known.
 
-    Where the settings stay, all must have the meaning that the sum has.
+    A signature condenses it.  Where the settings of the sum are those of its
+    parts, all have the same; where they change, each can be restated, so that
+    the sum's can.
     """
-    for name, backbone in combined.config['backbones'].items():
-        for adapter in adapters:
-            own = adapter.backbone(name)['method'].get('signature')
-            if _same_settings(combined, adapters[0], name):
-                known = backbone['method'].get('signature')
-            else:
-                known = _signature(adapter, name)
-            if own != known:
-                raise ValueError(
-                    f"'{adapter.path}': the settings of its layers cannot be "
-                    'restated from the file, or are others than those of '
-                    f"'{adapters[0].path}', so no sum can be described. Sum "
-                    'adapters of one config, exported from its checkpoints.'
-                )
-
-
-def _same_settings(
-    combined: AdapterFile, first: AdapterFile, name: str
-) -> bool:
-    """Say whether a sum has the settings of its first part."""
-    ours = combined.backbone(name)['method']
-    theirs = first.backbone(name)['method']
-    return all(ours[part] == theirs[part] for part in ('adapter', 'targets'))
+    signatures = [
+        a.backbone(name)['method'].get('signature') for a in adapters
+    ]
+    for adapter, own in zip(adapters, signatures, strict=True):
+        if own != (_signature(adapter, name) if changed else signatures[0]):
+            raise ValueError(
+                f"'{adapter.path}': the settings of its layers cannot be "
+                'restated from the file, or are others than those of '
+                f"'{adapters[0].path}', so no sum can be described. Sum "
+                'adapters of one config, exported from its checkpoints.'
+            )
 
 
 def _signature(adapter: AdapterFile, name: str) -> str:
     """Restate the signature that a backbone's record holds."""
     prefix = f'{name}.' if name else ''
     backbone = adapter.config['backbones'][name]
-    stored: Mapping[str, Mapping[str, Tensor]] = adapter.layers()
-    lines = [
-        f'{own}: '
-        + layer_signature(
-            stored[prefix + own], layer_options(adapter, prefix + own)
-        )
-        for own in backbone.get('layers') or ()
-    ]
+    stored, lines = adapter.layers(), []
+    for own in backbone.get('layers') or ():
+        method = _method(adapter, prefix + own)
+        tensors = stored[prefix + own]
+        text = method.reader.stored_signature(tensors, method.settings)
+        lines.append(f'{own}: {text}')
     for own in backbone.get('tuned') or ():
-        options = tuned_options(adapter, prefix + own)
-        if is_tuning(options):
-            tuning: Any = ADAPTERS.get(method_name(options))
-            lines.append(f'{own}: {tuning().signature()}')
+        layer = (prefix + own).rpartition('.')[0]
+        options = layer_options(adapter, layer, tuned=True)
+        method = StoredMethod.of(options)
+        if method.tunes:
+            lines.append(f'{own}: {method.kind().signature()}')
     return hashlib.sha256('\n'.join(lines).encode()).hexdigest()[:16]

@@ -13,12 +13,8 @@ from mmflora.adapter_files.compare import (
 )
 from mmflora.adapter_files.method_options import layer_options
 from mmflora.adapter_files.stored_updates import stored_updates
-from mmflora.adapter_files.updates import (
-    TuckerUpdate,
-    principal_angles,
-    weighted_sum,
-)
 from mmflora.adapters import FLoRA
+from mmflora.adapters.updates import principal_angles, weighted_sum
 
 EXACT = dict(rtol=1e-10, atol=1e-12)
 SHAPES = {
@@ -35,8 +31,7 @@ def random_update(shape, rank=2, seed=0):
     for parameter in adapter.parameters():
         torch.nn.init.normal_(parameter)
     with torch.no_grad():
-        update = TuckerUpdate(0.5 * adapter.core, tuple(adapter.factors))
-        return update, adapter.delta_weight()
+        return adapter.update(), adapter.delta_weight()
 
 
 @pytest.mark.parametrize('shape', SHAPES.values(), ids=SHAPES)

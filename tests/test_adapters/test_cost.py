@@ -73,22 +73,19 @@ def test_layers_follow_the_rule_for_their_input(
     adapt_layer(layer, FLoRA(layer.weight, rank=4))
     randomise(layer.adapter)
     taken = []
-    for name in (
-        'linear.low_rank_linear',
-        'linear.linear',
-        'conv.low_rank_conv',
-        'conv.conv',
-    ):
+    for name in ('linear.trained', 'conv.trained', 'adapted.updated'):
         monkeypatch.setattr(
             f'mmflora.adapters.layers.{name}',
-            lambda inputs, *rest, name=name: taken.append((name, rest[-1])),
+            lambda *given, name=name: (
+                taken.append((name, given[-1])) or given[0]
+            ),
         )
     layer(torch.randn(shape))
     ((function, folded),) = taken
     if path == 'dense':
-        assert 'low_rank' not in function
+        assert 'updated' not in function
     else:
-        assert 'low_rank' in function
+        assert 'updated' in function
         assert folded is (path == 'folded')
 
 

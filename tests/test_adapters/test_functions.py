@@ -11,10 +11,9 @@ from torch.autograd import gradcheck
 from mmflora.adapters.memory.response_norm import GlobalResponseNorm
 from mmflora.adapters.operators import (
     Geometry,
-    conv,
-    linear,
-    low_rank_conv,
-    low_rank_linear,
+    LinearMap,
+    trained,
+    updated,
 )
 from mmflora.adapters.operators.geometry import _depthwise_weight_gradient
 
@@ -27,8 +26,9 @@ def draw(*shape, grad=True):
 
 @pytest.mark.parametrize('shape', [(3, 4), (2, 3, 4), (4,)], ids=str)
 def test_linear(shape):
-    assert gradcheck(linear, (draw(*shape), draw(5, 4), draw(5)))
-    assert gradcheck(linear, (draw(*shape), draw(5, 4), None))
+    for bias in (draw(5), None):
+        arguments = draw(*shape), draw(5, 4), bias, LinearMap()
+        assert gradcheck(trained, arguments)
 
 
 @pytest.mark.parametrize('folded', [True, False])
@@ -37,8 +37,8 @@ def test_low_rank_linear(shape, folded):
     frozen = draw(5, 4, grad=False)
     factors = draw(5, 2), draw(2, 4)
     for bias in (draw(5), draw(5, grad=False), None):
-        arguments = draw(*shape), frozen, bias, *factors, folded
-        assert gradcheck(low_rank_linear, arguments)
+        arguments = draw(*shape), frozen, bias, *factors
+        assert gradcheck(updated, (*arguments, LinearMap(), folded))
 
 
 # Shape of the input, of the weight; stride, padding, dilation, groups.
@@ -75,7 +75,7 @@ def test_conv(inputs, weight, geometry):
     for bias in (draw(weight[0]), None):
         # gradcheck would take the geometry's tuple apart.
         assert gradcheck(
-            lambda *tensors: conv(*tensors, geometry),
+            lambda *tensors: trained(*tensors, geometry),
             (draw(*inputs), draw(*weight), bias),
         )
 
@@ -88,7 +88,7 @@ def test_low_rank_conv(name, folded):
     frozen = draw(*weight, grad=False)
     for bias in (draw(weight[0]), None):
         assert gradcheck(
-            lambda *tensors: low_rank_conv(*tensors, geometry, folded),
+            lambda *tensors: updated(*tensors, geometry, folded),
             (draw(*inputs), frozen, bias, *factors),
         )
 
@@ -131,7 +131,7 @@ def test_depthwise_weight_gradient(values, dims, channels, multiplier, batch):
     kernel, size, geometry = random_geometry(dims, values, channels)
     inputs = draw(batch, channels, *size, grad=False)
     weight = draw(channels * multiplier, 1, *kernel)
-    output = geometry.convolve(inputs, weight)
+    output = geometry.apply(inputs, weight)
     upstream = torch.randn_like(output)
     (expected,) = torch.autograd.grad(output, weight, upstream)
     found = _depthwise_weight_gradient(geometry, upstream, inputs, weight)

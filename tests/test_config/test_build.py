@@ -102,3 +102,22 @@ def test_builds_what_a_caller_needs():
     assert type(head).__name__ == 'FCNHead'
     with pytest.raises(ValueError, match='no `model`'):
         build_model(Config(dict(default_scope='mmdet')))
+
+
+@pytest.mark.parametrize('place', ['backbone', 'peft'])
+def test_autocast_is_left_out_wherever_it_stands(place):
+    cfg = Config(CFG.to_dict())
+    backbone = cfg.model.backbone
+    backbone.pop('autocast')
+    backbone.peft = dict(lean=True)
+    (backbone if place == 'backbone' else backbone.peft).autocast = 'bfloat16'
+    for autocast in (True, False):
+        built = build_model(
+            cfg,
+            'model.backbone',
+            weights=False,
+            autocast=autocast,
+            device='meta',
+        )
+        hooks = built._forward_pre_hooks.values()
+        assert ('enter' in [hook.__name__ for hook in hooks]) is autocast

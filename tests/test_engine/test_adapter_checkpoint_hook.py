@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import mmdet.models  # noqa: F401
 import pytest
 import torch
 from mmengine.registry import MODELS
@@ -132,7 +133,7 @@ def test_wrong_base_is_refused(tmp_path, base, change):
         config, message = backbone_cfg(other), 'trained over the base'
     elif change == 'gone':
         base.unlink()
-        error, message = FileNotFoundError, 'MMFLORA_BASES'
+        error, message = FileNotFoundError, 'cfg-options'
     else:
         write_base(base, seed=1)
     fresh = runner(tmp_path / 'test', config, test=True)
@@ -240,6 +241,72 @@ def test_random_base_on_purpose_is_saved_along(tmp_path):
     resumed.train()
     last = read(tmp_path / 'run/epoch_3.pth')
     assert set(last['state_dict']) == set(built.model.state_dict())
+
+
+RESNET = dict(
+    type='mmflora.PEFTBackbone',
+    adapter=dict(type='FLoRA', rank=2),
+    backbone=dict(
+        type='mmdet.ResNet',
+        depth=18,
+        base_channels=4,
+        strides=(1, 1, 1, 1),
+        norm_cfg=dict(type='BN', requires_grad=False),
+    ),
+)
+
+
+@pytest.mark.parametrize('prefix', ['', 'detector.'])
+@pytest.mark.parametrize('own', [True, False], ids=['both', 'model alone'])
+def test_init_cfg_of_the_model_brings_the_base(tmp_path, base, own, prefix):
+    """As in configs that start from a whole detector."""
+    plain = dict(type='mmflora.ConvNeXt', arch=backbone_cfg()['arch'])
+    torch.manual_seed(5)
+    whole = tmp_path / 'whole.pth'
+    state = ToyModel(plain).state_dict()
+    torch.save({f'{prefix}{key}': state[key] for key in state}, whole)
+
+    def built(name, **kwargs):
+        model = ToyModel(backbone_cfg(base if own else None))
+        model.init_cfg = dict(type='Pretrained', checkpoint=str(whole))
+        model.init_cfg |= dict(prefix=prefix) if prefix else {}
+        return runner(tmp_path / name, None, model=model, **kwargs)
+
+    run = built('run')
+    run.train()
+    record = run.model.backbone.base_record
+    assert record.source['checkpoint'] == str(whole)
+    assert record.source['prefix'] == f'{prefix}backbone.'
+    parameters = dict(run.model.backbone.named_parameters())
+    for key in record.base_keys:
+        assert torch.equal(parameters[key], state[f'backbone.{key}'])
+    checkpoint = tmp_path / 'run/epoch_2.pth'
+    held = read(checkpoint)['state_dict']
+    assert f'backbone.{record.base_keys[0]}' not in held
+    fresh = built('test', test=True)
+    logits_of(fresh, checkpoint)
+    theirs = fresh.model.backbone.base_record
+    assert theirs.sha256 == record.sha256
+
+
+@pytest.mark.parametrize(
+    ('depth', 'part'),
+    [(34, 'unknown to the model: layer1.2'), (10, 'missing in the file')],
+)
+def test_init_cfg_of_the_model_must_fit(tmp_path, depth, part):
+    """A deeper network's weights would fit in every shape."""
+    theirs = dict(RESNET['backbone'], depth=max(depth, 18))
+    state = {
+        f'backbone.{key}': value
+        for key, value in MODELS.build(theirs).state_dict().items()
+        if depth > 18 or not key.startswith('layer4.1.')
+    }
+    torch.save(dict(state_dict=state), tmp_path / 'whole.pth')
+    model = ToyModel(RESNET)
+    path = str(tmp_path / 'whole.pth')
+    model.init_cfg = dict(type='Pretrained', checkpoint=path)
+    with pytest.raises(ValueError, match=part):
+        runner(tmp_path / 'run', None, model=model).train()
 
 
 def test_load_from_a_whole_model_becomes_the_base(tmp_path, base):

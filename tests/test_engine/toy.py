@@ -104,7 +104,7 @@ def runner(
         dataset=ToyData(),
     )
     options = dict(
-        model=ToyModel(backbone),
+        model=ToyModel(backbone) if backbone else None,
         work_dir=str(work_dir),
         train_dataloader=loader,
         train_cfg=dict(by_epoch=True, max_epochs=epochs),

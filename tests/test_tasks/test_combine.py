@@ -85,6 +85,9 @@ def test_what_has_no_sum(toy):
     one = adapter_of(toy(1))
     with pytest.raises(ValueError, match='one weight for each'):
         combine_adapters([one], [1, 2])
+    for weight in (float('nan'), float('inf'), -float('inf')):
+        with pytest.raises(ValueError, match='finite numbers, such as'):
+            combine_adapters([one, one], [1, weight])
     other = copy.deepcopy(one)
     other.backbone()['base']['sha256'] = 'f' * 64
     with pytest.raises(ValueError, match='different bases'):

@@ -10,9 +10,11 @@ from mmflora.registry import ADAPTERS
 
 from ..base import Adapter
 from ..quantized import dense
+from ..stored import Settings, Stored
 from .catalogue import check_options, make_config
 from .graft import detach, shadow_of, wrap
 from .layers import BridgedLayer, bridged_class
+from .stored_lora import READERS, StoredByPeft, meaning_of, signature_of
 from .trial import Trials, Verdict, merged_base
 
 
@@ -191,21 +193,12 @@ class HFPEFT(Adapter):
         }
 
     def meaning(self) -> dict[str, Any]:
-        """Return the settings.
-
-        Not those of dropout, which ends with training, nor the length of
-        AdaLoRA's schedule, which changes values alone.
-        """
-        return {
-            name: value
-            for name, value in sorted(self.options.items())
-            if 'dropout' not in name and name != 'total_step'
-        }
+        """Return the settings."""
+        return meaning_of(self.options)
 
     def signature(self) -> str:
         """Return the method, its name in peft and its settings."""
-        named = (f'{name}={value!r}' for name, value in self.meaning().items())
-        return f'HFPEFT({", ".join([self.peft_type, *named])})'
+        return signature_of(self.peft_type, self.options)
 
     def follow(self, layer: nn.Module) -> None:
         """Start anew over another base, where the start depends on it.
@@ -257,3 +250,10 @@ class HFPEFT(Adapter):
     def extra_repr(self) -> str:
         """Return the method and its settings."""
         return self.signature().removeprefix('HFPEFT(').removesuffix(')')
+
+    @classmethod
+    def reader(cls, settings: Settings) -> type[Stored]:
+        """Return the class that reads tensors of the method of peft."""
+        return READERS.get(
+            str(settings.get('peft_type')).upper(), StoredByPeft
+        )

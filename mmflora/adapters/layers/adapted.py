@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from ..base import Adapter, LowRank
 from ..cost import choose_path
+from ..operators import Operator, updated
 
 
 class AdaptedLayer(nn.Module):
@@ -104,6 +105,28 @@ class OperatorLayer(AdaptedLayer):
     def compute_adapted(self, inputs: Tensor) -> Tensor:
         """Apply the operator with W + ΔW, without dropout."""
         return self.compute(inputs, self.adapted_weight(), self.adapted_bias())
+
+    def compute_low_rank(
+        self, inputs: Tensor, positions: int, operator: Operator
+    ) -> Tensor | None:
+        """Apply the operator by the update's factors.
+
+        Returns:
+            ``None`` where the weight trains, the update has no factors, or
+            the dense path is asked for, or the cheapest.
+        """
+        update = None if self.weight.requires_grad else self.adapter.low_rank()
+        if update is None:
+            return None
+        path = self.chosen_path(positions, update)
+        if path == 'dense':
+            return None
+        scale = self.adapter.output_scale(self.weight)
+        bias = self.adapted_bias()
+        own = bias if scale is None else None
+        folded = path == 'folded'
+        output = updated(inputs, self.weight, own, *update, operator, folded)
+        return scale_output(output, scale, bias, self.channel_dim)
 
     def chosen_path(self, positions: int, update: LowRank) -> str:
         """Return the path that the adapter asks for, or the cheapest."""

@@ -9,9 +9,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..memory.recompute import leave_recipe
-from ..operators import Geometry, conv, low_rank_conv
+from ..operators import Geometry, trained
 from ..precision import cast, compute_dtype, full_precision
-from .adapted import OperatorLayer, scale_output
+from .adapted import OperatorLayer
 
 
 class AdaptedConv(OperatorLayer, nn.modules.conv._ConvNd):
@@ -43,26 +43,14 @@ class AdaptedConv(OperatorLayer, nn.modules.conv._ConvNd):
         return output if batched else output[0]
 
     def _convolve(self, inputs: Tensor, geometry: Geometry) -> Tensor:
-        update = None
-        if self.groups == 1 and not self.weight.requires_grad:
-            update = self.adapter.low_rank()
-        if update is not None:
+        if self.groups == 1:
             positions = math.prod(inputs.shape[2:]) // math.prod(self.stride)
-            path = self.chosen_path(len(inputs) * positions, update)
-            if path != 'dense':
-                scale = self.adapter.output_scale(self.weight)
-                bias = self.adapted_bias()
-                output = low_rank_conv(
-                    inputs,
-                    self.weight,
-                    bias if scale is None else None,
-                    *update,
-                    geometry,
-                    path == 'folded',
-                )
-                return scale_output(output, scale, bias, self.channel_dim)
+            positions *= len(inputs)
+            fast = self.compute_low_rank(inputs, positions, geometry)
+            if fast is not None:
+                return fast
         weight, bias = self.adapted_weight(), self.adapted_bias()
-        output = conv(inputs, weight, bias, geometry)
+        output = trained(inputs, weight, bias, geometry)
         if self.lean and 1 < self.groups == self.in_channels:
             dtype = compute_dtype(inputs, weight)
             leaves = [inputs, weight.detach()]
@@ -98,7 +86,7 @@ def _convolve(
 ) -> Tensor:
     """Convolve once more, in the precision of the first time."""
     with full_precision(inputs.device.type):
-        return geometry.convolve(
+        return geometry.apply(
             inputs.to(dtype), weight.to(dtype), cast(bias, dtype)
         )
 

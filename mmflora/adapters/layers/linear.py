@@ -4,9 +4,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from ..operators import linear, low_rank_linear
+from ..operators import LinearMap, trained
 from ..quantized.weight import QuantizedWeight
-from .adapted import AdaptedLayer, OperatorLayer, scale_output
+from .adapted import AdaptedLayer, OperatorLayer
+
+_MAP = LinearMap()
 
 
 class AdaptedLinear(OperatorLayer, nn.Linear):  # type: ignore[misc]
@@ -20,25 +22,16 @@ class AdaptedLinear(OperatorLayer, nn.Linear):  # type: ignore[misc]
 
     def compute_adapted(self, inputs: Tensor) -> Tensor:
         """Apply the linear map, by the path that the adapter allows."""
-        update = None if self.weight.requires_grad else self.adapter.low_rank()
-        if update is not None:
-            positions = inputs.numel() // max(1, inputs.shape[-1])
-            path = self.chosen_path(positions, update)
-            if path != 'dense':
-                scale = self.adapter.output_scale(self.weight)
-                bias = self.adapted_bias()
-                output = low_rank_linear(
-                    inputs,
-                    self.weight,
-                    bias if scale is None else None,
-                    *update,
-                    path == 'folded',
-                )
-                return scale_output(output, scale, bias, self.channel_dim)
+        positions = inputs.numel() // max(1, inputs.shape[-1])
+        output = self.compute_low_rank(inputs, positions, _MAP)
+        if output is not None:
+            return output
         if isinstance(self.weight, QuantizedWeight):  # keep nothing dense
             dense = super().compute_adapted
             return checkpoint(dense, inputs, use_reentrant=False)
-        return linear(inputs, self.adapted_weight(), self.adapted_bias())
+        return trained(
+            inputs, self.adapted_weight(), self.adapted_bias(), _MAP
+        )
 
 
 class ReadLinear(AdaptedLayer, nn.Linear):

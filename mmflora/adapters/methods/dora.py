@@ -40,6 +40,7 @@ class DoRA(LoRA):
 
     paper = 'Liu et al., 2024, arXiv:2402.09353'
     additive = False
+    products = ()  # it divides by norms of the sum
     from_layer: ClassVar[tuple[str, ...]] = ('groups', 'transposed')
 
     def __init__(

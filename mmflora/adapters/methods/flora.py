@@ -22,6 +22,8 @@ from ..base import Adapter, LowRank
 from ..functional import mode_product, tucker_to_weight
 from ..precision import full_precision
 from ..settings import LARGEST_COUNT, check_factor, is_whole
+from ..stored import Part, Settings, Tensors
+from ..updates import Update, weighted_sum
 
 
 def tucker_ranks(
@@ -146,6 +148,54 @@ class FLoRA(Adapter):
             for mode in reversed(range(1, core.dim())):
                 right = mode_product(right, self.factors[mode], mode)
             return LowRank(first, right)
+
+    def update(self) -> Update:
+        """Return core and factors."""
+        core = self.scale * self.core.double()
+        return Update(core, tuple(a.double() for a in self.factors))
+
+    @classmethod
+    def stored_shape(
+        cls, tensors: Tensors, settings: Settings
+    ) -> tuple[int, ...]:
+        """Return the sizes of the factors."""
+        modes = range(tensors['core'].dim())
+        return tuple(len(tensors[f'factors.{mode}']) for mode in modes)
+
+    @classmethod
+    def has_sums(cls) -> bool:
+        """Return whether there are sums, as there are."""
+        return True
+
+    @classmethod
+    def summed_settings(cls, settings: Sequence[Settings]) -> dict[str, Any]:
+        """Add up the ranks."""
+        ranks = [cls.setting(one, 'rank') for one in settings]
+        kernels = [cls.setting(one, 'kernel_rank') for one in settings]
+        lists = [isinstance(rank, list | tuple) for rank in ranks]
+        if all(lists):
+            return dict(rank=[sum(mode) for mode in zip(*ranks, strict=True)])
+        if any(lists):
+            raise ValueError(
+                f'The adapters give their ranks as {ranks}: a sum needs '
+                'either a number from all of them or a list from all of them.'
+            )
+        return dict(rank=sum(ranks), kernel_rank=sum(kernels))
+
+    @classmethod
+    def summed(
+        cls, parts: Sequence[Part], settings: Settings
+    ) -> dict[str, Tensor]:
+        """Put cores into one core's blocks, and factors side by side."""
+        updates = [
+            cls.restored(part.tensors, part.settings).update()
+            for part in parts
+        ]
+        total = weighted_sum(updates, [part.weight for part in parts])
+        found = {'core': total.core / cls.blank(total.shape, settings).scale}
+        for mode, factor in enumerate(total.factors):
+            found[f'factors.{mode}'] = factor
+        return found
 
     def core_parameters(self) -> Iterator[nn.Parameter]:
         """Yield the Tucker core."""

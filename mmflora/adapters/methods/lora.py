@@ -8,7 +8,7 @@ where a wider product adds nothing (in the spatial form).
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, ClassVar
 
 from torch import Tensor, nn
@@ -19,6 +19,8 @@ from ..base import Adapter, CannotAdapt, LowRank, frozen_weight
 from ..functional import low_rank_to_weight
 from ..precision import full_precision
 from ..settings import check_choice, check_count, check_factor, check_flag
+from ..stored import Settings, Tensors
+from ..updates import Update
 
 FORMS = ('spatial', 'loralib')
 
@@ -59,6 +61,7 @@ class LoRA(Adapter):
 
     paper = 'Hu et al., 2021, arXiv:2106.09685'
     from_layer: ClassVar[tuple[str, ...]] = ('groups',)
+    products: ClassVar[tuple[tuple[str, str], ...]] = (('up', 'down'),)
 
     def __init__(
         self,
@@ -117,6 +120,43 @@ class LoRA(Adapter):
         with full_precision(self.up.device.type):
             right = self.down.view(-1, *self.weight_shape[1:])
             return LowRank(self.scale * self.up, right)
+
+    def update(self) -> Update:
+        """Return the factors.
+
+        Those of loralib's form of a kernel make a matrix, whose entries are
+        the update's.
+        """
+        if self.low_rank() is None:
+            return Update.product(self.scale * self.up, self.down)
+        return super().update()
+
+    @classmethod
+    def stored_shape(
+        cls, tensors: Tensors, settings: Settings
+    ) -> tuple[int, ...]:
+        """Return the weight's shape as A and B have it.
+
+        Of a grouped convolution with loralib's form it is one group's, which
+        makes no difference to the update.
+        """
+        up, down = tensors['up'], tensors['down']
+        if settings.get('form') == 'loralib':
+            k = up.shape[1] // int(cls.setting(settings, 'rank'))
+            if k > 1:
+                return len(up) // k, down.shape[1] // k, k, k
+        return len(up), *down.shape[1:]
+
+    @classmethod
+    def summed_settings(cls, settings: Sequence[Settings]) -> dict[str, Any]:
+        """Add up the ranks."""
+        forms = {one.get('form', 'spatial') for one in settings}
+        if len(forms) != 1:
+            raise ValueError(
+                f"The adapters have LoRA's forms {sorted(forms)}: only those "
+                'of one form can be summed.'
+            )
+        return super().summed_settings(settings)
 
     def core_parameters(self) -> Iterator[nn.Parameter]:
         """Yield B, which starts at zero; LoRA+ gives it a rate of its own."""

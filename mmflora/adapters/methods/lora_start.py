@@ -35,6 +35,7 @@ class StartedLoRA(LoRA):
         path: See :class:`Adapter`.
     """
 
+    products = (('up', 'down'), ('start_up', 'start_down'))
     start_up: Tensor
     start_down: Tensor
 

@@ -1,8 +1,8 @@
 """LoRA-XS: a small core between frozen singular vectors."""
 
 import math
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -13,6 +13,7 @@ from ..base import Adapter, LowRank, frozen_weight
 from ..functional import low_rank_to_weight
 from ..precision import full_precision
 from ..settings import check_count, check_factor, check_iterations
+from ..stored import Settings, Tensors
 from .lora_start import leading_svd
 
 
@@ -43,6 +44,8 @@ class LoRAXS(Adapter):
         >>> adapter = dict(type='LoRAXS', rank=64)
     """
 
+    linear: ClassVar[Mapping[str, float]] = {'core': 0.0}
+    fixed = ('left', 'right')
     paper = 'Bałazy et al., 2024, arXiv:2405.17604'
     left: Tensor
     right: Tensor
@@ -92,6 +95,24 @@ class LoRAXS(Adapter):
         """Return L = s U S R and Vᵀ."""
         with full_precision(self.core.device.type):
             return LowRank(self.left @ (self.scale * self.core), self.right)
+
+    @classmethod
+    def stored_shape(
+        cls, tensors: Tensors, settings: Settings
+    ) -> tuple[int, ...]:
+        """Return the weight's shape as the singular vectors have it."""
+        return len(tensors['left']), *tensors['right'].shape[1:]
+
+    @classmethod
+    def summed_settings(cls, settings: Sequence[Settings]) -> dict[str, Any]:
+        """Change nothing: cores add up, over the same singular vectors."""
+        ranks = {cls.setting(one, 'rank') for one in settings}
+        if len(ranks) != 1:
+            raise ValueError(
+                f'The adapters have the ranks {sorted(ranks)}: sums of LoRAXS '
+                'need one rank, as they keep its frozen singular vectors.'
+            )
+        return {}
 
     def core_parameters(self) -> Iterator[nn.Parameter]:
         """Yield the core."""

@@ -1,6 +1,6 @@
 """SSF: a scale and a shift of each layer's output."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any, ClassVar
 
 from torch import Tensor, nn
@@ -13,6 +13,7 @@ from ..functional import scale_channels
 from ..layers import AdaptedLayer, OperatorLayer, scale_output
 from ..precision import full_precision
 from ..settings import check_flag
+from ..stored import Settings, Tensors
 
 
 @ADAPTERS.register_module()
@@ -41,6 +42,7 @@ class SSF(Adapter):
 
     paper = 'Lian et al., 2022, arXiv:2210.08823'
     additive = False
+    linear: ClassVar[Mapping[str, float]] = {'scale': 1.0, 'shift': 0.0}
     from_layer: ClassVar[tuple[str, ...]] = ('transposed',)
 
     def __init__(
@@ -74,6 +76,19 @@ class SSF(Adapter):
         )
         adapter.left_out = shift and bias is None
         return adapter
+
+    @classmethod
+    def stored_shape(
+        cls, tensors: Tensors, settings: Settings
+    ) -> tuple[int, ...]:
+        """Return the channels, as one column."""
+        return len(tensors['scale']), 1
+
+    @classmethod
+    def stored_signature(cls, tensors: Tensors, settings: Settings) -> str:
+        """Return the signature; a layer without bias has no shift."""
+        shift = dict(settings, shift='shift' in tensors)
+        return super().stored_signature(tensors, shift)
 
     def reset_parameters(self) -> None:
         """Set the scale to one and the shift to zero."""

@@ -13,14 +13,8 @@ Autograd takes care of how the factors (or the folded weight) come from the
 parameters.  The functions are differentiable once.
 """
 
-from .convolution import conv, low_rank_conv
 from .geometry import Geometry
-from .linear_map import linear, low_rank_linear
+from .linear_map import LinearMap
+from .update import Operator, trained, updated
 
-__all__ = [
-    'Geometry',
-    'conv',
-    'linear',
-    'low_rank_conv',
-    'low_rank_linear',
-]
+__all__ = ['Geometry', 'LinearMap', 'Operator', 'trained', 'updated']

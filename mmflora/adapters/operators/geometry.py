@@ -14,7 +14,7 @@ class Geometry(NamedTuple):
     dilation: tuple[int, ...]
     groups: int = 1
 
-    def convolve(
+    def apply(
         self, inputs: Tensor, weight: Tensor, bias: Tensor | None = None
     ) -> Tensor:
         """Convolve ``(N, C, *size)`` with ``(out, C / groups, *kernel)``."""
@@ -30,11 +30,30 @@ class Geometry(NamedTuple):
             self.groups,
         )
 
+    def rows(self, tensor: Tensor) -> Tensor:
+        """Return a tensor as the gradients take it: as it is."""
+        return tensor
+
+    def expand(
+        self, thin: Tensor, left: Tensor, onto: Tensor | None = None
+    ) -> Tensor:
+        """Multiply the channels by ``(out, rank)``, and add the product."""
+        ones = (1,) * len(self.stride)
+        kernel = left.reshape(*left.shape, *ones)
+        product = Geometry(ones, (0,) * len(ones), ones).apply(thin, kernel)
+        # Not in place: compiled, the gradients would be lost.
+        return product if onto is None else onto + product
+
     def input_gradient(
-        self, gradient: Tensor, inputs: Tensor, weight: Tensor
+        self,
+        gradient: Tensor,
+        inputs: Tensor,
+        weight: Tensor,
+        onto: Tensor | None = None,
     ) -> Tensor:
         """Return the input's gradient; of ``inputs`` the shape is read."""
-        return self._backward(gradient, inputs, weight, 0)
+        found = self._backward(gradient, inputs, weight, 0)
+        return found if onto is None else onto + found
 
     def weight_gradient(
         self, gradient: Tensor, inputs: Tensor, weight: Tensor
@@ -44,6 +63,14 @@ class Geometry(NamedTuple):
         if depthwise and inputs.device.type == 'cpu' and len(inputs):
             return _depthwise_weight_gradient(self, gradient, inputs, weight)
         return self._backward(gradient, inputs, weight, 1)
+
+    def left_gradient(self, gradient: Tensor, thin: Tensor) -> Tensor:
+        """Return the gradient of what :meth:`expand` multiplied by."""
+        return torch.einsum('no...,nr...->or', gradient, thin)
+
+    def bias_gradient(self, gradient: Tensor) -> Tensor:
+        """Return the bias's gradient."""
+        return gradient.sum((0, *range(2, gradient.dim())))
 
     def _backward(
         self, gradient: Tensor, inputs: Tensor, weight: Tensor, which: int
@@ -82,16 +109,9 @@ def _depthwise_weight_gradient(
     wide = torch.promote_types(weight.dtype, torch.float32)
     total = torch.zeros_like(weight, dtype=wide)
     for image, error in zip(inputs, gradient, strict=True):
-        product = swapped.convolve(image.unsqueeze(0), error.unsqueeze(1))
+        product = swapped.apply(image.unsqueeze(0), error.unsqueeze(1))
         # Where the stride leaves a rest, positions follow that no tap has.
         for dim, size in enumerate(weight.shape[2:], start=2):
             product = product.narrow(dim, 0, size)
         total += product.transpose(0, 1)
     return total
-
-
-def pointwise(inputs: Tensor, matrix: Tensor) -> Tensor:
-    """Multiply the channels (dimension 1) by a matrix ``(out, in)``."""
-    kernel = matrix.view(*matrix.shape, *(1,) * (inputs.dim() - 2))
-    ones = (1,) * (inputs.dim() - 2)
-    return Geometry(ones, (0,) * len(ones), ones).convolve(inputs, kernel)

@@ -11,6 +11,7 @@ from mmengine.fileio import LocalBackend, get_file_backend
 from mmengine.hooks import CheckpointHook
 from mmengine.runner import BaseLoop
 
+from mmflora.checkpoint.base_weights import pretrained_cfg
 from mmflora.checkpoint.gaps import refuse_gaps, without_wrappers
 from mmflora.checkpoint.record import base_records, content_hash
 from mmflora.checkpoint.state import (
@@ -139,13 +140,9 @@ class AdapterCheckpointHook(CheckpointHook):
         for name, (backbone, record) in base_records(model).items():
             if record.in_place or not (record.base_keys or record.tuned_keys):
                 continue
-            replaced = None if runner._resume else runner._load_from
-            if replaced:
-                source = dict(
-                    type='Pretrained',
-                    checkpoint=osp.expanduser(str(replaced)),
-                    prefix=_prefix(name, self._loaded_keys),
-                )
+            source = self._whole_checkpoint(runner, name)
+            whole = runner._load_from or record.origin == 'load_from'
+            if source and whole:
                 sha256 = content_hash(base_tensors(backbone, record))
                 record.set_base(source, sha256, 'load_from')
             elif not record.allow_random:
@@ -163,6 +160,26 @@ class AdapterCheckpointHook(CheckpointHook):
                     f"'{name}': the base has no source; every checkpoint "
                     'holds it in full.'
                 )
+
+    def _whole_checkpoint(
+        self, runner: Any, name: str
+    ) -> dict[str, Any] | None:
+        """Return where a checkpoint of the whole model has a part's base."""
+        if runner._resume:
+            return None
+        if runner._load_from:
+            return dict(
+                type='Pretrained',
+                checkpoint=osp.expanduser(str(runner._load_from)),
+                prefix=_prefix(name, self._loaded_keys),
+            )
+        model: Any = without_wrappers(runner.model)
+        init = pretrained_cfg(getattr(model, 'init_cfg', None))
+        if init is None:
+            return None
+        names = (init.get('prefix', '').removesuffix('.'), name)
+        prefix = '.'.join(filter(None, names))
+        return {**init, 'prefix': f'{prefix}.' if prefix else None}
 
 
 def _prefix(name: str, keys: Iterable[str]) -> str | None:
