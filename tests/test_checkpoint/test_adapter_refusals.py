@@ -6,11 +6,14 @@ from adapter_models import (
     build,
     plain_state,
     prefixed,
+    pretrained,
     record_of,
     refused,
 )
 from convnext_files import V1, V2, stock_net
+from mmengine.logging import MMLogger
 
+from mmflora.checkpoint import BaseRecord
 from mmflora.checkpoint.state import INFO_KEY
 
 
@@ -146,3 +149,75 @@ def test_base_of_another_architecture_is_refused(trained, kind):
     net = stock_net(V1)
     message = refused(ValueError, trained, prefixed(kind, net.state_dict()))
     assert 'grn' in message
+
+
+def told(info, **changes):
+    """Return a record that says something else."""
+    record = BaseRecord((), (), BaseRecord.decode(info)['method'])
+    said = BaseRecord.decode(info) | changes
+    record.set_base(said['source'], said['sha256'], said['origin'])
+    return record.info
+
+
+# What a file's record says of its base, the base that the model has, and what
+# comes of it: the content decides, and the name only where it is looked for.
+RECORDS = {
+    'as written, base in place': ({}, 'base', 'silence'),
+    'as written, no base': ({}, None, 'silence'),
+    'as written, another base': ({}, 'other', 'stands on'),
+    'another name, base in place': (dict(source='copy'), 'base', 'said'),
+    'another name, no base': (dict(source='copy'), None, 'silence'),
+    'a missing name, base in place': (dict(source='nix'), 'base', 'said'),
+    'a missing name, no base': (dict(source='nix'), None, 'not there'),
+    'name of other weights, no base': (
+        dict(source='other'),
+        None,
+        'other weights',
+    ),
+    'another hash, base in place': (dict(sha256='0' * 64), 'base', 'stands'),
+    'another hash, no base': (dict(sha256='0' * 64), None, 'other weights'),
+    'no hash, base in place': (dict(sha256=None), 'base', 'no content hash'),
+    'no hash, no base': (dict(sha256=None), None, 'no content hash'),
+    'no hash, no name': (
+        dict(source=None, sha256=None),
+        'base',
+        'random base',
+    ),
+}
+
+
+@pytest.mark.parametrize(
+    ('said', 'ours', 'outcome'), RECORDS.values(), ids=RECORDS
+)
+def test_what_a_record_says_of_its_base(
+    said, ours, outcome, trained, state, kind, base, tmp_path, caplog
+):
+    files = dict(base=base, nix=tmp_path / 'nix.pth')
+    files['other'], files['copy'] = tmp_path / 'other.pth', tmp_path / 'copy'
+    torch.save(stock_net(V2, seed=7).state_dict(), files['other'])
+    torch.save(torch.load(base, weights_only=True), files['copy'])
+    if said.get('source'):
+        said = dict(said, source=pretrained(files[said['source']]))
+    key = next(key for key in state if key.endswith(INFO_KEY))
+    state[key] = told(state[key], **said)
+    model = build(kind, files.get(ours))
+    if outcome not in ('silence', 'said'):
+        with pytest.raises((ValueError, FileNotFoundError), match=outcome):
+            model.load_state_dict(state, strict=False)
+        return
+    logger = MMLogger.get_current_instance()
+    logger.addHandler(caplog.handler)
+    try:
+        model.load_state_dict(state, strict=True)
+    finally:
+        logger.removeHandler(caplog.handler)
+    assert torch.equal(model(IMAGES), trained(IMAGES))
+    assert ('same content' in caplog.text) == (outcome == 'said')
+
+
+def test_adapters_without_a_record_are_refused(trained, kind, base):
+    """Nothing says which method and base they belong to."""
+    state = trained.state_dict()
+    del state[next(key for key in state if key.endswith(INFO_KEY))]
+    message = refused(ValueError, build(kind, base), state)
+    assert 'adapters without the record' in message
