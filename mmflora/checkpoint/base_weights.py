@@ -11,7 +11,7 @@ from mmengine.config import ConfigDict
 from mmengine.runner.checkpoint import CheckpointLoader, load_state_dict
 from torch import Tensor, nn
 
-from mmflora.files.sources import check_source, read_state_dict
+from mmflora.files.sources import check_source, find_source, read_state_dict
 
 from .fit import Fit
 from .keys import Shapes, float_shapes
@@ -93,8 +93,9 @@ def load_base(
         ValueError: If nothing was loaded, or a key of the base is missing,
             unknown or of another shape; all are listed.
     """
-    source = init_cfg['checkpoint']
+    source = find_source(init_cfg['checkpoint'])
     check_source(source)
+    init_cfg = {**init_cfg, 'checkpoint': source}
     unused = (*unused, *unused_keys(backbone))
     own: Any = getattr(backbone, 'load_published', None)
     if own is not None:

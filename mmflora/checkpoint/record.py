@@ -198,6 +198,9 @@ class BaseRecord(nn.Module):
         try:
             text = info.detach().cpu().numpy().tobytes().rstrip(b'\0')
             record = json.loads(text.decode())
+            source = record['source']
+            if source and not isinstance(source['checkpoint'], str):
+                raise TypeError(f'its source is {source}')
             return {key: record[key] for key in keys}
         except (ValueError, KeyError, TypeError) as error:
             raise ValueError(

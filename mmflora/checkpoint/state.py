@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from mmflora.adapters import adapted_modules
 from mmflora.adapters.quantized_base import say_quantization
+from mmflora.files.sources import BASES
 
 from .base_weights import load_base
 from .keys import compare_keys, float_shapes, state_shapes
@@ -184,6 +185,12 @@ def _check_adapter_checkpoint(
             f'model has {record.method}. Build the model with the '
             'configuration that the checkpoint was trained with.'
         )
+    if theirs['source'] is not None and theirs['sha256'] is None:
+        raise ValueError(
+            f"The checkpoint names its base '{theirs['source']['checkpoint']}'"
+            ' with no content hash: its record was changed. Take another copy '
+            'of the file.'
+        )
     check_quantization(module, record, theirs)
     if not base:  # all of it trains, and stands in the checkpoint
         record.set_base(theirs['source'], theirs['sha256'], theirs['origin'])
@@ -200,8 +207,22 @@ def _check_adapter_checkpoint(
         )
     record.forgivable = record.base_keys
     if same_base(module, record, theirs):
+        _say_other_name(module, record, theirs)
         return
     _bring_base(module, record, theirs)
+
+
+def _say_other_name(
+    module: nn.Module, record: BaseRecord, theirs: dict[str, Any]
+) -> None:
+    ours = (record.source or {}).get('checkpoint')
+    if ours != theirs['source']['checkpoint']:
+        print_log(
+            f"{type(module).__name__} stands on '{ours}', which has the same "
+            f"content as '{theirs['source']['checkpoint']}', the base that "
+            'the checkpoint names.',
+            logger='current',
+        )
 
 
 def _check_base_content(
@@ -244,11 +265,9 @@ def _bring_base(
     except FileNotFoundError as error:
         raise FileNotFoundError(
             f'The adapter checkpoint needs its base {wanted}, which is not '
-            'there. Put the file in its place, or name it: '
-            '`--cfg-options model.backbone.init_cfg.checkpoint=FILE`, in '
-            'Python `cfg_options={"model.backbone.init_cfg.checkpoint": '
-            'FILE}`; with PEFTBackbone it is `model.backbone.backbone.'
-            'init_cfg.checkpoint`.'
+            'there. Put the file in its place, or name its new folder in '
+            f'the environment: `{BASES}=FOLDER`, in Python '
+            f'`os.environ["{BASES}"] = FOLDER`. Its content is checked.'
         ) from error
     if not same_base(module, record, theirs):
         raise ValueError(
@@ -263,6 +282,11 @@ def _check_plain_checkpoint(
 ) -> None:
     """Accept a whole base; a part of one would leave a mixture."""
     shapes = state_shapes(module)
+    if any(key in shapes and key not in record.stock_shapes for key in state):
+        raise ValueError(
+            f'The checkpoint holds adapters without the record of their base '
+            f"('{INFO_KEY}'): it was changed. Take another copy of the file."
+        )
     # With its buffers: statistics of another base would not fit its weights.
     base = {
         key: shape

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from mmflora.files.pickles import check_safe
-from mmflora.files.sources import check_source, is_local
+from mmflora.files.sources import check_source, find_source, is_local
 
 from .walk import adapted_backbones, find_dicts
 
@@ -70,6 +70,7 @@ def check_weights_file(key: str, source: str, remedy: str = '') -> None:
         FileNotFoundError: If it is missing.
         ValueError: If it is damaged, or could run code when it is read.
     """
+    source = find_source(source)
     try:
         check_source(source)
         if is_local(source) and source.endswith(('.pth', '.pt', '.bin')):

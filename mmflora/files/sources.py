@@ -22,6 +22,8 @@ from .pickles import read_safely
 from .stored_tensors import unwrap, weight_files
 
 TIMM_SCHEME = 'timm://'
+BASES = 'MMFLORA_BASES'
+"""The environment's folders of weights that are no longer in their place."""
 T = TypeVar('T')
 
 
@@ -87,6 +89,30 @@ def is_local(source: str) -> bool:
     return re.match(r'[\w.-]+:(//)?', source) is None
 
 
+def find_source(source: str) -> str:
+    """Return where weights are: in their place, or in a folder of the user's.
+
+    Args:
+        source: A local path, URL, or ``timm://<tag>``.
+
+    Returns:
+        The source itself, unless it is a path where nothing is and the
+        environment's ``MMFLORA_BASES`` names a folder with that file.
+    """
+    if not is_local(source) or os.path.exists(os.path.expanduser(source)):
+        return source
+    for folder in os.environ.get(BASES, '').split(os.pathsep):
+        name = os.path.basename(source.rstrip('/'))
+        moved = os.path.join(os.path.expanduser(folder), name)
+        if folder and os.path.exists(moved):
+            print_log(
+                f"Nothing is at '{source}'; {BASES} has '{moved}'.",
+                logger='current',
+            )
+            return moved
+    return source
+
+
 def check_source(source: str) -> None:
     """Check that a local base or checkpoint exists and is complete.
 
@@ -121,7 +147,9 @@ def _check_file(source: str) -> None:
             f"Weights not found: '{source}' (looked in "
             f"'{os.path.abspath(path)}'). Give a local file, a URL, or "
             f"'{TIMM_SCHEME}<tag>' for weights that timm publishes; a "
-            'relative path counts from the working directory.'
+            'relative path counts from the working directory. If the file '
+            'has moved, name its new folder in the environment: '
+            f'{BASES}=FOLDER'
         )
     if path.endswith('.safetensors'):
         _check_safetensors(source, path)
@@ -171,6 +199,7 @@ def read_state_dict(
         FileNotFoundError: If a local file is missing.
         ValueError: If the file is damaged, or holds nothing under ``prefix``.
     """
+    source = find_source(source)
     check_source(source)
     sharded = is_local(source) and is_sharded(source)
     state = {

@@ -33,7 +33,7 @@ def test_base_that_is_gone(state, kind, base):
     base.unlink()
     message = refused(FileNotFoundError, build(kind), state)
     assert str(base) in message
-    assert 'model.backbone.init_cfg.checkpoint=' in message
+    assert 'MMFLORA_BASES=' in message
 
 
 def test_base_that_has_changed(state, kind, base):

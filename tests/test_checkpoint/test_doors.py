@@ -4,6 +4,7 @@ The doors are those of MMEngine, MMDetection and MMSegmentation themselves.
 """
 
 import copy
+import shutil
 import sys
 from pathlib import Path
 
@@ -14,8 +15,9 @@ from mmengine.logging import MMLogger
 from mmengine.runner import load_checkpoint
 
 from mmflora.adapter_files import from_checkpoint, write_adapter
-from mmflora.checkpoint import adapter_state_dict
+from mmflora.checkpoint import BaseRecord, adapter_state_dict
 from mmflora.config.build import build_model, read_config
+from mmflora.config.check import check_paths
 from mmflora.models import ConvNeXt
 
 sys.path.append(str(Path(__file__).parents[1]))
@@ -137,6 +139,69 @@ def test_another_toolkits_adapter_is_refused(trained, toolkit):
     door = dict(DOORS[::2])[toolkit]
     with pytest.raises(ValueError, match='would stay random'):
         door(trained[toolkit][0], str(trained[other][1]))
+
+
+def wrapped(cfg):
+    """Name the backbone of a config through PEFTBackbone."""
+    backbone = dict(cfg.model.backbone, type='mmflora.ConvNeXt')
+    cfg.model.backbone = dict(
+        type='mmflora.PEFTBackbone',
+        peft=backbone.pop('peft'),
+        backbone=backbone,
+    )
+    return cfg
+
+
+def as_tools_test(config, weights):
+    cfg = read_config(config)
+    cfg.test_dataloader = cfg.test_evaluator = None
+    check_paths(cfg, 'test')
+    model = build_model(cfg)
+    load_checkpoint(model, weights)
+    return model
+
+
+@pytest.mark.parametrize('wrap', [False, True], ids=['FLoRA', 'PEFTBackbone'])
+@pytest.mark.parametrize(
+    ('toolkit', 'door'),
+    [*DOORS, ('mmdet', as_tools_test)],
+    ids=lambda door: getattr(door, '__name__', door),
+)
+def test_a_base_that_moved_is_named_the_same_way_everywhere(
+    trained, toolkit, door, wrap, tmp_path, monkeypatch
+):
+    config, path = trained[toolkit]
+    cfg = read_config(config)
+    base = Path(cfg.model.backbone.init_cfg.checkpoint)
+    gone = str(tmp_path / 'gone' / base.name)
+    cfg.model.backbone.init_cfg.checkpoint = gone
+    cfg = wrapped(cfg) if wrap else cfg
+    config = tmp_path / 'config.py'
+    cfg.dump(config)
+    content = torch.load(path, weights_only=True)
+    info = content['state_dict']['backbone.base_record.info']
+    content['state_dict']['backbone.base_record.info'] = renamed(info, gone)
+    path = tmp_path / 'moved.pth'
+    torch.save(content, path)
+    with pytest.raises(FileNotFoundError, match='MMFLORA_BASES=FOLDER'):
+        door(str(config), str(path))
+    folder = tmp_path / 'another folder, with blanks'
+    folder.mkdir()
+    shutil.copy(base, folder)
+    monkeypatch.setenv('MMFLORA_BASES', f'nowhere:{folder}')
+    loaded = door(str(config), str(path)).state_dict()
+    for key, value in torch.load(base, weights_only=True).items():
+        if 'norm' not in key:  # those of outputs were trained
+            assert torch.equal(loaded[key], value), key
+
+
+def renamed(info, checkpoint):
+    """Return a record that names another file with the same content."""
+    said = BaseRecord.decode(info)
+    record = BaseRecord((), (), said['method'])
+    source = dict(said['source'], checkpoint=checkpoint)
+    record.set_base(source, said['sha256'], said['origin'])
+    return record.info
 
 
 @pytest.fixture

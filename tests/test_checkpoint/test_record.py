@@ -187,6 +187,12 @@ DAMAGED = {
     'noise': torch.full((64,), 0xC3, dtype=torch.uint8),
     'no dict': torch.tensor(list(b'[1, 2]'), dtype=torch.uint8),
     'keys missing': torch.tensor(list(b'{"source": 1}'), dtype=torch.uint8),
+    'no file': torch.tensor(
+        list(
+            b'{"source":{"checkpoint":1},"sha256":"","origin":"","method":{}}'
+        ),
+        dtype=torch.uint8,
+    ),
     'cut off': torch.tensor(list(b'{"source": nu'), dtype=torch.uint8),
     'empty': torch.zeros(0, dtype=torch.uint8),
 }

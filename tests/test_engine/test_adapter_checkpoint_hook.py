@@ -133,7 +133,7 @@ def test_wrong_base_is_refused(tmp_path, base, change):
         config, message = backbone_cfg(other), 'trained over the base'
     elif change == 'gone':
         base.unlink()
-        error, message = FileNotFoundError, 'cfg-options'
+        error, message = FileNotFoundError, 'MMFLORA_BASES'
     else:
         write_base(base, seed=1)
     fresh = runner(tmp_path / 'test', config, test=True)
