@@ -10,6 +10,7 @@ import os
 import sys
 import time
 import warnings
+from dataclasses import replace
 from pathlib import Path
 
 # Read when torch is loaded, see tools/train.py.
@@ -68,29 +69,29 @@ def parse_args(argv=None):
     return parser.parse_args(argv)
 
 
-def load(args):
-    """Read the config and what its batches are like."""
-    from mmflora.config.build import read_config
-    from mmflora.memory_estimate import (
-        batch_shape,
-        check_trains,
-        parse_image_size,
-    )
+def estimate_all(cfg, shape, only_own):
+    """Estimate each option, at the batch and at one image more."""
+    from mmflora.config.build import register_toolkit
+    from mmflora.memory_estimate import AS_IT_IS, options, predict
 
-    size = parse_image_size(args.size) if args.size else None
-    cfg = read_config(args.config, args.cfg_options)
-    check_trains(cfg)
-    return cfg, batch_shape(cfg, args.batch, size, args.objects)
-
-
-def check_files(args):
-    """Check that what is asked for can be written."""
-    for option in ('out', 'plot'):
-        path = getattr(args, option)
-        if path and not Path(path).absolute().parent.is_dir():
-            raise FileNotFoundError(
-                f"--{option}: the folder of '{path}' is not there."
-            )
+    register_toolkit(cfg)
+    shapes = [shape, replace(shape, images=shape.images + 1)]
+    chosen = [AS_IT_IS] if only_own else options(cfg)
+    found = {}
+    for number, option in enumerate(chosen, start=1):
+        start = time.perf_counter()
+        try:
+            found[option.name] = pair = predict(option.apply(cfg), shapes)
+            result = f'peak {pair[0].peak / 2**30:.2f} GB'
+        except ImportError as error:
+            if option is AS_IT_IS:
+                raise ValueError(str(error)) from error
+            result = f'left out. {error}'
+        seconds = time.perf_counter() - start
+        say(
+            f'{number}/{len(chosen)} {option.name}: {result} ({seconds:.0f} s)'
+        )
+    return found
 
 
 def say(line):
@@ -98,55 +99,22 @@ def say(line):
     print(line, file=sys.stderr, flush=True)
 
 
-def estimate_all(cfg, shape, only_own):
-    """Estimate each option, at the batch and at one image more."""
-    from dataclasses import replace
-
-    from mmflora.config.build import register_toolkit
-    from mmflora.memory_estimate import AS_IT_IS, options, predict_batches
-
-    register_toolkit(cfg)
-    larger = replace(shape, images=shape.images + 1)
-    chosen = [AS_IT_IS] if only_own else options(cfg)
-    found = {}
-    for number, option in enumerate(chosen, start=1):
-        start = time.perf_counter()
-        changed = option.apply(cfg)
-        try:
-            pair = predict_batches(changed, [shape, larger])
-        except ImportError as error:
-            if option is AS_IT_IS:
-                raise ValueError(str(error)) from error
-            say(f'{number}/{len(chosen)} {option.name}: left out. {error}')
-            continue
-        found[option.name] = pair
-        peak = pair[0].peak / 2**30
-        say(
-            f'{number}/{len(chosen)} {option.name}: peak {peak:.2f} GB '
-            f'({time.perf_counter() - start:.0f} s)'
-        )
-    return found
-
-
-def fewest_images(cfg, shape, pairs, cards):
+def fewest_images(cfg, forecast):
     """Return 2 where room for one image is of no use, else 1.
 
     A batch norm has nothing to norm over where an image gives one value.
     """
-    from dataclasses import replace
+    from mmflora.memory_estimate import predict
 
-    from mmflora.memory_estimate import predict, room
-
-    fits = (
-        room(card, *pair).largest_batch
-        for card in cards
-        for pair in pairs.values()
-    )
-    if 1 not in fits:
+    if not any(
+        forecast.room(option, card).largest_batch == 1
+        for option in forecast.pairs
+        for card in forecast.cards
+    ):
         return 1
     say('Is one image enough to train?')
     try:
-        predict(cfg, replace(shape, images=1))
+        predict(cfg, [replace(forecast.shape, images=1)])
     except ValueError as error:
         say(f'no: {error}')
         return 2
@@ -155,49 +123,52 @@ def fewest_images(cfg, shape, pairs, cards):
 
 def report(args):
     """Return the text that the command line asks for."""
-    from mmflora.memory_estimate import check_gpu, parse_card, reporting
+    from mmflora import memory_estimate
+    from mmflora.config.build import read_config
 
     if args.measure:
-        check_gpu()
-    cards = [parse_card(text) for text in args.gpu]
-    check_files(args)
-    cfg, shape = load(args)
-    name = Path(args.config).stem
-    pairs = estimate_all(cfg, shape, args.as_is)
-    own = next(iter(pairs.values()))[0]
-    fewest = fewest_images(cfg, shape, pairs, cards)
-    sharding = str(cfg.get('strategy', {}).get('type', ''))
-    parts = [
-        reporting.about(name, shape, own, sharding),
-        reporting.terms_table(own),
-        reporting.options_table(pairs, cards, fewest),
-        '\n'.join(reporting.advice(pairs, cards, fewest)),
-        reporting.LEGEND.strip(),
-    ]
+        memory_estimate.check_gpu()
+    cards = [memory_estimate.parse_card(text) for text in args.gpu]
+    for option in ('out', 'plot'):
+        path = getattr(args, option)
+        if path and not Path(path).absolute().parent.is_dir():
+            raise FileNotFoundError(
+                f"--{option}: the folder of '{path}' is not there."
+            )
+    size = args.size and memory_estimate.parse_image_size(args.size)
+    cfg = read_config(args.config, args.cfg_options)
+    memory_estimate.check_trains(cfg)
+    shape = memory_estimate.batch_shape(cfg, args.batch, size, args.objects)
+    forecast = memory_estimate.Forecast(
+        name=Path(args.config).stem,
+        shape=shape,
+        pairs=estimate_all(cfg, shape, args.as_is),
+        cards=cards,
+        sharding=str(cfg.get('strategy', {}).get('type', '')),
+    )
+    forecast = replace(forecast, fewest=fewest_images(cfg, forecast))
     if args.out:
-        found = reporting.as_json(name, shape, pairs, cards, fewest)
-        Path(args.out).write_text(json.dumps(found, indent=1) + '\n')
+        figures = json.dumps(forecast.as_json(), indent=1)
+        Path(args.out).write_text(f'{figures}\n')
     if args.plot:
         from mmflora.memory_estimate.plot import plot
 
-        title = f'{name}\n{shape.images} x {shape.height}x{shape.width}'
-        estimates = {key: pair[0] for key, pair in pairs.items()}
-        plot(estimates, cards, title, args.plot)
+        plot(forecast, args.plot)
+    text = str(forecast)
     if args.measure:
-        parts.append(compare(cfg, shape, own))
-    return '\n\n'.join(parts)
-
-
-def compare(cfg, shape, predicted):
-    """Run the step on the GPU and say how far the forecast is off."""
-    from mmflora.memory_estimate import measure_peak
-
-    measured = measure_peak(cfg, shape)
-    off = 100 * (predicted.peak / measured - 1)
-    return (
-        f'Peak predicted {predicted.peak / 2**30:.3f} GB, measured '
-        f'{measured / 2**30:.3f} GB: the forecast is off by {off:+.1f} %.'
-    )
+        predicted, measured = (
+            size / 2**30
+            for size in (
+                forecast.own.peak,
+                memory_estimate.measure_peak(cfg, shape),
+            )
+        )
+        text += (
+            f'\n\nPeak predicted {predicted:.3f} GB, measured '
+            f'{measured:.3f} GB: the forecast is off by '
+            f'{100 * (predicted / measured - 1):+.1f} %.'
+        )
+    return text
 
 
 def quiet():

@@ -19,6 +19,11 @@ def full_precision(device_type: str) -> AbstractContextManager[object]:
     return nullcontext()
 
 
+def on_cpu(tensor: Tensor) -> bool:
+    """Return whether to compute as is fast on a CPU."""
+    return tensor.device.type == 'cpu'
+
+
 def compute_dtype(inputs: Tensor, weight: Tensor) -> torch.dtype:
     """Return the type of the operands of a layer: autocast's, if it is on.
 

@@ -1,34 +1,22 @@
 """The memory of a training step, predicted without a GPU and weights."""
 
-from . import reporting
-from .batch import BatchShape, batch_shape, make_batch, parse_image_size
-from .cards import Card, Room, needed, parse_card, room
-from .estimate import Estimate, count_real_step, predict, predict_batches
-from .measured import check_gpu, measure_peak
-from .model import check_trains
-from .options import AS_IT_IS, Option, options
-from .step import StepRecord
+from .batch import BatchShape, batch_shape, parse_image_size
+from .cards import parse_card
+from .estimate import check_gpu, measure_peak, predict
+from .options import AS_IT_IS, options
+from .reporting import Forecast
+from .step import check_trains
 
 __all__ = [
     'AS_IT_IS',
     'BatchShape',
-    'Card',
-    'Estimate',
-    'Option',
-    'Room',
-    'StepRecord',
+    'Forecast',
     'batch_shape',
     'check_gpu',
     'check_trains',
-    'count_real_step',
-    'make_batch',
     'measure_peak',
-    'needed',
     'options',
     'parse_card',
     'parse_image_size',
     'predict',
-    'predict_batches',
-    'reporting',
-    'room',
 ]

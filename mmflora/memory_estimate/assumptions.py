@@ -6,13 +6,13 @@ a second stage finds as many positives as it may take.  Outputs of heads, from
 which proposals come, are small random numbers, as of an untrained head.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
-from torch import Tensor, nn
-from torch.utils._pytree import tree_leaves
+from torch import nn
 
-from .known_values import KnownValues
+from .fake_tensors import KnownValues
+from .live_bytes import tensors_in
 
 # Spread of a head's outputs: about what one puts out that has learnt nothing.
 SPREAD = 0.1
@@ -28,27 +28,19 @@ def fill_samplers(model: nn.Module) -> int:
         The most positives of one image, 0 for a model without second stage.
     """
     most = 0
-    for assigner, sampler in _second_stages(model):
-        number = getattr(sampler, 'num', None)
-        fraction = getattr(sampler, 'pos_fraction', None)
-        if not isinstance(number, int) or fraction is None:
-            continue
-        positives = int(number * fraction)
-        assigner.assign = _generous(assigner.assign, positives)
-        most = max(most, positives)
-    return most
-
-
-def _second_stages(model: nn.Module) -> Iterator[tuple[Any, Any]]:
-    """Yield the assigner and the sampler of each stage on proposals."""
     for module in model.modules():
         assigners = getattr(module, 'bbox_assigner', None)
-        samplers = getattr(module, 'bbox_sampler', None)
-        if assigners is None or samplers is None:
-            continue
-        if not isinstance(assigners, list):
+        samplers: Any = getattr(module, 'bbox_sampler', None)
+        if not isinstance(assigners, list):  # cascades have one per stage
             assigners, samplers = [assigners], [samplers]
-        yield from zip(assigners, samplers, strict=True)
+        for assigner, sampler in zip(assigners, samplers, strict=True):
+            number = getattr(sampler, 'num', None)
+            fraction = getattr(sampler, 'pos_fraction', None)
+            if assigner and isinstance(number, int) and fraction is not None:
+                positives = int(number * fraction)
+                assigner.assign = _generous(assigner.assign, positives)
+                most = max(most, positives)
+    return most
 
 
 def _generous(
@@ -71,14 +63,10 @@ def draw_head_outputs(model: nn.Module, values: KnownValues) -> None:
     """Let the outputs of a detector's heads have values, drawn at random."""
 
     def draw(_module: nn.Module, _inputs: Any, outputs: Any) -> None:
-        for leaf in tree_leaves(outputs):
-            if isinstance(leaf, Tensor):
-                values.draw(leaf, SPREAD)
+        for tensor in tensors_in(outputs):
+            values.draw(tensor, SPREAD)
 
     for name, module in model.named_modules():
-        if name and hasattr(module, 'loss_by_feat') or _is_box_head(module):
+        dense = name and hasattr(module, 'loss_by_feat')
+        if dense or hasattr(module, 'bbox_coder'):
             module.register_forward_hook(draw)
-
-
-def _is_box_head(module: nn.Module) -> bool:
-    return hasattr(module, 'bbox_coder') and hasattr(module, 'forward')

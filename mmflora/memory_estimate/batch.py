@@ -89,23 +89,17 @@ def _pipeline_size(
     cfg: Config, loader: Mapping[str, Any]
 ) -> tuple[int, int, str]:
     """Return height, width and what sets them in the training pipeline."""
-    found: tuple[int, int, str] | None = None
-    for step in _train_steps(loader):
-        kind = str(step['type']).rsplit('.', 1)[-1]
-        size = _RULES[kind](step) if kind in _RULES else None
-        if size is not None:
-            height, width = size
-            found = height, width, f'{kind} of the training pipeline'
     preprocessor = cfg.model.get('data_preprocessor') or {}
     if preprocessor.get('size'):  # segmenters pad up to it
-        height, width = preprocessor['size']
-        found = height, width, 'size of the data_preprocessor'
-    if found is None:
-        raise ValueError(
-            f"The training pipeline of '{cfg.filename}' sets no image size "
-            f'({", ".join(_RULES)} would). Give it by --size HxW.'
-        )
-    return found
+        return *preprocessor['size'], 'size of the data_preprocessor'
+    for step in reversed(_train_steps(loader)):
+        kind = str(step['type']).rsplit('.', 1)[-1]
+        if kind in _RULES and (size := _RULES[kind](step)):
+            return *size, f'{kind} of the training pipeline'
+    raise ValueError(
+        f"The training pipeline of '{cfg.filename}' sets no image size "
+        f'({", ".join(_RULES)} would). Give it by --size HxW.'
+    )
 
 
 def _train_steps(loader: Mapping[str, Any]) -> list[Mapping[str, Any]]:
@@ -126,14 +120,11 @@ def _resized(step: Mapping[str, Any]) -> tuple[int, int] | None:
     if not isinstance(scales, Sequence) or isinstance(scales[0], int):
         scales = [scales]
     pairs = [s if isinstance(s, Sequence) else (s, s) for s in scales]
-    long_side, short_side = max(pairs, key=lambda pair: pair[0] * pair[1])
+    sides = max(pairs, key=lambda pair: pair[0] * pair[1])
     if step.get('keep_ratio', step.get('resize_type') is None):
-        long_side, short_side = (
-            max(long_side, short_side),
-            min(long_side, short_side),
-        )
+        sides = sorted(sides, reverse=True)
     factor = max(step.get('ratio_range') or (1,))
-    return int(short_side * factor), int(long_side * factor)
+    return int(sides[1] * factor), int(sides[0] * factor)
 
 
 def _cropped(step: Mapping[str, Any]) -> tuple[int, int] | None:
@@ -146,12 +137,10 @@ def _cropped(step: Mapping[str, Any]) -> tuple[int, int] | None:
 
 
 _RULES = {
-    'Resize': _resized,
-    'RandomResize': _resized,
-    'RandomChoiceResize': _resized,
-    'RandomCrop': _cropped,
-    'CenterCrop': _cropped,
-    'Pad': _cropped,
+    **dict.fromkeys(
+        ('Resize', 'RandomResize', 'RandomChoiceResize'), _resized
+    ),
+    **dict.fromkeys(('RandomCrop', 'CenterCrop', 'Pad'), _cropped),
 }
 
 
@@ -167,19 +156,24 @@ def make_batch(cfg: Config, shape: BatchShape) -> dict[str, Any]:
         ``data_samples``.
     """
     size = (shape.height, shape.width)
-    images = [
-        # Nothing depends on the values of images; fake ones have none.
-        torch.empty((3, *size), dtype=torch.uint8, device='cpu').zero_()
-        for _ in range(shape.images)
-    ]
-    if cfg.default_scope == 'mmseg':
-        samples = [_segmented(size) for _ in images]
-    else:
-        steps = _train_steps(cfg.train_dataloader)
-        boxes, masks = _box_type(steps), _has_masks(steps)
-        samples = [
-            _detected(size, shape.objects, boxes, masks) for _ in images
-        ]
+    steps = _train_steps(cfg.train_dataloader)
+    with torch.device('cpu'):
+        images, samples = [], []
+        for _ in range(shape.images):
+            # Nothing depends on values of images; fake ones have none.
+            images.append(torch.empty((3, *size), dtype=torch.uint8).zero_())
+            if cfg.default_scope == 'mmseg':
+                samples.append(_segmented(size))
+            else:
+                samples.append(_detected(size, shape.objects, steps))
+    for sample in samples:
+        sample.set_metainfo(
+            dict(
+                **dict.fromkeys(('img_shape', 'ori_shape', 'pad_shape'), size),
+                **dict(scale_factor=(1.0, 1.0), img_id=0, img_path=''),
+                **dict(flip=False, flip_direction=None),
+            )
+        )
     return dict(inputs=images, data_samples=samples)
 
 
@@ -187,34 +181,39 @@ def _segmented(size: tuple[int, int]) -> Any:
     """Return a sample for a segmenter: every pixel of the first class."""
     from mmseg.structures import SegDataSample
 
-    sample = SegDataSample(metainfo=_about(size))
-    labels = torch.zeros((1, *size), dtype=torch.int64, device='cpu')
-    sample.gt_sem_seg = PixelData(data=labels)
-    return sample
+    labels = torch.zeros((1, *size), dtype=torch.int64)
+    return SegDataSample(gt_sem_seg=PixelData(data=labels))
 
 
 def _detected(
-    size: tuple[int, int], objects: int, box_type: str, masks: bool
+    size: tuple[int, int], objects: int, steps: Sequence[Mapping[str, Any]]
 ) -> Any:
-    """Return a sample for a detector: objects of one class, anywhere."""
+    """Return a sample for a detector: objects of one class, anywhere.
+
+    Boxes are of the kind that the pipeline's ``steps`` give, with masks if
+    these load some.
+    """
     from mmdet.structures import DetDataSample
     from mmdet.structures.bbox import get_box_type
     from mmdet.structures.mask import BitmapMasks
 
-    sample = DetDataSample(metainfo=_about(size))
-    _, kind = get_box_type(box_type)
-    instances = InstanceData()
-    instances.bboxes = kind(_boxes(size, objects, kind.box_dim))
-    instances.labels = torch.zeros(objects, dtype=torch.int64, device='cpu')
-    if masks:
+    name = 'hbox'
+    for step in steps:
+        name = step.get('box_type', name)
+        name = (step.get('box_type_mapping') or {}).get('gt_bboxes', name)
+    _, kind = get_box_type(name)
+
+    def instances(count: int) -> Any:
+        return InstanceData(
+            bboxes=kind(_boxes(size, count, kind.box_dim)),
+            labels=torch.zeros(count, dtype=torch.int64),
+        )
+
+    found = instances(objects)
+    if any(step.get('with_mask') for step in steps):
         empty = np.zeros((objects, *size), dtype=np.uint8)
-        instances.masks = BitmapMasks(empty, *size)
-    sample.gt_instances = instances
-    sample.ignored_instances = InstanceData(
-        bboxes=kind(_boxes(size, 0, kind.box_dim)),
-        labels=torch.zeros(0, dtype=torch.int64, device='cpu'),
-    )
-    return sample
+        found.masks = BitmapMasks(empty, *size)
+    return DetDataSample(gt_instances=found, ignored_instances=instances(0))
 
 
 def _boxes(size: tuple[int, int], count: int, numbers: int) -> Tensor:
@@ -225,38 +224,11 @@ def _boxes(size: tuple[int, int], count: int, numbers: int) -> Tensor:
         angle.
     """
     draw = torch.Generator('cpu').manual_seed(0)
-    whole = torch.tensor([size[1], size[0]], device='cpu')
-    unit = torch.rand(2, count, 2, generator=draw, device='cpu')
+    whole = torch.tensor([size[1], size[0]])
+    unit = torch.rand(2, count, 2, generator=draw)
     sides = (1 / 16 + unit[0] * 7 / 16) * whole
     corner = unit[1] * (whole - sides)
     if numbers == 5:
-        angle = torch.zeros(count, 1, device='cpu')
-        return torch.cat([corner + sides / 2, sides, angle], dim=1)
+        centre = corner + sides / 2
+        return torch.cat([centre, sides, torch.zeros(count, 1)], dim=1)
     return torch.cat([corner, corner + sides], dim=1)
-
-
-def _box_type(steps: Sequence[Mapping[str, Any]]) -> str:
-    """Return the registered name of the boxes that the pipeline gives."""
-    name = 'hbox'
-    for step in steps:
-        name = step.get('box_type', name)
-        name = (step.get('box_type_mapping') or {}).get('gt_bboxes', name)
-    return name
-
-
-def _has_masks(steps: Sequence[Mapping[str, Any]]) -> bool:
-    return any(step.get('with_mask') for step in steps)
-
-
-def _about(size: tuple[int, int]) -> dict[str, Any]:
-    """Return what a sample says of its image."""
-    return dict(
-        img_shape=size,
-        ori_shape=size,
-        pad_shape=size,
-        scale_factor=(1.0, 1.0),
-        img_id=0,
-        img_path='',
-        flip=False,
-        flip_direction=None,
-    )

@@ -2,7 +2,7 @@
 
 import math
 import re
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from .estimate import Estimate
 
@@ -15,31 +15,34 @@ CONTEXT = int(0.8 * GIB)
 WORKSPACES = int(0.5 * GIB)
 FRAGMENTATION = 0.05
 
-_SIZE = re.compile(r'(\d+(?:\.\d+)?)\s*(?:G|GB|GiB)?', re.IGNORECASE)
 
-
-@dataclass(frozen=True)
-class Card:
-    """A GPU.
-
-    Attributes:
-        name: As given.
-        memory: Bytes.
-    """
+class Card(NamedTuple):
+    """A GPU: its name, as given, and its memory in bytes."""
 
     name: str
     memory: int
 
 
-def parse_card(text: str) -> Card:
-    """Read a GPU's memory, such as ``24GB``.
+class Room(NamedTuple):
+    """How a step fits a card.
 
-    Makers mean 2^30 bytes by the GB of a GPU, and so does this.
+    Attributes:
+        margin: Bytes that stay free; negative: that are missing.
+        largest_batch: The most images that fit, 0 if none do.
+    """
+
+    margin: int
+    largest_batch: int
+
+
+def parse_card(text: str) -> Card:
+    """Read a GPU's memory, such as ``24GB``, which is 24 · 2^30 bytes.
 
     Raises:
         ValueError: If it is no such size.
     """
-    match = _SIZE.fullmatch(text.strip())
+    size = r'(\d+(?:\.\d+)?)\s*(?:G|GB|GiB)?'
+    match = re.fullmatch(size, text.strip(), re.IGNORECASE)
     gigabytes = float(match[1]) if match else 0.0
     if not 0 < gigabytes < math.inf:
         raise ValueError(
@@ -55,23 +58,10 @@ def needed(estimate: Estimate) -> int:
     return estimate.peak + moving + CONTEXT + WORKSPACES
 
 
-@dataclass(frozen=True)
-class Room:
-    """How a step fits a card.
-
-    Attributes:
-        margin: Bytes that stay free; negative: that are missing.
-        largest_batch: The most images that fit, 0 if none do.
-    """
-
-    margin: int
-    largest_batch: int
-
-
 def room(
     card: Card, estimate: Estimate, larger: Estimate, fewest: int = 1
 ) -> Room:
-    """Say how a step fits a card.
+    """Return how a step fits a card.
 
     What a step holds beside weights and state grows with each image by the
     same: the largest batch follows from two batches.

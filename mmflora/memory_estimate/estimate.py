@@ -1,8 +1,8 @@
 """Predicting the memory of a training step without computing it."""
 
-from collections.abc import Callable, Sequence
+from collections import defaultdict
+from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import torch
@@ -10,34 +10,14 @@ from mmengine.config import Config
 from mmengine.registry import DefaultScope
 from torch import Tensor, nn
 
-from mmflora.adapters.quantized import QuantizedWeight
+from mmflora.adapters.quantized import QuantizedWeight, stored_tensors
 from mmflora.checkpoint.record import base_records
 from mmflora.checkpoint.roles import Role, parameter_roles
 from mmflora.config.build import register_toolkit
 
-from . import graph_walk
-from .assumptions import draw_head_outputs, fill_samplers
 from .batch import BatchShape, make_batch
-from .fake_device import fake_device
-from .known_values import LARGEST, KnownValues
-from .ledger import Ledger
-from .model import (
-    build_blank_model,
-    build_optimizer,
-    check_trains,
-    whole_autocast,
-)
-from .step import (
-    GRADIENTS,
-    StepRecord,
-    TrainingStep,
-    parameter_bytes,
-    real_backward,
-)
-
-# How many elements a tensor may have for its values to be followed while the
-# optimizer steps: its counters of steps alone.
-_COUNTERS = 1
+from .fake_tensors import fake_tensors
+from .step import StepRecord, TrainingStep, check_trains
 
 
 @dataclass(frozen=True)
@@ -74,144 +54,88 @@ class Estimate:
 
 
 def predict(
-    cfg: Config, shape: BatchShape, device_type: str = 'cuda'
-) -> Estimate:
-    """Predict the memory of a config's training step.
+    cfg: Config, shapes: Sequence[BatchShape], for_gpu: bool = True
+) -> list[Estimate]:
+    """Predict the memory of a config's training step for several batches.
 
     The config's own model runs forward and backward, and its own optimizer
     steps, on tensors without memory.
 
     Args:
         cfg: The config; it is not changed.
-        shape: What a batch is like.
-        device_type: The device that computes; it need not be there.
+        shapes: What the batches are like.
+        for_gpu: Whether for a step on a GPU, which need not be there, or on
+            the CPU.
 
     Raises:
         ValueError: If the config describes no training.
     """
-    return predict_batches(cfg, [shape], device_type)[0]
-
-
-def predict_batches(
-    cfg: Config, shapes: Sequence[BatchShape], device_type: str = 'cuda'
-) -> list[Estimate]:
-    """Predict the memory for several batches; see :func:`predict`."""
     check_trains(cfg)
-    register_toolkit(cfg)
+    register_toolkit(cfg)  # before anything that it makes would be fake
     with (
         DefaultScope.overwrite_default_scope(cfg.default_scope),
-        fake_device(device_type) as values,
+        fake_tensors(for_gpu) as values,
     ):
-        with torch.device(device_type):
-            model = build_blank_model(cfg, device_type)
-        for parameter in model.parameters():
-            values.forget(parameter)
-        walk = partial(_walk, values=values)
-        step, positives = prepare_step(cfg, model, device_type, walk)
-        draw_head_outputs(model, values)
-        _use_foreach(step, device_type)
-        found = []
-        for shape in shapes:
-            with values.up_to(LARGEST):
-                record = step.record(make_batch(cfg, shape))
-            found.append(_estimate(step, shape, record, positives, values))
-    return found
+        step = TrainingStep(cfg, 'cpu', values, for_gpu)
+        return [_estimate(cfg, step, shape) for shape in shapes]
 
 
-def count_real_step(
-    cfg: Config, shape: BatchShape, device_type: str
-) -> Estimate:
-    """Compute the very step that :func:`predict` follows, and count it."""
-    check_trains(cfg)
-    register_toolkit(cfg)
+def count_real_step(cfg: Config, shape: BatchShape) -> Estimate:
+    """Compute the step that :func:`predict` follows on the CPU; count it."""
     with DefaultScope.overwrite_default_scope(cfg.default_scope):
-        with torch.device(device_type):
-            model = build_blank_model(cfg, device_type)
-        step, positives = prepare_step(cfg, model, device_type)
-        record = step.record(make_batch(cfg, shape))
-    return _estimate(step, shape, record, positives)
+        return _estimate(cfg, TrainingStep(cfg), shape)
 
 
-def _estimate(
-    step: TrainingStep,
-    shape: BatchShape,
-    record: StepRecord,
-    positives: int,
-    values: KnownValues | None = None,
-) -> Estimate:
+def check_gpu() -> None:
+    """Check that there is a GPU to measure on.
+
+    Raises:
+        ValueError: If there is none.
+    """
+    if not torch.cuda.is_available():
+        raise ValueError(
+            '--measure runs a step on a GPU, and PyTorch finds none here. '
+            'Leave it out for the forecast alone.'
+        )
+
+
+def measure_peak(cfg: Config, shape: BatchShape) -> int:
+    """Return the most bytes that tensors take on the GPU during a step.
+
+    Weights are random, the batch is the one of the forecast.
+
+    Raises:
+        ValueError: If there is no GPU, or the config describes no training.
+    """
+    check_gpu()
+    torch.cuda.empty_cache()
+    with DefaultScope.overwrite_default_scope(cfg.default_scope):
+        step = TrainingStep(cfg, 'cuda')
+        # Libraries load, and the optimizer's state comes, with the first.
+        for _ in range(3):
+            torch.cuda.reset_peak_memory_stats()
+            step.record(make_batch(cfg, shape))
+        torch.cuda.synchronize()
+    return torch.cuda.max_memory_allocated()
+
+
+def _estimate(cfg: Config, step: TrainingStep, shape: BatchShape) -> Estimate:
+    record = step.record(make_batch(cfg, shape))
+    weights: dict[tuple[str, str], list[Tensor]] = defaultdict(list)
+    for part, tensor in _parts(step.model):
+        kind: Any = tensor.dtype
+        if isinstance(tensor, QuantizedWeight):
+            kind = tensor.scheme
+        key = part, str(kind).removeprefix('torch.')
+        weights[key] += stored_tensors(tensor)
     return Estimate(
-        weight_bytes(step.model, step.device_type),
-        parameter_bytes(step.model.buffers(), step.device_type),
+        {key: step.bytes(iter(tensors)) for key, tensors in weights.items()},
+        step.bytes(step.model.buffers()),
         record,
         shape.images,
-        positives,
-        dict(values.assumed) if values else {},
+        step.positives,
+        dict(step.values.assumed) if step.values else {},
     )
-
-
-def prepare_step(
-    cfg: Config,
-    model: nn.Module,
-    device_type: str,
-    backward: Callable[[list[Tensor], Ledger], None] = real_backward,
-) -> tuple[TrainingStep, int]:
-    """Make a model ready for steps, under what is assumed of its data.
-
-    Returns:
-        The step, and the assumed positives per image.
-    """
-    preprocessor: Any = getattr(model, 'data_preprocessor', None)
-    if preprocessor is not None:
-        preprocessor.to(device_type)  # it remembers where to send batches
-    positives = fill_samplers(model)
-    optim_wrapper = build_optimizer(model, cfg)
-    autocast = whole_autocast(cfg, device_type)
-    step = TrainingStep(model, optim_wrapper, device_type, backward, autocast)
-    return step, positives
-
-
-def _walk(loss: list[Tensor], ledger: Ledger, values: KnownValues) -> None:
-    """Run the backward pass without PyTorch's engine."""
-
-    def name(gradient: Tensor) -> None:
-        ledger.give(gradient, GRADIENTS)
-
-    with values.up_to(0):
-        graph_walk.backward(loss, on_gradient=name)
-    values.largest = _COUNTERS
-
-
-def _use_foreach(step: TrainingStep, device_type: str) -> None:
-    """Let the optimizer go over all parameters at once, as on a GPU.
-
-    It is PyTorch's default there, but for tensors of another class, such as
-    fake ones.
-    """
-    if device_type != 'cuda':
-        return
-    for group in step.optim_wrapper.param_groups:
-        if 'foreach' in group and not group.get('fused'):
-            group['foreach'] = group['foreach'] is not False
-
-
-def weight_bytes(
-    model: nn.Module, device_type: str
-) -> dict[tuple[str, str], int]:
-    """Return the bytes of a model's parameters, by part and type."""
-    parts: dict[tuple[str, str], list[Tensor]] = {}
-    for part, parameter in _parts(model):
-        key = part, _type_name(parameter)
-        parts.setdefault(key, []).append(parameter)
-    return {
-        key: parameter_bytes(iter(tensors), device_type)
-        for key, tensors in parts.items()
-    }
-
-
-def _type_name(parameter: Tensor) -> str:
-    if isinstance(parameter, QuantizedWeight):
-        return str(parameter.scheme)
-    return str(parameter.dtype).removeprefix('torch.')
 
 
 _PARTS = {
@@ -225,21 +149,20 @@ _PARTS = {
 
 def _parts(model: nn.Module) -> list[tuple[str, Tensor]]:
     """Return each parameter with the part of the model that it is."""
-    if not base_records(model):
+    if base_records(model):
         return [
-            (_plain_part(name, parameter), parameter)
-            for name, parameter in model.named_parameters()
+            (_PARTS.get(item.role) or _outside(item.name), item.parameter)
+            for item in parameter_roles(model)
         ]
     return [
-        (_PARTS.get(item.role) or _outside(item.name), item.parameter)
-        for item in parameter_roles(model)
+        (
+            _outside(name)
+            if not name.startswith('backbone.')
+            else _PARTS[Role.TUNED if parameter.requires_grad else Role.BASE],
+            parameter,
+        )
+        for name, parameter in model.named_parameters()
     ]
-
-
-def _plain_part(name: str, parameter: Tensor) -> str:
-    if not name.startswith('backbone.'):
-        return _outside(name)
-    return 'base, trained' if parameter.requires_grad else 'base'
 
 
 def _outside(name: str) -> str:

@@ -2,7 +2,7 @@
 
 import copy
 import inspect
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -52,66 +52,46 @@ def options(cfg: Config) -> list[Option]:
     Args:
         cfg: The config; the modules of its toolkit must be registered.
     """
-    found = [AS_IT_IS]
-    place = backbone_place(cfg)
-    if place is None:
-        return found
-    key, backbone = place
-    documented = _arguments(backbone)
+    for key, backbone in find_dicts(cfg.get('model'), 'model'):
+        if key.endswith('.backbone') and 'type' in backbone:
+            return [AS_IT_IS, *_beside(key, backbone)]
+    return [AS_IT_IS]
+
+
+def _beside(key: str, backbone: Mapping[str, Any]) -> Iterator[Option]:
+    """Yield the options of the backbone that stands at a place."""
     settings = peft_settings(backbone)
-    if 'peft' in documented:
-        documented |= {*PEFT_NAMES}
+    now = {**backbone, **settings}
+    builder = MODELS.get(backbone['type'])
+    arguments = _arguments(builder) if builder else set()
     for argument, values in _CHOICES.items():
-        if argument not in documented:
+        # Without adapters nothing is kept for them.
+        vain = argument == 'lean' and settings.get('adapter', ...) is None
+        if vain or argument not in arguments:
             continue
-        now = {**backbone, **settings}.get(argument) or False
         for value in values:
-            if value == now or not _offered(backbone, argument, value):
+            # A backbone says what else its `with_cp` takes.
+            known = value != 'mlp' or value in getattr(
+                builder, 'with_cp_values', ()
+            )
+            if not known or value == (now.get(argument) or False):
                 continue
-            name = _name(argument, value)
+            name = f'{argument}={value}'
+            if isinstance(value, Mapping):
+                name = f'{argument}.bits={value["bits"]}'
             changes = {f'{key}.{argument}': value}
             if argument == 'lean' and backbone.get('with_cp') is True:
                 # Where all is computed again, nothing is left to rebuild.
                 name = f'{name} with_cp=False'
                 changes[f'{key}.with_cp'] = False
-            found.append(Option(name, changes))
-    return found
+            yield Option(name, changes)
 
 
-def _name(argument: str, value: Any) -> str:
-    """Return a setting as ``--cfg-options`` takes it."""
-    if not isinstance(value, Mapping):
-        return f'{argument}={value}'
-    return ' '.join(f'{argument}.{key}={item}' for key, item in value.items())
-
-
-def backbone_place(cfg: Config) -> tuple[str, Mapping[str, Any]] | None:
-    """Return the place of the model's backbone in its config, and itself."""
-    for key, module in find_dicts(cfg.get('model'), 'model'):
-        if key.endswith('.backbone') and 'type' in module:
-            return key, module
-    return None
-
-
-def _arguments(backbone: Mapping[str, Any]) -> set[str]:
+def _arguments(builder: Any) -> set[str]:
     """Return the arguments that a backbone takes, from its bases too."""
-    builder = MODELS.get(backbone['type'])
-    if builder is None:
-        return set()
-    if not inspect.isclass(builder):
-        return set(inspect.signature(builder).parameters)
-    return {
-        name
-        for kind in builder.__mro__
-        if '__init__' in vars(kind)
-        for name in inspect.signature(vars(kind)['__init__']).parameters
-    }
-
-
-def _offered(backbone: Mapping[str, Any], argument: str, value: Any) -> bool:
-    if argument == 'lean':  # without adapters nothing is kept for them
-        return peft_settings(backbone).get('adapter', ...) is not None
-    if argument != 'with_cp' or isinstance(value, bool):
-        return True
-    builder = MODELS.get(backbone['type'])  # it says what else it takes
-    return value in getattr(builder, 'with_cp_values', ())
+    kinds = inspect.getmro(builder) if inspect.isclass(builder) else [builder]
+    found: set[str] = set()
+    for kind in kinds:
+        if not inspect.isclass(kind) or '__init__' in vars(kind):
+            found |= set(inspect.signature(kind).parameters)
+    return found | {*PEFT_NAMES} if 'peft' in found else found

@@ -1,10 +1,11 @@
 """The forecast as a picture: a stacked bar per option, lines for GPUs."""
 
-from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from .cards import GIB, Card, needed
+from .cards import GIB, needed
 from .estimate import Estimate
+from .reporting import Forecast
+from .step import GRADIENTS, STATE
 
 # Colours that are told apart without seeing colour well (Okabe and Ito).
 _COLOURS = {
@@ -23,67 +24,54 @@ def parts_of(estimate: Estimate) -> dict[str, int]:
         size for (part, _), size in estimate.weights.items() if part == 'base'
     )
     step = estimate.step
-    gradients = step.at_peak.get('gradients', 0)
-    state = step.at_peak.get('optimizer state', 0)
-    return {
-        'frozen weights': frozen,
-        'trained weights': estimate.fixed - frozen,
-        'gradients': gradients,
-        'optimizer state': state,
-        'activations and temporaries': step.peak - gradients - state,
-        'allowances': needed(estimate) - estimate.peak,
-    }
+    gradients = step.at_peak.get(GRADIENTS, 0)
+    state = step.at_peak.get(STATE, 0)
+    sizes = (
+        frozen,
+        estimate.fixed - frozen,
+        gradients,
+        state,
+        step.peak - gradients - state,
+        needed(estimate) - estimate.peak,
+    )
+    return dict(zip(_COLOURS, sizes, strict=True))
 
 
-def plot(
-    estimates: Mapping[str, Estimate],
-    cards: Sequence[Card],
-    title: str,
-    path: str | Path,
-) -> None:
+def plot(forecast: Forecast, path: str | Path) -> None:
     """Draw a bar per option and a line per GPU.
 
     Args:
-        estimates: By the option's name.
-        cards: The GPUs.
-        title: Above the picture.
+        forecast: What is predicted.
         path: A file to write, of a type that Matplotlib knows by its suffix.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    height = 1.8 + 0.45 * len(estimates)
-    figure = Figure(figsize=(9, height), layout='constrained')
+    bars = {name: parts_of(pair[0]) for name, pair in forecast.pairs.items()}
+    figure = Figure(figsize=(9, 1.8 + 0.45 * len(bars)), layout='constrained')
     FigureCanvasAgg(figure)
     axes = figure.add_subplot()
-    names = list(estimates)
-    left = [0.0] * len(names)
+    ends = [0.0] * len(bars)
     for part, colour in _COLOURS.items():
-        sizes = [parts_of(estimates[name])[part] / GIB for name in names]
-        axes.barh(names, sizes, left=left, color=colour, label=part)
-        left = [start + size for start, size in zip(left, sizes, strict=True)]
-    for end, name in zip(left, names, strict=True):
-        axes.annotate(
-            f'{end:.1f}',
-            (end, name),
-            xytext=(3, 0),
-            textcoords='offset points',
-            va='center',
-            fontsize='small',
-            bbox=dict(facecolor='white', edgecolor='none', pad=0.5),
-        )
-    for card in cards:
-        axes.axvline(card.memory / GIB, color='black', linestyle='--')
-        axes.annotate(
-            card.name,
-            (card.memory / GIB, 1.01),
-            xycoords=('data', 'axes fraction'),
+        sizes = [parts[part] / GIB for parts in bars.values()]
+        drawn = axes.barh([*bars], sizes, left=ends, color=colour, label=part)
+        ends = [end + size for end, size in zip(ends, sizes, strict=True)]
+    labels = [f'{end:.1f}' for end in ends]
+    axes.bar_label(drawn, labels, padding=3, fontsize='small')
+    for card in forecast.cards:
+        place = card.memory / GIB
+        axes.axvline(place, color='black', linestyle='--')
+        axes.text(
+            *(place, 1.01, card.name),
+            transform=axes.get_xaxis_transform(),
             ha='center',
             fontsize='small',
         )
+    shape = forecast.shape
+    title = f'{shape.images} x {shape.height}x{shape.width}'
     axes.invert_yaxis()
     axes.set_xlabel('GB (2^30 bytes)')
-    axes.set_title(title, pad=18, fontsize='medium')
+    axes.set_title(f'{forecast.name}\n{title}', pad=18, fontsize='medium')
     axes.margins(x=0.08)
     figure.legend(loc='outside lower center', ncols=3, fontsize='small')
     figure.savefig(path, dpi=150)

@@ -1,7 +1,9 @@
 """The forecast as tables, and as JSON."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from mmflora.count.table import markdown
@@ -13,14 +15,13 @@ from .cards import (
     GIB,
     WORKSPACES,
     Card,
+    Room,
     needed,
     room,
 )
 from .estimate import Estimate
 from .step import BACKWARD, GRADIENTS, INPUTS, LOSSES, STATE, UPDATE
 
-Pairs = Mapping[str, Sequence[Estimate]]
-_NAMED = {INPUTS, LOSSES, BACKWARD, GRADIENTS, STATE, UPDATE}
 # Numbered children of which there are more are one component.
 _FEW = 6
 _LARGEST_TERMS = 6
@@ -36,13 +37,182 @@ included. *peak*: the most that tensors occupy at once, weights included.
 """
 
 
+@dataclass(frozen=True)
+class Forecast:
+    """What is predicted of a config, and for which GPUs.
+
+    Attributes:
+        name: The config's name.
+        shape: What a batch is like.
+        pairs: By the option's name its estimate, and that of a larger batch;
+            the config as it is comes first.
+        cards: The GPUs.
+        fewest: Images with which the model trains at all.
+        sharding: What shares it out among GPUs, if anything does.
+    """
+
+    name: str
+    shape: BatchShape
+    pairs: Mapping[str, Sequence[Estimate]]
+    cards: Sequence[Card]
+    fewest: int = 1
+    sharding: str = ''
+
+    @property
+    def own(self) -> Estimate:
+        """The estimate of the config as it is."""
+        return next(iter(self.pairs.values()))[0]
+
+    def room(self, option: str, card: Card) -> Room:
+        """Return how an option fits a card."""
+        estimate, larger = self.pairs[option]
+        return room(card, estimate, larger, self.fewest)
+
+    def __str__(self) -> str:
+        """Return all of it in words and tables."""
+        parts = (
+            self.about(),
+            self.terms_table(),
+            self.options_table(),
+            '\n'.join(map(self.advice, self.cards)),
+            LEGEND.strip(),
+        )
+        return '\n\n'.join(parts)
+
+    def about(self) -> str:
+        """Return in words what is predicted, and assumed of the data."""
+        shape, own = self.shape, self.own
+        lines = [
+            f'{self.name}: a training step of {shape.images} images of '
+            f'{shape.height}x{shape.width} ({shape.source}) on one GPU.'
+        ]
+        if own.positives:
+            lines.append(
+                f'Assumed: {shape.objects} objects in each image, and the '
+                f'most positives that a second stage takes, {own.positives}.'
+            )
+        if self.sharding:
+            lines.append(
+                f'What {self.sharding} shares out among GPUs is counted '
+                'whole, as if there were one.'
+            )
+        if own.assumed:
+            lines.append(
+                'Some values that depend on the network were read, and taken '
+                f'for zero (by {", ".join(sorted(own.assumed))}).'
+            )
+        return '\n'.join(lines)
+
+    def terms_table(self) -> str:
+        """Return the table of what a step of the config consists of."""
+        own, step = self.own, self.own.step
+        rows = [
+            (f'weights: {part}', dtype, size)
+            for (part, dtype), size in own.weights.items()
+        ]
+        rows.append(('buffers', '', own.buffers))
+        rows.append((GRADIENTS, '', step.gradients))
+        rows.append((STATE, '', step.state))
+        for what, sizes in (
+            ('kept', step.activations),
+            (f'peak, {step.peak_phase}', step.at_peak),
+        ):
+            items = list(by_component(sizes).items())
+            rows.append((what, 'all', sum(sizes.values())))
+            rows += [(what, *item) for item in items[:_LARGEST_TERMS]]
+            if rest := sum(size for _, size in items[_LARGEST_TERMS:]):
+                rows.append((what, 'the rest', rest))
+        rows.append(('peak', 'with weights', own.peak))
+        return markdown(
+            ['what', 'of', 'GB'],
+            [[what, name, gigabytes(size)] for what, name, size in rows],
+        )
+
+    def options_table(self) -> str:
+        """Return the table of what each option needs, and whether it fits."""
+        header = [
+            *('option', 'weights', 'gradients', STATE),
+            *('kept', 'peak', 'needs'),
+        ]
+        for card in self.cards:
+            header += [f'{card.name}: spare', 'images']
+        rows = []
+        for option, (estimate, _) in self.pairs.items():
+            sizes = (
+                estimate.fixed,
+                estimate.step.gradients,
+                estimate.step.state,
+                sum(estimate.step.activations.values()),
+                estimate.peak,
+                needed(estimate),
+            )
+            row = [option, *map(gigabytes, sizes)]
+            for card in self.cards:
+                fit = self.room(option, card)
+                row += [f'{fit.margin / GIB:+.1f}', str(fit.largest_batch)]
+            rows.append(row)
+        return markdown(header, rows)
+
+    def advice(self, card: Card) -> str:
+        """Return whether the config fits a card, and what would make it."""
+        own, *others = self.pairs
+        fit = self.room(own, card)
+        if fit.margin >= 0:
+            return (
+                f'{card.name}: fits, {gigabytes(fit.margin)} GB spare; up to '
+                f'{fit.largest_batch} images.'
+            )
+        sizes = {name: needed(pair[0]) for name, pair in self.pairs.items()}
+        ways = [
+            f'{name} ({gigabytes(sizes[name])} GB)'
+            for name in others
+            if self.room(name, card).margin >= 0
+        ]
+        if fit.largest_batch:
+            ways.append(f'--batch {fit.largest_batch}')
+        least = min(sizes, key=lambda name: sizes[name])
+        return (
+            f'{card.name}: does not fit, {gigabytes(-fit.margin)} GB missing. '
+        ) + (
+            f'It fits with {" or ".join(ways)}.'
+            if ways
+            else 'Nor does any option; the least is '
+            f'{gigabytes(sizes[least])} GB ({least}).'
+        )
+
+    def as_json(self) -> dict[str, Any]:
+        """Return all figures, in bytes, for a JSON file."""
+        found = {}
+        for option, (estimate, _) in self.pairs.items():
+            step = estimate.step
+            found[option] = dict(
+                weights={
+                    f'{part}, {dtype}': size
+                    for (part, dtype), size in estimate.weights.items()
+                },
+                buffers=estimate.buffers,
+                gradients=step.gradients,
+                optimizer_state=step.state,
+                kept=by_component(step.activations),
+                peaks={k: v + estimate.fixed for k, v in step.peaks.items()},
+                at_peak=by_component(step.at_peak),
+                peak=estimate.peak,
+                needs=needed(estimate),
+                cards={
+                    card.name: self.room(option, card)._asdict()
+                    for card in self.cards
+                },
+            )
+        return dict(config=self.name, batch=vars(self.shape), options=found)
+
+
 def gigabytes(size: float) -> str:
     """Return bytes as GB of 2^30, with a sensible number of digits."""
     value = size / GIB
     return f'{value:.3f}' if abs(value) < 0.1 else f'{value:.2f}'
 
 
-def component(owner: str, crowded: frozenset[str] = frozenset()) -> str:
+def component(owner: str, crowded: Collection[str] = ()) -> str:
     """Return the component that a module belongs to, by its name.
 
     Args:
@@ -53,196 +223,25 @@ def component(owner: str, crowded: frozenset[str] = frozenset()) -> str:
         >>> component('backbone.stages.2.blocks.7.mlp.fc1')
         'backbone.stages.2'
     """
-    if owner in _NAMED:
+    if owner in (INPUTS, LOSSES, BACKWARD, GRADIENTS, STATE, UPDATE):
         return owner
     parts = owner.split('.')
-    if parts[0] == 'backbone' and len(parts) > 1:
-        parent = '.'.join(parts[:2])
-        numbered = len(parts) > 2 and parts[2].isdigit()
-        if numbered and parent not in crowded:
-            return '.'.join(parts[:3])
-        return parent
-    return '.'.join(parts[: 2 if parts[0] == 'roi_head' else 1])
+    parent = '.'.join(parts[:2])
+    if parent in crowded:
+        return f'{parent}.*'
+    if parts[0] == 'backbone':
+        return re.sub(r'(\.\w+(\.\d+)?).*', r'\1', owner)
+    return parent if parts[0] == 'roi_head' else parts[0]
 
 
 def by_component(sizes: Mapping[str, int]) -> dict[str, int]:
     """Sum bytes by component, the largest first."""
-    children: dict[str, set[str]] = {}
+    children = defaultdict(set)
     for owner in sizes:
-        match = re.match(r'(backbone\.\w+)\.(\d+)(?:\.|$)', owner)
-        if match:
-            children.setdefault(match[1], set()).add(match[2])
-    crowded = frozenset(
-        parent for parent, numbers in children.items() if len(numbers) > _FEW
-    )
-    sums: dict[str, int] = {}
+        if match := re.match(r'(backbone\.\w+)\.(\d+)(?:\.|$)', owner):
+            children[match[1]].add(match[2])
+    crowded = {name for name in children if len(children[name]) > _FEW}
+    sums: Counter[str] = Counter()
     for owner, size in sizes.items():
-        name = component(owner, crowded)
-        if name in crowded:
-            name = f'{name}.*'
-        sums[name] = sums.get(name, 0) + size
-    return dict(sorted(sums.items(), key=lambda item: -item[1]))
-
-
-def about(
-    name: str, shape: BatchShape, estimate: Estimate, sharding: str = ''
-) -> str:
-    """Say in words what is predicted, and what is assumed of the data.
-
-    Args:
-        name: The config's name.
-        shape: What a batch is like.
-        estimate: The step.
-        sharding: What shares it out among GPUs, if anything does.
-    """
-    lines = [
-        f'{name}: a training step of {shape.images} images of '
-        f'{shape.height}x{shape.width} ({shape.source}) on one GPU.'
-    ]
-    if estimate.positives:
-        lines.append(
-            f'Assumed: {shape.objects} objects in each image, and the most '
-            f'positives that a second stage takes, {estimate.positives}.'
-        )
-    if sharding:
-        lines.append(
-            f'What {sharding} shares out among GPUs is counted whole, as if '
-            'there were one.'
-        )
-    if estimate.assumed:
-        what = ', '.join(sorted(estimate.assumed))
-        lines.append(
-            'Some values that depend on the network were read, and taken for '
-            f'zero (by {what}).'
-        )
-    return '\n'.join(lines)
-
-
-def terms_table(estimate: Estimate) -> str:
-    """Return the table of what a step consists of."""
-    step = estimate.step
-    rows = [
-        [f'weights: {part}', dtype, gigabytes(size)]
-        for (part, dtype), size in estimate.weights.items()
-    ]
-    rows.append(['buffers', '', gigabytes(estimate.buffers)])
-    rows.append([GRADIENTS, '', gigabytes(step.gradients)])
-    rows.append([STATE, '', gigabytes(step.state)])
-    rows += _largest('kept', by_component(step.activations))
-    rows += _largest(f'peak, {step.peak_phase}', by_component(step.at_peak))
-    rows.append(['peak', 'with weights', gigabytes(estimate.peak)])
-    return markdown(['what', 'of', 'GB'], rows)
-
-
-def _largest(what: str, sizes: Mapping[str, int]) -> list[list[str]]:
-    items = list(sizes.items())
-    rows = [[what, 'all', gigabytes(sum(sizes.values()))]]
-    for name, size in items[:_LARGEST_TERMS]:
-        rows.append([what, name, gigabytes(size)])
-    rest = sum(size for _, size in items[_LARGEST_TERMS:])
-    if rest:
-        rows.append([what, 'the rest', gigabytes(rest)])
-    return rows
-
-
-def options_table(pairs: Pairs, cards: Sequence[Card], fewest: int = 1) -> str:
-    """Return the table of what each option needs, and whether it fits.
-
-    Args:
-        pairs: By the option's name its estimate, and that of a larger batch.
-        cards: The GPUs to say it for.
-        fewest: Images with which the model trains at all.
-    """
-    header = ['option', 'weights', 'gradients', STATE, 'kept', 'peak', 'needs']
-    for card in cards:
-        header += [f'{card.name}: spare', 'images']
-    rows = []
-    for name, (estimate, larger) in pairs.items():
-        step = estimate.step
-        sizes = (
-            estimate.fixed,
-            step.gradients,
-            step.state,
-            sum(step.activations.values()),
-            estimate.peak,
-            needed(estimate),
-        )
-        row = [name, *map(gigabytes, sizes)]
-        for card in cards:
-            fit = room(card, estimate, larger, fewest)
-            row += [f'{fit.margin / GIB:+.1f}', str(fit.largest_batch)]
-        rows.append(row)
-    return markdown(header, rows)
-
-
-def advice(pairs: Pairs, cards: Sequence[Card], fewest: int = 1) -> list[str]:
-    """Say for each card whether the config fits, and what would make it."""
-    (own, (estimate, larger)), *others = pairs.items()
-    lines = []
-    for card in cards:
-        fit = room(card, estimate, larger, fewest)
-        if fit.margin >= 0:
-            lines.append(
-                f'{card.name}: fits, {gigabytes(fit.margin)} GB spare; up to '
-                f'{fit.largest_batch} images.'
-            )
-            continue
-        ways = [
-            f'{name} ({gigabytes(needed(other))} GB)'
-            for name, (other, larger_other) in others
-            if room(card, other, larger_other).margin >= 0
-        ]
-        if fit.largest_batch:
-            ways.append(f'--batch {fit.largest_batch}')
-        lines.append(
-            f'{card.name}: does not fit, {gigabytes(-fit.margin)} GB missing. '
-            + (
-                f'It fits with {" or ".join(ways)}.'
-                if ways
-                else _least(others, own, estimate)
-            )
-        )
-    return lines
-
-
-def _least(others: Any, own: str, estimate: Estimate) -> str:
-    """Say that nothing helps, and what comes nearest."""
-    sizes = {own: needed(estimate)}
-    sizes.update({name: needed(pair[0]) for name, pair in others})
-    name = min(sizes, key=lambda key: sizes[key])
-    return (
-        f'Nor does any option; the least is {gigabytes(sizes[name])} GB '
-        f'({name}).'
-    )
-
-
-def as_json(
-    name: str,
-    shape: BatchShape,
-    pairs: Pairs,
-    cards: Sequence[Card],
-    fewest: int = 1,
-) -> dict[str, Any]:
-    """Return all figures, in bytes, for a JSON file."""
-    found = {}
-    for option, (estimate, larger) in pairs.items():
-        step = estimate.step
-        found[option] = dict(
-            weights={
-                f'{part}, {dtype}': size
-                for (part, dtype), size in estimate.weights.items()
-            },
-            buffers=estimate.buffers,
-            gradients=step.gradients,
-            optimizer_state=step.state,
-            kept=by_component(step.activations),
-            peaks={k: v + estimate.fixed for k, v in step.peaks.items()},
-            at_peak=by_component(step.at_peak),
-            peak=estimate.peak,
-            needs=needed(estimate),
-            cards={
-                card.name: vars(room(card, estimate, larger, fewest))
-                for card in cards
-            },
-        )
-    return dict(config=name, batch=vars(shape), options=found)
+        sums[component(owner, crowded)] += size
+    return dict(sums.most_common())

@@ -1,18 +1,22 @@
-"""One training step, with everything that it holds written down."""
+"""One training step of a config, with everything that it holds noted."""
 
 import gc
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass, field
+from contextlib import AbstractContextManager, ExitStack, nullcontext
+from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
-from mmengine.optim import OptimWrapper
-from torch import Tensor, nn
+from mmengine.config import Config
+from mmengine.optim import build_optim_wrapper
+from torch import Tensor
 
-from mmflora.adapters.quantized import stored_tensors
+from mmflora.config.build import build_model
 
-from .ledger import Ledger, owned_by_modules, rounded
+from .assumptions import draw_head_outputs, fill_samplers
+from .fake_tensors import LARGEST, KnownValues
+from .live_bytes import LiveStorages, collected_by_hand, owned_by_modules
 
 LOSSES = 'losses, targets, proposals'
 INPUTS = 'images and labels'
@@ -20,6 +24,13 @@ BACKWARD = 'backward pass'
 GRADIENTS = 'gradients'
 STATE = 'optimizer state'
 UPDATE = 'optimizer step'
+# PyTorch's allocator on GPUs gives memory in blocks of so many bytes.
+CUDA_BLOCK = 512
+# Of how many elements values are followed; while the optimizer steps, those
+# of its counters of steps alone.
+_FOLLOWED = {INPUTS: LARGEST, BACKWARD: 0, UPDATE: 1}
+# Keys of optimizer wrappers that are about the run, not about what is kept.
+_RUN_KEYS = ('loss_scale', 'dtype', 'use_fsdp', 'accumulative_counts')
 
 
 @dataclass(frozen=True)
@@ -35,7 +46,6 @@ class StepRecord:
             ``backward``, ``update``; all of a later step, so the state of
             the optimizer is there from the start.
         at_peak: Who held what at the highest of them.
-        remarks: What to know of how it was found.
     """
 
     activations: dict[str, int]
@@ -43,7 +53,6 @@ class StepRecord:
     state: int
     peaks: dict[str, int]
     at_peak: dict[str, int]
-    remarks: tuple[str, ...] = field(default=())
 
     @property
     def peak(self) -> int:
@@ -56,84 +65,126 @@ class StepRecord:
         return max(self.peaks, key=lambda phase: self.peaks[phase])
 
 
-Backward = Callable[[list[Tensor], Ledger], None]
+def check_trains(cfg: Config) -> None:
+    """Check that a config describes a training.
 
-
-def real_backward(loss: list[Tensor], ledger: Ledger) -> None:
-    """Run PyTorch's own backward pass."""
-    loss.pop().backward()
+    Raises:
+        ValueError: If it does not; says what is missing.
+    """
+    wanted = ('model', 'train_dataloader', 'optim_wrapper')
+    missing = [key for key in wanted if not cfg.get(key)]
+    if missing:
+        raise ValueError(
+            f"'{cfg.filename}' is no config of a training: it has no "
+            f'{", ".join(missing)}. Give one that tools/train.py takes, not '
+            'a file of configs/_base_.'
+        )
 
 
 class TrainingStep:
-    """A model's step, in parts.
+    """The model of a config and its optimizer; no file of weights is read.
 
     Args:
-        model: The model, in training mode.
-        optim_wrapper: Its optimizer wrapper.
-        device_type: Where it computes.
-        backward: Runs the backward pass from a loss in a list that it
-            empties.
-        autocast: Opened around the whole forward pass, once per step.
+        cfg: The config; it is not changed.
+        device: Where to compute.
+        values: What follows values, among fake tensors.
+        for_gpu: Whether to count as a GPU's allocator does.
+
+    Attributes:
+        positives: The most positives that a second stage may take per image,
+            which is what it takes.
     """
 
     def __init__(
         self,
-        model: nn.Module,
-        optim_wrapper: OptimWrapper,
-        device_type: str,
-        backward: Backward = real_backward,
-        autocast: Callable[[], AbstractContextManager[Any]] = nullcontext,
+        cfg: Config,
+        device: str = 'cpu',
+        values: KnownValues | None = None,
+        for_gpu: bool = False,
     ) -> None:
-        self.model: Any = model
-        self.optim_wrapper = optim_wrapper
-        self.device_type = device_type
-        self.backward = backward
-        self.autocast = autocast
+        check_trains(cfg)
+        sync_bn = device == 'cuda'
+        self.model: Any = build_model(
+            cfg, weights=False, sync_bn=sync_bn, device=device
+        ).train()
+        if device != 'cpu':  # it remembers where to send batches
+            self.model.data_preprocessor.to(device)
+        self.positives = fill_samplers(self.model)
+        self.values = values
+        if values is not None:
+            for parameter in self.model.parameters():
+                values.forget(parameter)
+            draw_head_outputs(self.model, values)
+        settings = dict(cfg.optim_wrapper.to_dict(), type='OptimWrapper')
+        for key in _RUN_KEYS:
+            settings.pop(key, None)
+        self.optim_wrapper = build_optim_wrapper(self.model, settings)
+        self.autocast = _whole_autocast(cfg, device)
+        self.for_gpu = for_gpu
+        self.block = CUDA_BLOCK if for_gpu else 1
+        for group in self.optim_wrapper.param_groups if for_gpu else ():
+            # PyTorch's default on a GPU: all parameters at once.
+            if 'foreach' in group and not group.get('fused'):
+                group['foreach'] = group['foreach'] is not False
 
     def record(self, data: dict[str, Any]) -> StepRecord:
         """Run a step on a batch and write down what it holds."""
-        ledger = Ledger(self.device_type)
-        with (
-            _collected_by_hand(),
-            owned_by_modules(self.model, ledger),
-            ledger,
-        ):
-            loss, kept = self.forward(data, ledger)
+        live = LiveStorages(self.block)
+        with ExitStack() as stack:
+            stack.enter_context(collected_by_hand())
+            stack.enter_context(owned_by_modules(self.model, live))
+            self._name_gradients(stack, live)
+            stack.enter_context(live)
+            loss, kept = self._forward(data, live)
             gc.collect()
-            activations = _nonzero(ledger.by_owner)
-            peaks = {'forward': ledger.peak}
-            at_peak = {'forward': ledger.at_peak}
-            ledger.restart_peak()
-            ledger.owner = BACKWARD
-            self.backward(loss, ledger)
-            self._name_gradients(ledger)
-            peaks['backward'] = ledger.peak
-            at_peak['backward'] = ledger.at_peak
+            activations = {k: n for k, n in live.by_owner.items() if n}
+            at_peaks = {'forward': live.take_peak()}
+            self._begin(BACKWARD, live)
+            loss.pop().backward()
+            at_peaks['backward'] = live.take_peak()
             del kept
-            self._update(ledger)
-            self._name_state(ledger)
-            # What the first update has made is there in every later one.
-            ledger.restart_peak()
-            self._update(ledger)
-            peaks['update'], at_peak['update'] = ledger.peak, ledger.at_peak
-        gradients = self._bytes(self._gradients())
-        state = self._bytes(self._state())
-        self.optim_wrapper.zero_grad()
-        self.optim_wrapper.optimizer.state.clear()
-        for phase in ('forward', 'backward'):
-            peaks[phase] += state
-            at_peak[phase] = {**at_peak[phase], STATE: state}
-        highest = max(peaks, key=lambda phase: peaks[phase])
-        return StepRecord(
-            activations,
-            gradients,
-            state,
-            peaks,
-            _nonzero(at_peak[highest]),
+            self._begin(UPDATE, live)
+            if not self.optim_wrapper.optimizer.state:
+                self._update()
+            # What the first update makes is there in each phase of a later
+            # step; it is added below.
+            for tensor in self._state():
+                live.give(tensor, None)
+            live.take_peak()
+            self._update()
+            at_peaks['update'] = live.take_peak()
+            self._begin(INPUTS, live)
+        gradients = self.bytes(
+            parameter.grad
+            for parameter in self.model.parameters()
+            if parameter.grad is not None
         )
+        # On a GPU counters of steps, without dimensions, stay on the CPU.
+        state = self.bytes(
+            t for t in self._state() if t.dim() or not self.for_gpu
+        )
+        self.optim_wrapper.zero_grad()
+        peaks = {k: sum(held.values()) + state for k, held in at_peaks.items()}
+        highest = at_peaks[max(peaks, key=lambda phase: peaks[phase])]
+        if state:
+            highest = {**highest, STATE: state}
+        return StepRecord(activations, gradients, state, peaks, highest)
 
-    def forward(
-        self, data: dict[str, Any], ledger: Ledger | None = None
+    def bytes(self, tensors: Iterator[Tensor]) -> int:
+        """Return what tensors take, memory that they share counted once."""
+        storages = {
+            tensor.untyped_storage()._cdata: tensor.untyped_storage().nbytes()
+            for tensor in tensors
+        }
+        return sum(-(-n // self.block) * self.block for n in storages.values())
+
+    def _begin(self, phase: str, live: LiveStorages) -> None:
+        live.owner = phase
+        if self.values is not None:
+            self.values.largest = _FOLLOWED[phase]
+
+    def _forward(
+        self, data: dict[str, Any], live: LiveStorages
     ) -> tuple[list[Tensor], Any]:
         """Run the forward pass.
 
@@ -141,23 +192,20 @@ class TrainingStep:
             The loss, in a list, so that nobody else need hold it; and what
             MMEngine keeps for the rest of the step.
         """
+        live.owner = INPUTS
+        if self.for_gpu:  # the batch comes from the CPU's memory
+            data = {
+                key: [item.to('cpu', copy=True) for item in items]
+                for key, items in data.items()
+            }
         with self.autocast():
-            if ledger is not None:
-                ledger.owner = INPUTS
             data = self.model.data_preprocessor(data, True)
-            if ledger is not None:
-                ledger.owner = LOSSES
+            live.owner = LOSSES
             losses = self.model(**data, mode='loss')
-        loss, _ = self.model.parse_losses(losses)
-        return [loss], data
+        return [self.model.parse_losses(losses)[0]], data
 
-    def _update(self, ledger: Ledger) -> None:
-        ledger.owner = UPDATE
-        self.clip()
-        self.optim_wrapper.optimizer.step()
-
-    def clip(self) -> None:
-        """Clip gradients as the optimizer wrapper does, without a log."""
+    def _update(self) -> None:
+        """Clip as the optimizer wrapper does, without a log, and step."""
         wrapper = self.optim_wrapper
         if wrapper.clip_grad_kwargs:
             parameters = [
@@ -167,13 +215,7 @@ class TrainingStep:
                 if parameter.grad is not None
             ]
             wrapper.clip_func(parameters, **wrapper.clip_grad_kwargs)
-
-    def _gradients(self) -> list[Tensor]:
-        return [
-            parameter.grad
-            for parameter in self.model.parameters()
-            if parameter.grad is not None
-        ]
+        wrapper.optimizer.step()
 
     def _state(self) -> list[Tensor]:
         return [
@@ -181,46 +223,27 @@ class TrainingStep:
             for entries in self.optim_wrapper.optimizer.state.values()
             for value in entries.values()
             if isinstance(value, Tensor)
-            and value.device.type == self.device_type
         ]
 
-    def _bytes(self, tensors: list[Tensor]) -> int:
-        return sum(
-            rounded(tensor.untyped_storage().nbytes(), self.device_type)
-            for tensor in tensors
-        )
+    def _name_gradients(self, stack: ExitStack, live: LiveStorages) -> None:
+        """Let gradients that are complete have a name of their own."""
 
-    def _name_gradients(self, ledger: Ledger) -> None:
-        for gradient in self._gradients():
-            ledger.give(gradient, GRADIENTS)
+        def name(parameter: Tensor) -> None:
+            if parameter.grad is not None:
+                live.give(parameter.grad, GRADIENTS)
 
-    def _name_state(self, ledger: Ledger) -> None:
-        for tensor in self._state():
-            ledger.give(tensor, STATE)
+        for parameter in self.model.parameters():
+            if parameter.requires_grad:
+                hook = parameter.register_post_accumulate_grad_hook(name)
+                stack.callback(hook.remove)
 
 
-def _nonzero(sizes: dict[str, int]) -> dict[str, int]:
-    return {owner: size for owner, size in sizes.items() if size}
-
-
-@contextmanager
-def _collected_by_hand() -> Iterator[None]:
-    """Keep the garbage collector from freeing at a moment of its choice."""
-    enabled = gc.isenabled()
-    gc.collect()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if enabled:
-            gc.enable()
-
-
-def parameter_bytes(tensors: Iterator[Tensor], device_type: str) -> int:
-    """Return what tensors take on a device, shared memory counted once."""
-    storages: dict[int, int] = {}
-    for tensor in tensors:
-        for part in stored_tensors(tensor):
-            storage: torch.UntypedStorage = part.untyped_storage()
-            storages[storage._cdata] = rounded(storage.nbytes(), device_type)
-    return sum(storages.values())
+def _whole_autocast(
+    cfg: Config, device: str
+) -> Callable[[], AbstractContextManager[Any]]:
+    """Return what opens the autocast that a config puts around its step."""
+    settings = cfg.optim_wrapper
+    if settings.get('type') != 'AmpOptimWrapper':
+        return nullcontext
+    dtype = getattr(torch, settings.get('dtype') or 'float16')
+    return partial(torch.autocast, device, dtype=dtype)

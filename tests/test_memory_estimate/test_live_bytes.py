@@ -16,6 +16,7 @@ from mmflora.memory_estimate.live_bytes import (
     LiveStorages,
     StepBytes,
     count_step,
+    owned_by_modules,
 )
 
 FLOAT = 4
@@ -138,3 +139,60 @@ def test_it_is_the_same_each_time_and_under_fake_tensors():
     assert count() == real
     with FakeTensorMode():
         assert count() == real
+
+
+def test_bytes_have_owners_until_they_are_gone():
+    with LiveStorages() as live:
+        live.owner = 'first'
+        first = torch.ones(10)
+        live.owner = 'second'
+        second = first + 1
+        view = second[:5]
+        assert live.by_owner == {'first': 10 * FLOAT, 'second': 10 * FLOAT}
+        del first
+        assert live.by_owner['first'] == 0
+        del second
+        assert live.by_owner['second'] == 10 * FLOAT
+        del view
+    assert live.held == 0
+    assert live.at_peak == {'first': 10 * FLOAT, 'second': 10 * FLOAT}
+
+
+def test_what_is_given_away_changes_its_owner():
+    with LiveStorages() as live:
+        live.owner = 'first'
+        tensor = torch.ones(10)
+        live.give(tensor, 'second')
+        assert live.by_owner == {'first': 0, 'second': 10 * FLOAT}
+        live.give(tensor, None)
+        assert live.held == 0
+        del tensor
+    assert not any(live.by_owner.values())
+
+
+def test_modules_own_what_they_make():
+    model = nn.Sequential(nn.Linear(4, 8), nn.Sequential(nn.Linear(8, 2)))
+    inputs = torch.ones(3, 4)
+    with LiveStorages() as live, owned_by_modules(model, live):
+        kept = model(inputs)
+        live.owner = 'mine'
+        more = kept + 1
+    assert live.by_owner['0'] == 3 * 8 * FLOAT
+    assert live.by_owner['1.0'] == 3 * 2 * FLOAT
+    assert live.by_owner['mine'] == more.nbytes
+
+
+def test_an_allocator_gives_whole_blocks():
+    with LiveStorages(block=512) as live:
+        kept = [torch.ones(n) for n in (1, 128, 129)]
+    assert live.held == 512 + 512 + 1024
+    assert len(kept) == 3
+
+
+def test_a_peak_can_be_taken():
+    with LiveStorages() as live:
+        kept = torch.ones(10)
+        torch.ones(1000)
+        assert live.take_peak() == {'': 1010 * FLOAT}
+        assert live.peak == live.held == kept.nbytes
+        assert live.take_peak() == {'': kept.nbytes}

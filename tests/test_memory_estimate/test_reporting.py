@@ -2,7 +2,12 @@ import json
 
 import pytest
 
-from mmflora.memory_estimate import BatchShape, parse_card, reporting
+from mmflora.memory_estimate import (
+    BatchShape,
+    Forecast,
+    parse_card,
+    reporting,
+)
 from mmflora.memory_estimate.cards import GIB, needed
 from mmflora.memory_estimate.estimate import Estimate
 from mmflora.memory_estimate.plot import parts_of, plot
@@ -27,11 +32,17 @@ def estimate(images, gigabytes=8):
     return Estimate(weights, 0, step, images, 0, {})
 
 
-def pairs(**sizes):
-    return {
-        name: (estimate(2, size), estimate(3, size))
-        for name, size in sizes.items()
-    }
+def forecast(*cards, **sizes):
+    """Return the forecast of options that take so many GB."""
+    return Forecast(
+        'name',
+        BatchShape(2, 504, 504),
+        {
+            option: (estimate(2, size), estimate(3, size))
+            for option, size in sizes.items()
+        },
+        [parse_card(card) for card in cards],
+    )
 
 
 @pytest.mark.parametrize(
@@ -60,7 +71,7 @@ def test_many_blocks_are_one_component():
 
 
 def test_terms_name_the_largest():
-    table = reporting.terms_table(estimate(2))
+    table = forecast(configured=8).terms_table()
     rows = [
         [cell.strip() for cell in line.strip('|').split('|')]
         for line in table.splitlines()
@@ -72,36 +83,30 @@ def test_terms_name_the_largest():
 
 
 def test_options_say_whether_they_fit():
-    cards = [parse_card('24'), parse_card('12')]
-    found = pairs(configured=8, lean=4)
-    table = reporting.options_table(found, cards)
+    table = forecast('24', '12', configured=8, lean=4).options_table()
     lines = table.splitlines()
     assert '24 GB: spare' in lines[0]
-    own = estimate(2)
-    spare = (24 * GIB - needed(own)) / GIB
+    spare = (24 * GIB - needed(estimate(2))) / GIB
     assert f'{spare:+.1f}' in lines[2]
 
 
 def test_advice_names_what_helps():
-    found = pairs(configured=8, lean=4, large=30)
-    fits, lean, none = reporting.advice(
-        found, [parse_card(size) for size in ('24', '13', '5')]
-    )
+    cards = ('24', '13', '5')
+    found = forecast(*cards, configured=8, lean=4, large=30)
+    fits, lean, none = map(found.advice, found.cards)
     assert fits.startswith('24 GB: fits')
     assert 'lean' in lean
     assert 'large' not in lean
     assert lean.startswith('13 GB: does not fit')
     assert 'Nor does any option; the least is' in none
     assert '(lean)' in none
+    text = str(found)
+    assert all(line in text for line in (fits, lean, none))
 
 
 def test_json_has_all_figures():
-    found = pairs(configured=8)
-    shape = BatchShape(2, 504, 504)
-    text = json.dumps(
-        reporting.as_json('name', shape, found, [parse_card('24')])
-    )
-    read = json.loads(text)['options']['configured']
+    found = forecast('24', configured=8).as_json()
+    read = json.loads(json.dumps(found))['options']['configured']
     own = estimate(2)
     assert read['peak'] == own.peak
     assert read['peaks']['backward'] == own.peak
@@ -120,7 +125,6 @@ def test_parts_of_a_bar_add_up():
 
 
 def test_picture(tmp_path):
-    estimates = {name: pair[0] for name, pair in pairs(a=8, b=4).items()}
     path = tmp_path / 'bars.png'
-    plot(estimates, [parse_card('24')], 'title', path)
+    plot(forecast('24', a=8, b=4), path)
     assert path.read_bytes().startswith(b'\x89PNG')

@@ -7,7 +7,7 @@ from timm.layers import grn as timm_grn
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from ..precision import full_precision
+from ..precision import full_precision, on_cpu
 from .recompute import keep, kept, leave_recipe
 
 
@@ -102,7 +102,7 @@ def _sum_products(a: Tensor, b: Tensor, dims: tuple[int, ...]) -> Tensor:
     first = dims[0]
     rows = a.shape[first]
     step = max(1, rows * _SLICE // max(1, a.numel()))
-    if a.device.type != 'cpu' or step >= rows:
+    if not on_cpu(a) or step >= rows:
         return (a.to(dtype) * b.to(dtype)).sum(dims, keepdim=True)
     total: Tensor | None = None
     for start in range(0, rows, step):

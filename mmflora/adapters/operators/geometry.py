@@ -5,6 +5,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from ..precision import on_cpu
+
 
 class Geometry(NamedTuple):
     """How a convolution walks over its input, one number per dimension."""
@@ -60,7 +62,7 @@ class Geometry(NamedTuple):
     ) -> Tensor:
         """Return the weight's gradient; of ``weight`` the shape is read."""
         depthwise = self.groups == inputs.shape[1] > 1
-        if depthwise and inputs.device.type == 'cpu' and len(inputs):
+        if depthwise and on_cpu(inputs) and len(inputs):
             return _depthwise_weight_gradient(self, gradient, inputs, weight)
         return self._backward(gradient, inputs, weight, 1)
 

@@ -1,20 +1,21 @@
-"""The few values that a training step's course depends on.
+"""Tensors without memory, and the few values that a step depends on.
 
 Fake tensors have shapes alone.  Which boxes match which anchors, how many
 proposals survive, how many pixels have a label: a step branches on such
 values, and its shapes follow from them.  They come from anchors, labels and
 boxes, not from the network's heavy part, so that they can be followed: where
 all tensors that an operator reads have known values, it runs a second time
-with these, on the CPU, uncounted.
+with these, uncounted.
 """
 
+import importlib
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch._subclasses.fake_tensor import (
     DataDependentOutputException,
     DynamicOutputShapeException,
@@ -26,8 +27,9 @@ from torch.utils._python_dispatch import (
     _disable_current_modes,
     is_traceable_wrapper_subclass,
 )
-from torch.utils._pytree import tree_leaves, tree_map, tree_map_only
+from torch.utils._pytree import tree_leaves, tree_map_only
 
+from .gpu_choices import gpu_choices, replaced
 from .live_bytes import tensors_in
 
 _ATTRIBUTE = '_mmflora_value'
@@ -78,29 +80,18 @@ class KnownValues(TorchDispatchMode):
             self._follow(func, args, kwargs, results)
         return results
 
-    @contextmanager
-    def up_to(self, largest: int) -> Iterator[None]:
-        """Follow tensors of up to so many elements for a while."""
-        before, self.largest = self.largest, largest
-        try:
-            yield
-        finally:
-            self.largest = before
-
     def is_known(self, tensor: Tensor) -> bool:
-        """Say whether a tensor's values are known."""
-        if isinstance(tensor, FakeTensor) or _is_composed(tensor):
-            return hasattr(tensor, _ATTRIBUTE)
-        return True
+        """Return whether a tensor's values are known."""
+        return not _has_no_memory(tensor) or hasattr(tensor, _ATTRIBUTE)
 
     def read(self, tensor: Tensor, reader: str) -> Tensor:
-        """Return a tensor's values on the CPU, zeros if they are unknown.
+        """Return a tensor's values, zeros if they are unknown.
 
         Args:
             tensor: The tensor.
             reader: Who reads it, for :attr:`assumed`.
         """
-        if not (isinstance(tensor, FakeTensor) or _is_composed(tensor)):
+        if not _has_no_memory(tensor):
             return tensor
         value: Tensor | None = getattr(tensor, _ATTRIBUTE, None)
         if value is None:
@@ -110,12 +101,7 @@ class KnownValues(TorchDispatchMode):
         return value
 
     def take(self, tensor: Tensor, name: str) -> Any:
-        """Return what a real tensor's method returns for a tensor's values.
-
-        Args:
-            tensor: The tensor.
-            name: The method: ``item``, ``numpy``, ``tolist``.
-        """
+        """Return what a method, such as ``item``, returns for real values."""
         value = self.read(tensor, name)
         with _disable_current_modes():
             return getattr(value, name)()
@@ -131,45 +117,35 @@ class KnownValues(TorchDispatchMode):
 
     def draw(self, tensor: Tensor, scale: float) -> None:
         """Let an unknown tensor have small random values."""
-        if (
-            isinstance(tensor, FakeTensor)
-            and tensor.is_floating_point()
-            and tensor.numel() <= self.largest
-        ):
+        if tensor.is_floating_point() and tensor.numel() <= self.largest:
             with _disable_current_modes():
                 value = torch.randn(tensor.shape).mul_(scale).to(tensor.dtype)
             self.learn(tensor, value)
 
-    def imitate(self, value: Any, device: torch.device) -> Any:
-        """Return fake tensors on a device for real ones, values known."""
-        return tree_map_only(Tensor, lambda t: self._imitate(t, device), value)
+    def imitate(self, value: Any) -> Any:
+        """Return fake tensors for real ones, with their values known."""
+        return tree_map_only(Tensor, self._imitate, value)
 
     def call(self, func: Callable[..., Any], args: Any, kwargs: Any) -> Any:
         """Call a function with real tensors; the unknown ones are zeros."""
-        name = str(func)
-        args, kwargs = tree_map(
-            lambda leaf: self._real(leaf, name), (args, kwargs)
+        args, kwargs = tree_map_only(
+            Tensor, lambda leaf: self.read(leaf, str(func)), (args, kwargs)
         )
         with _disable_current_modes():
             return func(*args, **kwargs)
 
-    def _real(self, leaf: Any, name: str) -> Any:
-        if isinstance(leaf, torch.device):
-            return torch.device('cpu')
-        return self.read(leaf, name) if isinstance(leaf, Tensor) else leaf
-
     def _adopt(self, tensor: Tensor) -> Tensor:
         """Return a fake tensor for a real one."""
-        if isinstance(tensor, FakeTensor) or _is_composed(tensor):
+        if _has_no_memory(tensor):
             return tensor
         fake = self.fake_mode.from_tensor(tensor)
         with _disable_current_modes():
             self.learn(fake, tensor.detach())
         return fake
 
-    def _imitate(self, real: Tensor, device: torch.device) -> Tensor:
+    def _imitate(self, real: Tensor) -> Tensor:
         fake = torch.empty_strided(
-            real.size(), real.stride(), dtype=real.dtype, device=device
+            real.size(), real.stride(), dtype=real.dtype, device='cpu'
         )
         self.learn(fake, real)
         return fake
@@ -181,7 +157,7 @@ class KnownValues(TorchDispatchMode):
         outputs = tensors_in(results) + written
         followed = (
             outputs
-            and all(self.is_known(source) for source in sources)
+            and all(map(self.is_known, sources))
             and all(output.numel() <= self.largest for output in outputs)
             and (sources or 'empty' not in str(func))
         )
@@ -198,46 +174,118 @@ class KnownValues(TorchDispatchMode):
 
     def _decide(self, func: Any, args: Any, kwargs: Any) -> Any:
         """Run an operator whose result's shape depends on values."""
-        device = tensors_in((args, kwargs))[0].device
-        if func is _aten.index.Tensor:
-            places = [
-                place
-                for index in args[1]
-                for place in self._places(index, device)
-            ]
-            results = func(args[0], places)
-            self._follow(func, (args[0], places), {}, results)
-            return results
-        return self.imitate(self.call(func, args, kwargs), device)
+        if func is not _aten.index.Tensor:
+            return self.imitate(self.call(func, args, kwargs))
+        places = [place for index in args[1] for place in self._places(index)]
+        results = func(args[0], places)
+        self._follow(func, (args[0], places), {}, results)
+        return results
 
-    def _places(self, index: Any, device: torch.device) -> list[Any]:
+    def _places(self, index: Any) -> list[Any]:
         """Turn a mask into the indices of where it is true."""
         if index is None or index.dtype not in (torch.bool, torch.uint8):
             return [index]
         mask = self.read(index, 'index')
         with _disable_current_modes():
             places = mask.nonzero(as_tuple=True)
-        return [self._imitate(place, device) for place in places]
+        return [self._imitate(place) for place in places]
 
 
-def _is_composed(tensor: Tensor) -> bool:
-    """Say whether a tensor is made of others, as quantised weights are."""
-    composed: bool = is_traceable_wrapper_subclass(tensor)
-    return composed
+def _has_no_memory(tensor: Tensor) -> bool:
+    """Return whether a tensor is fake, or made of others (quantized)."""
+    return isinstance(tensor, FakeTensor) or is_traceable_wrapper_subclass(
+        tensor
+    )
 
 
 def _written(func: Any, args: Any, kwargs: Any) -> list[Tensor]:
     """Return the tensors that an operator changes in place."""
-    schema = getattr(func, '_schema', None)
-    if schema is None or not schema.is_mutable:
+    if not func._schema.is_mutable:
         return []
-    named = dict(
-        zip((argument.name for argument in schema.arguments), args),  # noqa: B905
-        **kwargs,
-    )
+    arguments = func._schema.arguments
+    named = dict(zip((a.name for a in arguments), args), **kwargs)  # noqa: B905
     return [
         tensor
-        for argument in schema.arguments
+        for argument in arguments
         if argument.alias_info is not None and argument.alias_info.is_write
         for tensor in tensors_in(named.get(argument.name))
     ]
+
+
+@contextmanager
+def fake_tensors(for_gpu: bool = True) -> Iterator[KnownValues]:
+    """Make every tensor a fake one.
+
+    Args:
+        for_gpu: Whether to decide as on a GPU.
+
+    Yields:
+        The mode that follows values.
+    """
+    mode = FakeTensorMode(allow_non_fake_inputs=True)
+    values = KnownValues(mode)
+
+    def deepcopy(tensor: Tensor, memo: dict[int, Any]) -> Tensor:
+        memo[id(tensor)] = copy = tensor.detach().clone()
+        return copy.requires_grad_(tensor.requires_grad)
+
+    with ExitStack() as stack:
+        for owner, name, value in (
+            (FakeTensor, 'numpy', lambda t, **_: values.take(t, 'numpy')),
+            (FakeTensor, 'tolist', lambda t: values.take(t, 'tolist')),
+            # Stock copies take memory along that is not there.
+            (FakeTensor, '__deepcopy__', deepcopy),
+            (nn.Module, '_apply', _convert),
+            # Recomputation restores the state of the random numbers.
+            (torch, 'get_rng_state', lambda: None),
+            (torch, 'set_rng_state', lambda state: None),
+            *_mmcv_stand_ins(values),
+        ):
+            stack.enter_context(replaced(owner, name, value))
+        if for_gpu:
+            stack.enter_context(gpu_choices())
+        stack.enter_context(mode)
+        stack.enter_context(values)
+        yield values
+
+
+def _convert(
+    module: nn.Module, convert: Callable[[Tensor], Tensor], _: bool = True
+) -> nn.Module:
+    """Stand in for ``Module._apply``, which swaps memory that is not there."""
+    for child in module.modules():
+        for name, parameter in child._parameters.items():
+            if parameter is not None:
+                made = convert(parameter.detach())
+                child._parameters[name] = nn.Parameter(
+                    made, parameter.requires_grad
+                )
+        for name, buffer in child._buffers.items():
+            child._buffers[name] = None if buffer is None else convert(buffer)
+    return module
+
+
+def _mmcv_stand_ins(values: KnownValues) -> Iterator[tuple[Any, str, Any]]:
+    """Yield mmcv's operators, which read memory, with what takes fake tensors.
+
+    One whose arguments are all known runs with their values.  Others do
+    nothing: the tensors that they would fill are there already.
+    """
+    try:
+        extension = importlib.import_module('mmcv._ext')
+    except ImportError:  # mmcv without its operators: none will be called
+        return
+
+    def stand_in(name: str, function: Callable[..., Any]) -> Any:
+        def call(*args: Any, **kwargs: Any) -> Any:
+            tensors = tensors_in((args, kwargs))
+            # Only `nms` returns what it finds.
+            if 'nms' not in name and not all(map(values.is_known, tensors)):
+                return None
+            return values.imitate(values.call(function, args, kwargs))
+
+        return call
+
+    for name, function in list(vars(extension).items()):
+        if callable(function) and not name.startswith('_'):
+            yield extension, name, stand_in(name, function)
