@@ -90,14 +90,16 @@ def run_export(args):
     """Make an adapter of a training checkpoint."""
     from mmflora.adapter_files import from_checkpoint, write_adapter
     from mmflora.adapter_files.describe import describe_adapter
+    from mmflora.adapter_files.provenance import given_metrics
 
-    if args.to == 'peft':
-        from mmflora.extract.exchange import export_peft
+    if args.to:
+        from mmflora.extract.exchange import export_foreign
 
-        export_peft(args.checkpoint, needed(args.config), args.out)
-        print(f'{args.out}: {megabytes(args.out)}, for PeftModel')
+        export_foreign(args.to, args.checkpoint, args.config, args.out)
+        print(f'{args.out}: {megabytes(args.out)}, for {args.to}')
         return
-    adapter = from_checkpoint(args.checkpoint, parse_metrics(args.metrics))
+    metrics = args.metrics and given_metrics(args.metrics)
+    adapter = from_checkpoint(args.checkpoint, metrics)
     adapter.path = str(write_adapter(adapter, args.out))
     print(describe_adapter(adapter))
     print(
@@ -110,11 +112,10 @@ def run_import(args):
     """Make a checkpoint of an adapter."""
     from mmflora.adapter_files import read_adapter, write_checkpoint
 
-    if args.origin != 'mmflora':
+    if args.origin:
         from mmflora.extract.exchange import import_foreign
 
-        config = needed(args.config)
-        adapter = import_foreign(args.origin, args.adapter, config)
+        adapter = import_foreign(args.origin, args.adapter, args.config)
         write_checkpoint(adapter, args.out)
         print(
             f'{args.out}: adapters alone, without neck and heads. Start a '
@@ -161,7 +162,7 @@ def run_combine(args):
 
 def run_extract(args):
     """Make an adapter of a full fine-tuning, and say what it explains."""
-    from mmflora.adapter_files import write_adapter, write_checkpoint
+    from mmflora.adapter_files.convert import write_any
     from mmflora.extract.command import extract
     from mmflora.extract.report import draw_spectra, energy_table
 
@@ -177,8 +178,7 @@ def run_extract(args):
     if args.spectrum:
         draw_spectra(rows, args.spectrum)
         print(f'drawn to {args.spectrum}')
-    write = write_checkpoint if args.out.endswith('.pth') else write_adapter
-    print(f'{write(adapter, args.out)}: {megabytes(args.out)}')
+    print(f'{write_any(adapter, args.out)}: {megabytes(args.out)}')
 
 
 def run_merge(args):
@@ -201,36 +201,11 @@ COMMANDS = {
 }
 
 
-def needed(config):
-    """Return a config's path, or say that it is needed."""
-    if config is None:
-        raise ValueError('--from and --to need --config, to build its model.')
-    return config
-
-
-def parse_metrics(words):
-    """Turn NAME=VALUE words into numbers by name, ``None`` without any."""
-    if words is None:
-        return None
-    metrics = {}
-    for word in words:
-        name, sign, value = word.rpartition('=')
-        try:
-            metrics[name] = float(value)
-        except ValueError:
-            sign = ''
-        if not sign or not name:
-            raise ValueError(
-                f"--metrics {word}: give NAME=NUMBER, such as 'mIoU=51.2'."
-            )
-    return metrics
-
-
 def megabytes(path):
     """Return the size of a file, or of a folder's files."""
-    path = Path(path)
-    files = path.iterdir() if path.is_dir() else [path]
-    return f'{sum(file.stat().st_size for file in files) / 1e6:.2f} MB'
+    from mmflora.adapter_files.describe import bytes_at
+
+    return f'{bytes_at(path) / 1e6:.2f} MB'
 
 
 def main(argv=None):

@@ -27,6 +27,11 @@ def add_files(commands):
     diff.add_argument('--out', help='a picture of the comparison to write')
 
 
+def foreign(name):
+    """Return the name of another project's format, nothing for our own."""
+    return '' if name == 'mmflora' else name
+
+
 def add_exchange(commands):
     """Add the ways from checkpoints to adapters, and back."""
     export = commands.add_parser(
@@ -42,9 +47,9 @@ def add_exchange(commands):
     )
     export.add_argument(
         '--to',
-        choices=['mmflora', 'peft'],
-        default='mmflora',
-        help="peft: a folder of huggingface/peft, of a LoRA by 'HFPEFT'",
+        type=foreign,
+        help="peft: a folder of huggingface/peft, of a LoRA by 'HFPEFT' "
+        '(default: mmflora)',
     )
     export.add_argument('--config', help='with --to peft: its config')
     imported = commands.add_parser(
@@ -61,10 +66,10 @@ def add_exchange(commands):
     imported.add_argument(
         '--from',
         dest='origin',
-        choices=['mmflora', 'peft', 'authors'],
-        default='mmflora',
-        help="whose adapter it is: a LoRA folder of huggingface/peft's, or a "
-        "state dict of FLoRA's authors; with --config, to start a training",
+        type=foreign,
+        help="whose adapter it is: peft, a LoRA folder of huggingface/peft's; "
+        "or authors, a state dict of FLoRA's authors; with --config, to "
+        'start a training (default: mmflora)',
     )
 
 

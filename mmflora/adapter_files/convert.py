@@ -19,6 +19,7 @@ from .adapter import ADAPTER_PART, AdapterFile, contiguous, decode_record
 from .base_layout import layout_of_source
 from .provenance import logged_metrics, versions
 from .schema import FORMAT, SCHEMA_VERSION, plain_json
+from .write import write_adapter
 
 _INFO = f'{RECORD_NAME}.info'
 
@@ -192,6 +193,17 @@ def write_checkpoint(
     torch.save(checkpoint, content)
     AtomicLocalBackend().put(content.getbuffer(), target)  # type: ignore[arg-type]
     return target
+
+
+def write_any(adapter: AdapterFile, path: str) -> Path:
+    """Write a checkpoint where the name is that of one, else an adapter.
+
+    Raises:
+        OSError: If the disk is full or not writable.
+        ValueError: If the name has another ending than those of adapters.
+    """
+    write = write_checkpoint if path.endswith('.pth') else write_adapter
+    return write(adapter, path)
 
 
 def _written_by(meta: Mapping[str, Any]) -> dict[str, str]:

@@ -94,3 +94,10 @@ def find_adapters(place: Path) -> list[Path]:
         if path.parent not in folders and not path.name.startswith('.')
     }
     return sorted(folders | files)
+
+
+def bytes_at(place: str | Path) -> int:
+    """Return the size of a file, or of a folder's files."""
+    path = Path(place)
+    files = path.iterdir() if path.is_dir() else [path]
+    return sum(file.stat().st_size for file in files)

@@ -1,6 +1,7 @@
 """Where an adapter comes from: versions of packages, logged metrics."""
 
 import json
+from collections.abc import Iterable
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -41,6 +42,26 @@ def logged_metrics(path: Path) -> dict[str, Any]:
                     if key not in ('step', 'time', 'data_time')
                 }
     return found
+
+
+def given_metrics(words: Iterable[str]) -> dict[str, float]:
+    """Turn words such as ``mIoU=51.2`` into numbers by name.
+
+    Raises:
+        ValueError: If one is no such word.
+    """
+    metrics = {}
+    for word in words:
+        name, _, value = word.rpartition('=')
+        try:
+            metrics[name] = float(value)
+        except ValueError:
+            name = ''
+        if not name:
+            raise ValueError(
+                f"--metrics {word}: give NAME=NUMBER, such as 'mIoU=51.2'."
+            )
+    return metrics
 
 
 def versions() -> dict[str, str]:

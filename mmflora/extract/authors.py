@@ -13,6 +13,9 @@ import torch
 from torch import Tensor, nn
 
 from mmflora.adapters import FLoRA, adapted_layers
+from mmflora.files.training_checkpoints import load_checkpoint
+
+from .formats import FORMATS, Format
 
 _KEY = re.compile(r'(.+)\.flora_layer\.param_(G|\d+)')
 Parts = dict[str, Tensor]
@@ -144,3 +147,11 @@ def _input_first(
 def _few(names: Mapping[str, object]) -> str:
     listed = list(names)
     return f'{listed[:3]} ({len(listed)} in all)'
+
+
+def _read(backbone: nn.Module, path: str) -> None:
+    state = load_checkpoint(path, bare=True)['state_dict']
+    load_authors_flora(backbone, state, authors_prefix(backbone, state))
+
+
+FORMATS['authors'] = Format(_read)

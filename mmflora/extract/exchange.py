@@ -1,5 +1,6 @@
 """Adapters of other projects for a config's model, and back."""
 
+from mmengine.config import Config
 from torch import nn
 
 from mmflora.adapter_files import AdapterFile
@@ -8,13 +9,11 @@ from mmflora.adapter_files.convert import from_state
 from mmflora.adapter_files.read import read_any
 from mmflora.checkpoint.record import IMPORTED, BaseRecord, base_records
 from mmflora.config.build import build_model, read_config
-from mmflora.files.training_checkpoints import load_checkpoint
 
-from .authors import authors_prefix, load_authors_flora
-from .peft_lora import load_peft_lora, write_peft_lora
+from .formats import reader_of, writer_of
 
 
-def import_foreign(kind: str, path: str, config: str) -> AdapterFile:
+def import_foreign(kind: str, path: str, config: str | None) -> AdapterFile:
     """Make an adapter of one of another project.
 
     Such files hold neither neck nor heads.  The result holds its adapters
@@ -22,17 +21,19 @@ def import_foreign(kind: str, path: str, config: str) -> AdapterFile:
     else as the training has it; a test refuses it.
 
     Args:
-        kind: ``'peft'``, a folder of huggingface/peft with a LoRA; or
-            ``'authors'``, a state dict of FLoRA's authors.
+        kind: The name of a registered format, such as ``'peft'``, a folder
+            of huggingface/peft with a LoRA; or ``'authors'``, a state dict of
+            FLoRA's authors.
         path: The folder or file.
         config: The path of a config whose backbone has the same adapters.
 
     Raises:
         FileNotFoundError: If a file is missing.
-        ValueError: If the adapter does not fit the config's backbone, or that
-            backbone has no base.
+        ValueError: If there is no such format, no config is given, the
+            adapter does not fit the config's backbone, or that has no base.
     """
-    cfg = read_config(config)
+    read = reader_of(kind)
+    cfg = _needed(config)
     model = build_model(cfg)
     name, backbone, record = _only_backbone(model)
     if not record.in_place:
@@ -40,11 +41,7 @@ def import_foreign(kind: str, path: str, config: str) -> AdapterFile:
             f"'{config}': the backbone has no base, and adapters belong to "
             "one. Set `init_cfg=dict(type='Pretrained', checkpoint=...)`."
         )
-    if kind == 'peft':
-        load_peft_lora(backbone, path)
-    else:
-        state = load_checkpoint(path, bare=True)['state_dict']
-        load_authors_flora(backbone, state, authors_prefix(backbone, state))
+    read(backbone, path)
     record.method = {**record.method, IMPORTED: kind}
     record.set_base(record.source, record.sha256, record.origin)
     prefix = f'{name}.' if name else ''
@@ -57,21 +54,32 @@ def import_foreign(kind: str, path: str, config: str) -> AdapterFile:
     return from_state(added, dict(cfg=cfg.pretty_text), {}, path)
 
 
-def export_peft(adapter: str, config: str, folder: str) -> None:
-    """Write a trained LoRA as a folder of huggingface/peft.
+def export_foreign(
+    kind: str, adapter: str, config: str | None, out: str
+) -> None:
+    """Write a trained adapter in a format of another project.
 
     Args:
+        kind: The name of a registered format, such as ``'peft'``.
         adapter: A checkpoint or an adapter's file.
         config: The path of the config that it was trained with.
-        folder: Where to write.
+        out: Where to write.
 
     Raises:
         FileNotFoundError: If a file is missing.
-        ValueError: If the adapter does not fit, or is no LoRA of peft.
+        ValueError: If there is no such format, no config is given, or the
+            adapter does not fit either.
     """
-    model = build_model(read_config(config))
+    write = writer_of(kind)
+    model = build_model(_needed(config))
     load_backbones(model, read_any(adapter))
-    write_peft_lora(_only_backbone(model)[1], folder)
+    write(_only_backbone(model)[1], out)
+
+
+def _needed(config: str | None) -> Config:
+    if config is None:
+        raise ValueError('--from and --to need --config, to build its model.')
+    return read_config(config)
 
 
 def _only_backbone(model: nn.Module) -> tuple[str, nn.Module, BaseRecord]:

@@ -28,6 +28,8 @@ from mmflora.adapters import adapted_layers
 from mmflora.adapters.layers import AdaptedLayer
 from mmflora.files.atomic import AtomicLocalBackend
 
+from .formats import FORMATS, Format
+
 _PREFIX = 'base_model.model.'
 # In the folder, and in the adapter of a layer.
 _NAMES = {
@@ -282,3 +284,6 @@ def _read_tensors(file: Path) -> dict[str, Tensor]:
     for name in tensors:
         check_tensor_name(name, str(file))
     return tensors
+
+
+FORMATS['peft'] = Format(load_peft_lora, write_peft_lora)

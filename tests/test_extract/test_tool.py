@@ -13,6 +13,7 @@ from mmflora.adapter_files import read_adapter
 from mmflora.adapter_files.apply import build_and_check
 from mmflora.adapters import adapted_layers, merge
 from mmflora.config.build import build_model, register_toolkit
+from mmflora.extract import formats
 from mmflora.extract.command import extract
 from mmflora.models import ConvNeXt
 
@@ -196,3 +197,36 @@ def test_foreign_adapters_need_a_config(tool, tuned, tmp_path):
     ):
         with pytest.raises(SystemExit, match='need --config'):
             tool.main([str(word) for word in words])
+
+
+@torch.no_grad()
+def test_a_format_of_ones_own(tool, tuned, tmp_path, monkeypatch):
+    """A format registers; import and export then know it."""
+    folder, _ = tuned
+
+    def read(backbone, path):
+        value = float(Path(path).read_text())
+        for layer in adapted_layers(backbone).values():
+            layer.adapter.core.fill_(value)
+
+    def write(backbone, path):
+        (layer, *_) = adapted_layers(backbone).values()
+        Path(path).write_text(str(float(layer.adapter.core.mean())))
+
+    monkeypatch.setitem(formats.FORMATS, 'number', formats.Format(read, write))
+    start, again = tmp_path / 'start.pth', tmp_path / 'again'
+    (tmp_path / 'number').write_text('0.5')
+    config = '--config', folder / 'config.py'
+
+    def call(*words):
+        tool.main([str(word) for word in (*words, *config)])
+
+    call('import', tmp_path / 'number', start, '--from', 'number')
+    call('export', start, again, '--to', 'number')
+    assert again.read_text() == '0.5'
+    with pytest.raises(
+        SystemExit, match='known are mmflora, peft, authors, n'
+    ):
+        call('import', again, start, '--from', 'letter')
+    with pytest.raises(SystemExit, match='known are mmflora, peft, number'):
+        call('export', start, again, '--to', 'authors')
