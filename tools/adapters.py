@@ -113,13 +113,14 @@ def run_import(args):
     from mmflora.adapter_files import read_adapter, write_checkpoint
 
     if args.origin:
+        from mmflora.config.command_line import option
         from mmflora.extract.exchange import import_foreign
 
         adapter = import_foreign(args.origin, args.adapter, args.config)
         write_checkpoint(adapter, args.out)
         print(
             f'{args.out}: adapters alone, without neck and heads. Start a '
-            f'training from it: --cfg-options load_from={args.out}'
+            f'training from it: {option("load_from", args.out)}'
         )
         return
     adapter = read_adapter(args.adapter)

@@ -18,7 +18,7 @@ sys.path.append(str(Path(__file__).resolve().parents[1]))
 
 def parse_args(argv=None):
     """Read the command line."""
-    from mmengine.config import DictAction
+    from mmflora.config.command_line import ConfigOptions
 
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument(
@@ -43,7 +43,7 @@ def parse_args(argv=None):
     parser.add_argument(
         '--cfg-options',
         nargs='+',
-        action=DictAction,
+        action=ConfigOptions,
         metavar='KEY=VALUE',
         help='change settings of every config, as tools/train.py does: '
         'model.backbone.peft.adapter.rank=24',

@@ -15,7 +15,7 @@ sys.path.append(str(Path(__file__).resolve().parents[1]))
 
 def parse_args(argv=None):
     """Read the command line."""
-    from mmengine.config import DictAction
+    from mmflora.config.command_line import ConfigOptions
 
     parser = argparse.ArgumentParser(
         description=__doc__,
@@ -45,7 +45,7 @@ def parse_args(argv=None):
     parser.add_argument(
         '--cfg-options',
         nargs='+',
-        action=DictAction,
+        action=ConfigOptions,
         metavar='KEY=VALUE',
         help='change settings of the config: a.b=1',
     )

@@ -87,6 +87,7 @@ def set_resume(cfg, resume):
     """Say which checkpoint to go on from."""
     from mmflora.adapter_files import is_adapter
     from mmflora.config.check import check_weights_file
+    from mmflora.config.command_line import option
 
     if resume is None:
         return
@@ -99,7 +100,7 @@ def set_resume(cfg, resume):
             raise ValueError(
                 f"--resume is '{resume}', an adapter, which holds neither "
                 'optimizer nor schedule. Start a training from it: '
-                f'--cfg-options load_from={resume}'
+                + option('load_from', resume)
             )
         cfg.load_from = resume
 

@@ -9,12 +9,13 @@ import os
 import subprocess
 from pathlib import Path
 
-from mmengine.config import Config, DictAction
+from mmengine.config import Config
 from mmengine.device import get_device
 
 from mmflora.files.pickles import OPTION
 
 from .build import read_config
+from .command_line import ConfigOptions
 from .engines import check_engine, use_cpu_wrapper
 from .walk import use_plain_batch_norm
 
@@ -40,10 +41,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         '--cfg-options',
         nargs='+',
-        action=DictAction,
+        action=ConfigOptions,
         metavar='KEY=VALUE',
         help='change settings of the config: a.b=1, a.b=x,y or '
-        'a.b="[(x,y),z]" (quoted, without blanks); a.0.b reaches into a list',
+        'a.b="[(x,y),z]"; a.0.b reaches into a list',
     )
     parser.add_argument(
         '--launcher',
