@@ -1,7 +1,9 @@
 """A whole model of four losses' size, to run MMEngine's Runner on."""
 
+import random
 from pathlib import Path
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from mmengine.evaluator import BaseMetric
@@ -46,6 +48,16 @@ class ToyData(Dataset):
         source = torch.Generator().manual_seed(index)
         image = torch.randn(3, 32, 32, generator=source)
         return dict(inputs=image, labels=index % 3)
+
+
+class AugmentedData(ToyData):
+    """The same pictures, changed at random by all three generators."""
+
+    def __getitem__(self, index):
+        item = super().__getitem__(index)
+        shift = random.random() + np.random.rand()
+        item['inputs'] += shift + torch.randn(3, 32, 32)
+        return item
 
 
 class Logits(BaseMetric):
