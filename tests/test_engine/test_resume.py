@@ -2,15 +2,19 @@
 
 import pytest
 import torch
+from mmengine.hooks import EarlyStoppingHook
 
-from .toy import AugmentedData, backbone_cfg, runner, write_base
+from .courses import assert_same_course, course
+from .toy import AugmentedData, Logits, backbone_cfg, runner, write_base
 
 # An epoch has three iterations.
 EPOCHS = dict(by_epoch=True, max_epochs=3)
 ITERATIONS = dict(by_epoch=False, max_iters=9)
+SEEDS = dict(type='mmflora.IterationSeedHook')
+EMA = dict(type='EMAHook', momentum=0.3)
 
 
-def options(train_cfg, workers=0, persistent=False, **kwargs):
+def options(train_cfg=EPOCHS, workers=0, persistent=False, **kwargs):
     """Return the options of a run that draws at random wherever it can."""
     by_epoch = train_cfg['by_epoch']
     loader = dict(
@@ -24,76 +28,137 @@ def options(train_cfg, workers=0, persistent=False, **kwargs):
         collate_fn=dict(type='default_collate'),
         dataset=AugmentedData(),
     )
-    return (
-        dict(
-            train_cfg=train_cfg,
-            train_dataloader=loader,
-            hook=dict(by_epoch=False, interval=1),
-            param_scheduler=[
-                dict(type='LinearLR', start_factor=0.1, end=6, by_epoch=False),
-                dict(type='MultiStepLR', milestones=[2], by_epoch=by_epoch),
-            ],
-            # As in the configs of full size: drawn, and found in the checkpoint.
-            randomness=dict(seed=None),
-        )
-        | kwargs
-    )
+    return dict(
+        train_cfg=train_cfg,
+        train_dataloader=loader,
+        hook=dict(by_epoch=False, interval=1),
+        param_scheduler=[
+            dict(type='LinearLR', start_factor=0.1, end=6, by_epoch=False),
+            dict(type='MultiStepLR', milestones=[2], by_epoch=by_epoch),
+        ],
+        # As in the configs of full size: drawn, and found in the checkpoint.
+        randomness=dict(seed=None),
+    ) | kwargs
 
 
-def course(path):
-    """Return all that a checkpoint says of its run, but for the clock."""
-    found = torch.load(path, weights_only=True)
-    hub = found.pop('message_hub')
-    scalars = {
-        key: value['_history_buffer']['values']
-        for key, value in hub['log_scalars'].items()
-        if 'time' not in key
-    }
-    meta = found.pop('meta')
-    return dict(found, scalars=scalars, seed=meta['seed'], epoch=meta['epoch'])
-
-
-def flat(value, name=''):
-    """Yield the leaves of nested containers, by name."""
-    if isinstance(value, dict):
-        items = value.items()
-    elif isinstance(value, (list, tuple)):
-        items = enumerate(value)
-    else:
-        yield name, value
-        return
-    for key, item in items:
-        yield from flat(item, f'{name}/{key}')
-
-
-def assert_same_course(ours, theirs):
-    """Check that two checkpoints are the same, bit for bit."""
-    ours, theirs = dict(flat(course(ours))), dict(flat(course(theirs)))
-    assert ours.keys() == theirs.keys()
-    for key, value in ours.items():
-        if isinstance(value, torch.Tensor):
-            assert torch.equal(value, theirs[key]), key
-        else:
-            assert value == theirs[key], key
-
-
-def assert_resumes(tmp_path, last='iter_9.pth', middle=('iter_4.pth',), **kw):
-    """Check a run against those that are resumed from its checkpoints."""
+def check(tmp_path, middle, last='iter_9.pth', **kwargs):
+    """Check a run against one that is resumed from its checkpoint."""
     config = backbone_cfg(write_base(tmp_path / 'base.pth'))
-    runner(tmp_path / 'whole', config, **kw).train()
-    for name in middle:
-        again = tmp_path / f'from_{name}'
-        path = str(tmp_path / 'whole' / name)
-        runner(again, config, load_from=path, resume=True, **kw).train()
-        assert_same_course(again / last, tmp_path / 'whole' / last)
+    whole, rest = tmp_path / 'whole', tmp_path / 'rest'
+    runner(whole, config, **kwargs).train()
+    path = str(whole / middle)
+    again = runner(rest, config, load_from=path, resume=True, **kwargs)
+    again.train()
+    assert_same_course(rest / last, whole / last)
+    return again
 
 
 @pytest.mark.parametrize(
     ('workers', 'persistent'),
-    [(0, False), (1, True), (2, False), (2, True)],
+    [(0, False), (1, True), (2, False)],
 )
 @pytest.mark.parametrize(
     'train_cfg', [EPOCHS, ITERATIONS], ids=['epochs', 'iterations']
 )
 def test_resumed_in_the_middle(tmp_path, train_cfg, workers, persistent):
-    assert_resumes(tmp_path, **options(train_cfg, workers, persistent))
+    check(tmp_path, 'iter_4.pth', **options(train_cfg, workers, persistent))
+
+
+@pytest.mark.parametrize('middle', ['iter_3.pth', 'iter_9.pth'])
+def test_resumed_at_the_end_of_an_epoch(tmp_path, middle):
+    # Written before the scheduler that counts epochs has made its step.
+    check(tmp_path, middle, **options())
+
+
+def test_resumed_after_an_epoch(tmp_path):
+    hook = dict(interval=1)
+    check(tmp_path, 'epoch_2.pth', 'epoch_3.pth', **options(hook=hook))
+
+
+def test_workers_change_nothing(tmp_path):
+    config = backbone_cfg(write_base(tmp_path / 'base.pth'))
+    ways = [(0, False), (1, True), (2, False)]
+    for way in ways:
+        kwargs = options(EPOCHS, *way, randomness=dict(seed=3))
+        runner(tmp_path / str(way), config, **kwargs).train()
+    files = [tmp_path / str(way) / 'iter_9.pth' for way in ways]
+    assert_same_course(files[0], files[1])
+    assert_same_course(files[0], files[2])
+    seen = course(files[0])['scalars']['train/loss']
+    assert len(seen.unique()) == len(seen) == 9
+
+
+def test_average_goes_on_and_holds_what_trains(tmp_path):
+    loader = options()['train_dataloader']
+    loader['sampler'] = dict(type='DefaultSampler', shuffle=False)
+    again = check(
+        tmp_path,
+        'iter_4.pth',
+        **options(
+            custom_hooks=[SEEDS, EMA],
+            val_dataloader=loader,
+            val_cfg=dict(),
+            val_evaluator=Logits(),
+        ),
+    )
+    assert 'val/first' in course(tmp_path / 'rest/iter_9.pth')['scalars']
+    (hook,) = (h for h in again.hooks if type(h).__name__ == 'EMAHook')
+    average, model = hook.ema_model, again.model
+    frozen = {f'backbone.{k}' for k in model.backbone.base_record.base_keys}
+    assert frozen
+    assert not frozen & average.avg_parameters.keys()
+    own = dict(model.named_parameters())
+    for name, value in average.module.named_parameters():
+        assert (value is own[name]) == (name in frozen), name
+    state = torch.load(tmp_path / 'rest/iter_9.pth', weights_only=True)
+    assert not any(f'module.{key}' in state['ema_state_dict'] for key in frozen)
+
+
+def test_a_loader_of_another_size_begins_the_epoch_again(tmp_path, caplog):
+    config = backbone_cfg(write_base(tmp_path / 'base.pth'))
+    runner(tmp_path / 'whole', config, **options()).train()
+    kwargs = options(load_from=str(tmp_path / 'whole/iter_4.pth'), resume=True)
+    kwargs['train_dataloader']['batch_size'] = 2
+    again = runner(tmp_path / 'rest', config, **kwargs)
+    again.logger.propagate = True
+    again.train()
+    assert again.iter == 4 + 2 * 6
+    assert 'The data is read otherwise' in caplog.text
+
+
+def test_what_cannot_be_repeated_is_said_once(tmp_path, caplog):
+    config = backbone_cfg(write_base(tmp_path / 'base.pth'))
+    built = runner(
+        tmp_path / 'run',
+        config,
+        **options(
+            ITERATIONS,
+            optim_wrapper=dict(
+                type='OptimWrapper',
+                optimizer=dict(type='SGD', lr=0.1),
+                accumulative_counts=2,
+            ),
+            hook=dict(by_epoch=False, interval=3),
+        ),
+    )
+    built.register_hook(EarlyStoppingHook(monitor='loss', rule='less'))
+    built.logger.propagate = True
+    built.train_dataloader.dataset.pipeline = [Cached(), Albu()]
+    built.train()
+    (said,) = (
+        record.getMessage()
+        for record in caplog.records
+        if 'does not repeat' in record.getMessage()
+    )
+    for word in ('CachedMosaic', 'Albu', 'EarlyStopping', 'accumulated'):
+        assert word in said
+
+
+class Cached:
+    """Keeps images, as CachedMosaic does."""
+
+    results_cache = ()
+
+
+class Albu:
+    """Has the name of the toolkits' transform."""

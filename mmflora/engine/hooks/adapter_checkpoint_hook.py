@@ -28,6 +28,8 @@ from mmflora.files.plain_types import (
 from mmflora.registry import HOOKS
 from mmflora.version import __version__
 
+from ..averaged_models import share_bases
+
 
 @HOOKS.register_module()
 class AdapterCheckpointHook(CheckpointHook):
@@ -66,6 +68,7 @@ class AdapterCheckpointHook(CheckpointHook):
         """
         super().before_train(runner)
         self._settle_bases(runner)
+        share_bases(_inner(runner), runner.hooks)
         local = get_file_backend(self.out_dir, backend_args=self.backend_args)
         if type(local) is LocalBackend and self.file_client_args is None:
             self.backend_args = dict(backend=ATOMIC_BACKEND)
