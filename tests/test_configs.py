@@ -373,6 +373,33 @@ def test_large_ones_know_the_classes_of_their_data():
         assert counts == {expected}
 
 
+def test_every_config_repeats_when_it_is_resumed():
+    # Methods change the backbone alone; comments, nothing.
+    kinds = {}
+    for path in sorted(CONFIGS.glob('*/*.py')):
+        if path.parent.name != '_base_':
+            lines = code_lines(path.relative_to(CONFIGS))
+            rest = [line for line in lines if '/_base_/methods/' not in line]
+            kinds[tuple(rest)] = path.relative_to(CONFIGS)
+    assert len(kinds) > 20
+    known = {
+        'EpochBasedTrainLoop': 'DefaultSampler',
+        'IterBasedTrainLoop': 'InfiniteSampler',
+    }
+    for name in map(str, kinds.values()):
+        cfg = read(name)
+        hooks = [*cfg.default_hooks.values(), *cfg.custom_hooks]
+        types = [hook['type'] for hook in hooks]
+        assert types.count('mmflora.IterationSeedHook') == 1, name
+        assert 'EarlyStoppingHook' not in types, name
+        assert cfg.train_dataloader.sampler.type == known[cfg.train_cfg.type]
+        assert 'fast_forward_on_resume' not in cfg.train_cfg, name
+        assert 'accumulative_counts' not in cfg.optim_wrapper, name
+        assert 'batch_augments' not in cfg.model.data_preprocessor, name
+        steps = pipeline_types(cfg, 'train_dataloader')
+        assert not {'CachedMosaic', 'CachedMixUp', 'Albu'} & {*steps}, name
+
+
 def test_no_base_needs_mmflora_to_be_imported_first():
     for path in CONFIGS.rglob('*.py'):
         text = re.sub('#.*', '', path.read_text())

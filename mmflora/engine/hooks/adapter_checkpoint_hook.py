@@ -68,7 +68,7 @@ class AdapterCheckpointHook(CheckpointHook):
         """
         super().before_train(runner)
         self._settle_bases(runner)
-        share_bases(_inner(runner), runner.hooks)
+        share_bases(without_wrappers(runner.model), runner.hooks)
         local = get_file_backend(self.out_dir, backend_args=self.backend_args)
         if type(local) is LocalBackend and self.file_client_args is None:
             self.backend_args = dict(backend=ATOMIC_BACKEND)
