@@ -9,6 +9,7 @@ import mmengine
 import torch
 from mmengine.fileio import LocalBackend, get_file_backend
 from mmengine.hooks import CheckpointHook
+from mmengine.optim import OptimWrapper
 from mmengine.runner import BaseLoop
 
 from mmflora.checkpoint.base_weights import pretrained_cfg
@@ -29,6 +30,7 @@ from mmflora.registry import HOOKS
 from mmflora.version import __version__
 
 from ..averaged_models import share_bases
+from ..resumed_groups import fit_groups
 
 
 @HOOKS.register_module()
@@ -113,6 +115,12 @@ class AdapterCheckpointHook(CheckpointHook):
         training = isinstance(runner._train_loop, BaseLoop)
         if runner._resume or not training:
             refuse_gaps(without_wrappers(runner.model), state)
+        wrapper = getattr(runner, 'optim_wrapper', None)
+        resumes = runner._resume and 'param_groups' in checkpoint.get(
+            'optimizer', ()
+        )
+        if resumes and isinstance(wrapper, OptimWrapper):
+            fit_groups(checkpoint, wrapper)
 
     def _save_checkpoint_with_step(
         self, runner: Any, step: int, meta: dict[str, Any]
