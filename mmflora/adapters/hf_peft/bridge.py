@@ -1,6 +1,6 @@
 """Any method of huggingface/peft as an adapter."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
@@ -61,6 +61,7 @@ class HFPEFT(Adapter):
         self.options = dict(options)
         self.starts = verdict.starts
         self.follows = verdict.follows
+        self.steady = verdict.steady
         self.why_not_mergeable = verdict.unmergeable
         self.mergeable = not verdict.unmergeable
         # Beside the modules, not among them: its own are this adapter's.
@@ -226,6 +227,12 @@ class HFPEFT(Adapter):
             for key, value in self.state_dict(keep_vars=True).items():
                 if key in state:  # else another layer's, held here
                     value.copy_(state[key])
+
+    def no_decay_parameters(self) -> Iterator[nn.Parameter]:
+        """Yield what the trial found to be no frozen layer at zero."""
+        for name, parameter in self.named_parameters():
+            if name in self.steady:
+                yield parameter
 
     def remark(self) -> str:
         """Say where the method asks for attention."""

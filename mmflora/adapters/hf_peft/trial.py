@@ -31,12 +31,15 @@ class Verdict:
         unmergeable: Why the adapter cannot be merged, ``''`` if it can.
         starts: Whether training starts at the frozen layer.
         follows: Whether the start depends on the frozen values.
+        steady: Names of the parameters whose zero is not the frozen layer,
+            which weight decay must leave alone.
     """
 
     refusal: str = ''
     unmergeable: str = ''
     starts: bool = True
     follows: bool = False
+    steady: frozenset[str] = frozenset()
 
 
 class Trials:
@@ -145,6 +148,7 @@ def _compare(wrapped: Any, base: nn.Module, name: str) -> Verdict:
         with torch.no_grad():
             expected = base(inputs)
             start = wrapped(inputs)
+            steady = _steady(wrapped, inputs, expected)
             _randomise(wrapped)
             adapted = wrapped(inputs)
     except Exception as error:
@@ -160,7 +164,25 @@ def _compare(wrapped: Any, base: nn.Module, name: str) -> Verdict:
         return Verdict(
             "peft's layer computes something else than the layer it adapts"
         )
-    return Verdict(unmergeable=unmergeable, starts=starts)
+    return Verdict(unmergeable=unmergeable, starts=starts, steady=steady)
+
+
+def _steady(wrapped: Any, inputs: Tensor, expected: Tensor) -> frozenset[str]:
+    """Set each trained parameter to zero, to see where decay would lead."""
+    names = set()
+    for name, parameter in wrapped.named_parameters():
+        if not parameter.requires_grad or name.startswith('base_layer.'):
+            continue
+        value = parameter.clone()
+        parameter.zero_()
+        try:
+            frozen = _close(wrapped(inputs), expected)
+        except Exception:  # such as a division by its norm
+            frozen = False
+        parameter.copy_(value)
+        if not frozen:
+            names.add(name)
+    return frozenset(names)
 
 
 def _why_unmergeable(wrapped: Any, inputs: Tensor, adapted: Tensor) -> str:
