@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from mmflora.files.sources import check_source, find_source, read_state_dict
 
-from .fit import Fit
+from .fit import Fit, check_finite
 from .keys import Shapes, float_shapes
 from .layouts import unused_keys
 from .layouts.swin_keys import as_mmdet_reads
@@ -100,6 +100,7 @@ def load_base(
     own: Any = getattr(backbone, 'load_published', None)
     if own is not None:
         own(init_cfg, shapes, optional, unused)
+        check_finite(source, backbone, shapes)
         return
     prefix = init_cfg.get('prefix')
     stored = read_state_dict(source, prefix)
@@ -116,6 +117,7 @@ def load_base(
         )
     fit.note_resized(float_shapes(stored))
     fit.conclude(source, backbone)
+    check_finite(source, backbone, shapes)
 
 
 def load_converted(

@@ -2,11 +2,14 @@
 
 import logging
 from collections.abc import Mapping
+from itertools import chain
 from math import prod
 
 from mmengine.logging import print_log
 from timm.models import adapt_input_conv
 from torch import Tensor, nn
+
+from mmflora.adapters.quantized import QuantizedWeight
 
 from .keys import Shapes, compare_keys, float_shapes, matches_any
 
@@ -98,6 +101,37 @@ class Fit:
         if report:
             raise ValueError(mismatch_message(source, model, str(report)))
         say_remarks(source, model, self.remarks)
+
+
+def check_finite(source: str, model: nn.Module, shapes: Shapes) -> None:
+    """Refuse a base with NaN or infinity in it.
+
+    Args:
+        source: Where it came from.
+        model: The model that holds it; weights in few bits have been checked
+            when they were rounded.
+        shapes: The keys of the base.
+
+    Raises:
+        ValueError: If a value is not finite; names the first such tensors.
+    """
+    tensors = chain(model.named_parameters(), model.named_buffers())
+    broken = [
+        name
+        for name, tensor in tensors
+        if name in shapes
+        and not isinstance(tensor, QuantizedWeight)
+        and not tensor.is_meta
+        and not bool(tensor.detach().isfinite().all())
+    ]
+    if broken:
+        raise ValueError(
+            f"The base weights '{source}' hold NaN or infinity in "
+            f'{len(broken)} tensors of {type(model).__name__}: '
+            f'{", ".join(broken[:4])}. Nothing can be computed with them: '
+            'take a checkpoint from before the loss became NaN, or another '
+            'copy of the file.'
+        )
 
 
 def say_remarks(source: str, model: nn.Module, remarks: list[str]) -> None:

@@ -376,3 +376,22 @@ def test_lists_of_class_and_config_add_up(tmp_path):
     built = build(path, config, new_params=[new], unused_keys=[r'aux\..*'])
     assert 'stages.3.blocks.0.mlp.fc2.bias' in built.base_record.new_keys
     assert 'norm0.weight' in built.base_record.new_keys
+
+
+@pytest.mark.parametrize('value', [float('nan'), float('inf')])
+@pytest.mark.parametrize(
+    ('config', 'content', 'key'),
+    [
+        (RESNET, resnet, 'layer1.0.conv1.weight'),
+        (TIMM_VIT, timm_vit, 'blocks.0.attn.qkv.weight'),
+        (MMSEG_SWIN, mmseg_swin, 'stages.0.blocks.0.norm1.weight'),
+    ],
+    ids=lambda value: value['type'] if isinstance(value, dict) else '',
+)
+def test_weights_that_are_not_finite(config, content, key, value, tmp_path):
+    state = content()
+    state[key].view(-1)[0] = value
+    path = write(tmp_path / 'base.pth', state)
+    with pytest.raises(ValueError, match='base.pth') as caught:
+        build(path, config)
+    assert key in str(caught.value)
