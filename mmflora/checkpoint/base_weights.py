@@ -19,9 +19,6 @@ from .layouts import unused_keys
 from .layouts.swin_keys import as_mmdet_reads
 from .layouts.vit_keys import with_resized_tables
 
-# Classifiers of published weights, for which a dense backbone has no use.
-CLASSIFIER_KEYS = (r'(head|fc|classifier)\..*',)
-
 # What a backbone's own loading raises where a file is not as it expects.
 _LOADING_ERRORS = (
     AssertionError,
@@ -71,7 +68,7 @@ def load_base(
     init_cfg: Mapping[str, Any],
     shapes: Shapes,
     optional: Iterable[str] = (),
-    unused: Iterable[str] = CLASSIFIER_KEYS,
+    unused: Iterable[str] = (),
 ) -> None:
     """Load a base, with every key accounted for.
 
@@ -86,7 +83,7 @@ def load_base(
         shapes: The shapes to fill by key, without any adapter's.
         optional: Patterns of these keys that the file may lack.
         unused: Patterns of the file's keys that the backbone may lack, beside
-            those that its family is known for.
+            classifiers and those that its family is known for.
 
     Raises:
         FileNotFoundError: If the file is missing.

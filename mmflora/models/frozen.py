@@ -21,7 +21,7 @@ from mmflora.adapters.quantized_base import (
     quantize_base,
     say_quantization,
 )
-from mmflora.checkpoint.base_weights import CLASSIFIER_KEYS, pretrained_cfg
+from mmflora.checkpoint.base_weights import pretrained_cfg
 from mmflora.checkpoint.keys import matches_any, state_shapes
 from mmflora.checkpoint.record import BaseRecord, content_hash
 from mmflora.checkpoint.state import (
@@ -100,7 +100,6 @@ def adapt_backbone(backbone: nn.Module, options: PEFTOptions) -> nn.Module:
     """
     new = _declared(backbone, 'new_params', options.new_params)
     unused = _declared(backbone, 'unused_keys', options.unused_keys)
-    unused = (*CLASSIFIER_KEYS, *unused)
     shapes = state_shapes(backbone)
     source = pretrained_cfg(getattr(backbone, 'init_cfg', None))
     quantization = Quantization.of(options.quantize)

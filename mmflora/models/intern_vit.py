@@ -5,22 +5,18 @@ from typing import Any
 
 import torch
 
-from mmflora.checkpoint.base_weights import (
-    CLASSIFIER_KEYS,
-    load_base,
-    pretrained_cfg,
-)
-from mmflora.checkpoint.keys import Shapes, state_shapes
+from mmflora.checkpoint.base_weights import pretrained_cfg
+from mmflora.checkpoint.keys import Shapes
 from mmflora.checkpoint.layouts.intern_vit_keys import UNUSED_KEYS
 from mmflora.checkpoint.layouts.intern_vit_weights import load_intern_vit
 from mmflora.registry import MODELS
 
-from .autocast import run_in_autocast
 from .plain.intern_vit_features import PlainInternViT
+from .published import PublishedWeights
 
 
 @MODELS.register_module()
-class InternViT(PlainInternViT):
+class InternViT(PublishedWeights, PlainInternViT):
     """An InternViT backbone with a feature pyramid.
 
     Args:
@@ -49,23 +45,17 @@ class InternViT(PlainInternViT):
     # layer, as in the paper; neither the patch embedding nor the pyramid.
     default_targets = r'blocks\.\d+\.(attn\.(qkv|proj)|mlp\.fc[12])'
 
-    def __init__(
-        self, *args: Any, autocast: str | None = None, **kwargs: Any
-    ) -> None:
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         later = '|'.join(map(str, range(len(self.blocks), self.depth)))
         # The pyramid stands in no published backbone.
         pyramid = (r'pyramid\..*',)
         self.new_params = pyramid if self.pyramid is not None else ()
         self.unused_keys = (
-            *CLASSIFIER_KEYS,
             *UNUSED_KEYS,
             *(() if self.pyramid is not None else pyramid),
             *((rf'blocks\.({later})\..*',) if later else ()),
         )
-        if autocast is not None:
-            run_in_autocast(self, autocast)
-        self.stock_shapes = state_shapes(self)
 
     def _build_trunk(self, *args: Any) -> None:
         """Build what a file of weights holds.
@@ -84,26 +74,6 @@ class InternViT(PlainInternViT):
     def _allocate(self, device: torch.device) -> None:
         """Give the parameters, built without memory, blank memory."""
         self.to_empty(device=device)
-
-    def init_weights(self) -> None:
-        """Load the weights that ``init_cfg`` names, checking every key.
-
-        Raises:
-            FileNotFoundError: If a file is missing.
-            ValueError: If it does not fit the backbone exactly.
-        """
-        source = pretrained_cfg(self.init_cfg)
-        if source is None:
-            super().init_weights()
-            return
-        load_base(
-            self,
-            source,
-            self.stock_shapes,
-            self.new_params,
-            self.unused_keys,
-        )
-        self._is_init = True
 
     def load_published(
         self,
