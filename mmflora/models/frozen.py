@@ -3,7 +3,7 @@
 import logging
 import re
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 from mmengine.logging import print_log
 from mmengine.registry import MODELS as MMENGINE_MODELS
@@ -77,6 +77,45 @@ def build_peft_backbone(
     if settings:
         PEFTOptions.of(settings)  # which names the nearest
     return adapt_backbone(MMENGINE_MODELS.build(backbone), options)
+
+
+class FrozenBackbone:
+    """Gives a class of backbones the option ``peft``; stands before it.
+
+    Args:
+        *args: As for the backbone's class; ``init_cfg`` names the frozen
+            base, which is loaded here.
+        peft: How it is adapted, see
+            :class:`mmflora.models.peft_options.PEFTOptions`.
+        **kwargs: As for the backbone's class; settings of ``peft`` may stand
+            here too.
+
+    Attributes:
+        default_adapter: The method where none is named.
+        peft_options: The settings, known before anything is built.
+
+    Raises:
+        FileNotFoundError: If the base's file is missing.
+        TypeError: If ``peft`` has no such setting.
+        ValueError: If the base does not fit in full, or a pattern matches
+            nothing.
+    """
+
+    default_adapter: ClassVar[Mapping[str, Any] | None] = None
+
+    def __init__(
+        self,
+        *args: Any,
+        peft: Mapping[str, Any] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        # `autocast` is an argument of mmflora's own backbones.
+        self.peft_options = PEFTOptions.take(
+            kwargs, peft, ('autocast',), self.default_adapter
+        )
+        super().__init__(*args, **kwargs)
+        backbone: Any = self
+        adapt_backbone(backbone, self.peft_options)
 
 
 def adapt_backbone(backbone: nn.Module, options: PEFTOptions) -> nn.Module:

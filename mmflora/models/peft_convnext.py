@@ -1,32 +1,17 @@
 """ConvNeXt and ConvNeXt-V2 with a frozen base and adapters."""
 
-from collections.abc import Mapping
-from typing import Any, ClassVar
-
 from mmflora.registry import MODELS
 
 from .convnext import ConvNeXt
-from .frozen import adapt_backbone
-from .peft_options import PEFTOptions
+from .frozen import FrozenBackbone
 
 
 @MODELS.register_module()
-class PEFTConvNeXt(ConvNeXt):
+class PEFTConvNeXt(FrozenBackbone, ConvNeXt):
     """A frozen ConvNeXt that learns through its adapters and output norms.
 
-    Args:
-        *args: As for :class:`ConvNeXt`; ``init_cfg`` names the frozen base,
-            which is loaded here.
-        peft: How it is adapted, see
-            :class:`mmflora.models.peft_options.PEFTOptions`; by default every
-            convolution and linear layer, as in the paper.
-        **kwargs: As for :class:`ConvNeXt`; settings of ``peft`` may stand
-            here too.
-
-    Raises:
-        FileNotFoundError: If the base's file is missing.
-        ValueError: If the base does not fit in full, or a pattern matches
-            nothing.
+    The arguments are those of :class:`ConvNeXt`, and ``peft``; by default
+    every convolution and linear layer is adapted, as in the paper.
 
     Example:
         >>> frozen = dict(
@@ -36,20 +21,6 @@ class PEFTConvNeXt(ConvNeXt):
         ...     init_cfg=dict(type='Pretrained', checkpoint='v2_large.pt'),
         ... )
     """
-
-    default_adapter: ClassVar[Mapping[str, Any] | None] = None
-
-    def __init__(
-        self,
-        *args: Any,
-        peft: Mapping[str, Any] | None = None,
-        **kwargs: Any,
-    ) -> None:
-        options = PEFTOptions.take(
-            kwargs, peft, ('autocast',), self.default_adapter
-        )
-        super().__init__(*args, **kwargs)
-        adapt_backbone(self, options)
 
 
 @MODELS.register_module()
