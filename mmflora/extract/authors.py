@@ -52,34 +52,28 @@ def load_authors_flora(
             f'{apart[:3]}. Set `targets`, or the prefix of the keys.'
         )
     swapped = _input_first(found, {k: layers[k].base_weight() for k in found})
-    ready: dict[str, tuple[Tensor, list[Tensor]]] = {}
+    ready: list[tuple[Tensor, Tensor]] = []
     for name, parts in found.items():
         core = parts['G']
         factors = [parts[str(mode)] for mode in range(core.dim())]
         if swapped:
             core = core.transpose(0, 1)
             factors[:2] = factors[1::-1]
-        adapter = layers[name].adapter
-        wanted = (
-            [adapter.core, *adapter.factors]
-            if isinstance(adapter, FLoRA)
-            else []
-        )
-        shapes = [tuple(part.shape) for part in (core, *factors)]
-        if shapes != [tuple(part.shape) for part in wanted]:
+        adapter, theirs = layers[name].adapter, [core, *factors]
+        ours: list[Tensor] = []
+        if isinstance(adapter, FLoRA):
+            ours = [adapter.core, *adapter.factors]
+        shapes = [[tuple(t.shape) for t in some] for some in (theirs, ours)]
+        if shapes[0] != shapes[1]:
             raise ValueError(
                 f"Layer '{name}': the file's core and factors have shapes "
-                f"{shapes}, the model's adapter has "
-                f'{[tuple(part.shape) for part in wanted]}. Set the rank of '
-                "the model's FLoRA to the file's."
+                f"{shapes[0]}, the model's adapter has {shapes[1]}. Set the "
+                "rank of the model's FLoRA to the file's."
             )
-        ready[name] = core, factors
-    for name, (core, factors) in ready.items():
-        adapter = layers[name].adapter
-        adapter.core.copy_(core)  # type: ignore[operator]
-        for ours, theirs in zip(adapter.factors, factors, strict=True):  # type: ignore[arg-type]
-            ours.copy_(theirs)
-    return list(ready)
+        ready += zip(ours, theirs, strict=True)
+    for parameter, value in ready:
+        parameter.copy_(value)
+    return list(found)
 
 
 def authors_prefix(backbone: nn.Module, state: Mapping[str, Tensor]) -> str:
@@ -122,7 +116,7 @@ def _layers(state: Mapping[str, Tensor], prefix: str) -> dict[str, Parts]:
 def _input_first(
     found: Mapping[str, Parts], weights: Mapping[str, Tensor]
 ) -> bool:
-    """Say whether factors stand in the order input, output."""
+    """Return whether factors stand in the order input, output."""
     seen: set[bool] = set()
     for name, parts in found.items():
         sizes = len(parts['0']), len(parts['1'])
@@ -139,7 +133,7 @@ def _input_first(
         raise ValueError(
             'It cannot be seen whether the factors stand in the order '
             f'output, input: {reason}. Add a layer whose weight is not '
-            'square, or mend the file.'
+            'square, or fix the file.'
         )
     return seen.pop()
 

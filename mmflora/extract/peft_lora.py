@@ -6,7 +6,6 @@ tensors are the same and only their names differ:
 ``<layer>.adapter.lora_A.default.weight`` in a model.
 """
 
-import copy
 import json
 import os
 from pathlib import Path
@@ -38,8 +37,10 @@ _NAMES = {
     'lora_B.bias': 'lora_B.default.bias',
     'lora_magnitude_vector': 'lora_magnitude_vector.default.weight',
 }
-# What gives the tensors their meaning.
-_SETTINGS = ('r', 'lora_alpha', 'use_rslora', 'use_dora', 'lora_bias')
+# What gives the tensors their meaning, with peft's defaults.
+_SETTINGS = dict(
+    r=8, lora_alpha=8, use_rslora=False, use_dora=False, lora_bias=False
+)
 # Settings of peft that change nothing of what a stored LoRA means, or that
 # are looked at one by one.
 _KNOWN = {
@@ -56,7 +57,6 @@ _KNOWN = {
 }
 # Starts that leave the frozen weight as it is.
 _STARTS = (True, False, 'gaussian', 'orthogonal', 'eva')
-_ABSENT: dict[str, Any] = dict(r=8, lora_alpha=8)
 
 
 @torch.no_grad()
@@ -65,6 +65,9 @@ def load_peft_lora(
 ) -> list[str]:
     """Load a LoRA adapter of peft into a backbone that computes it.
 
+    Modules that peft saved whole beside the LoRA (``modules_to_save``, such
+    as a classifier) are left behind: a backbone has no place for them.
+
     Args:
         backbone: With ``adapter=dict(type='HFPEFT', peft_type='LORA', ...)``
             of the same settings on the same layers; its names are those of
@@ -72,9 +75,6 @@ def load_peft_lora(
             ConvNeXts.
         folder: With ``adapter_config.json`` and
             ``adapter_model.safetensors``.
-
-    Modules that peft saved whole beside the LoRA (``modules_to_save``, such
-    as a classifier) are left behind: a backbone has no place for them.
 
     Returns:
         The names of the layers.
@@ -85,25 +85,17 @@ def load_peft_lora(
             or settings, layers or shapes differ; nothing has changed then.
     """
     place = Path(folder)
-    theirs = _read_config(place)
-    layers = _lora_layers(backbone)
-    ours = _one_config(layers)
-    for name in _SETTINGS:
-        absent = _ABSENT.get(name, False)
+    theirs = _read_config(place / CONFIG_NAME)
+    layers, ours = _lora_layers(backbone)
+    for name, absent in _SETTINGS.items():
         pair = theirs.get(name, absent), getattr(ours, name, absent)
         if pair[0] != pair[1]:
             raise ValueError(
                 f"'{folder}' has {name}={pair[0]!r}, the model {pair[1]!r}. "
                 f'Set {name} of the adapter in the config to that of the file.'
             )
-    tensors = _without_saved_modules(
-        _read_tensors(place / TENSORS_NAME), theirs
-    )
-    expected = {
-        f'{_PREFIX}{name}.{key}': value
-        for name, layer in layers.items()
-        for key, value in _own(layer).items()
-    }
+    tensors = _read_tensors(place / TENSORS_NAME, theirs)
+    expected = _parameters(layers)
     wrong = sorted(tensors.keys() ^ expected.keys()) + [
         f'{key} ({tuple(value.shape)}, {tuple(expected[key].shape)} wanted)'
         for key, value in tensors.items()
@@ -139,19 +131,16 @@ def write_peft_lora(
         OSError: If the disk is full or not writable.
         ValueError: If the adapters are no LoRA of one setting.
     """
-    layers = _lora_layers(backbone)
-    config = copy.deepcopy(_one_config(layers))
-    config.target_modules = sorted(layers)
-    config.inference_mode = True
+    layers, config = _lora_layers(backbone)
+    described = config.to_dict() | dict(
+        target_modules=sorted(layers), inference_mode=True
+    )
     described = {
         key: sorted(value) if isinstance(value, set) else value
-        for key, value in config.to_dict().items()
+        for key, value in described.items()
     }
-    tensors = {
-        f'{_PREFIX}{name}.{key}': contiguous(value)
-        for name, layer in layers.items()
-        for key, value in _own(layer).items()
-    }
+    own = _parameters(layers)
+    tensors = {key: contiguous(value) for key, value in own.items()}
     place, backend = Path(folder), AtomicLocalBackend()
     backend.put(save(tensors, {'format': 'pt'}), place / TENSORS_NAME)
     text = json.dumps(described, indent=2, sort_keys=True, default=str)
@@ -159,27 +148,24 @@ def write_peft_lora(
     return place
 
 
-def _lora_layers(backbone: nn.Module) -> dict[str, AdaptedLayer]:
+def _lora_layers(backbone: nn.Module) -> tuple[dict[str, AdaptedLayer], Any]:
+    """Return the layers with peft's LoRA, and the configuration of all."""
     layers = adapted_layers(backbone)
     for name, layer in layers.items():
-        kind = getattr(layer.adapter, 'config', None)
-        kind = str(getattr(kind, 'peft_type', type(layer.adapter).__name__))
+        config = getattr(layer.adapter, 'config', None)
+        kind = str(getattr(config, 'peft_type', type(layer.adapter).__name__))
         if kind.rpartition('.')[2] != 'LORA':
             raise ValueError(
                 f"Layer '{name}' has an adapter of {kind}. For peft's LoRA "
                 "the config needs adapter=dict(type='HFPEFT', "
                 "peft_type='LORA', r=..., lora_alpha=...)."
             )
-    if not layers:
+    configs = [layer.adapter.config for layer in layers.values()]
+    if not configs:
         raise ValueError(
             f'{type(backbone).__name__} has no adapted layer: give a '
             "backbone with adapter=dict(type='HFPEFT', peft_type='LORA')."
         )
-    return layers
-
-
-def _one_config(layers: dict[str, AdaptedLayer]) -> Any:
-    configs = [layer.adapter.config for layer in layers.values()]
     kinds = {
         tuple(getattr(config, name, None) for name in _SETTINGS)
         for config in configs
@@ -190,19 +176,22 @@ def _one_config(layers: dict[str, AdaptedLayer]) -> Any:
             'peft is read and written for one. Leave options out of '
             '`targets`.'
         )
-    return configs[0]
+    return layers, configs[0]
 
 
-def _own(layer: AdaptedLayer) -> dict[str, Tensor]:
-    """Return an adapter's parameters by peft's names in a file."""
-    own = dict(layer.adapter.named_parameters())
+def _parameters(layers: dict[str, AdaptedLayer]) -> dict[str, Tensor]:
+    """Return the adapters' parameters by their keys in a folder."""
     return {
-        theirs: own[ours] for theirs, ours in _NAMES.items() if ours in own
+        f'{_PREFIX}{name}.{theirs}': own[ours]
+        for name, layer in layers.items()
+        for own in [dict(layer.adapter.named_parameters())]
+        for theirs, ours in _NAMES.items()
+        if ours in own
     }
 
 
-def _read_config(place: Path) -> dict[str, Any]:
-    file = place / CONFIG_NAME
+def _read_config(file: Path) -> dict[str, Any]:
+    """Read a LoRA's settings, and refuse what would mean something else."""
     if not file.is_file():
         raise FileNotFoundError(
             f"'{file}' is not there. Give a folder that peft's "
@@ -217,57 +206,38 @@ def _read_config(place: Path) -> dict[str, Any]:
         raise ValueError(
             f"'{file}': peft_type is {kind!r}; LORA alone can be imported."
         )
-    uneven = [
-        key for key in ('rank_pattern', 'alpha_pattern') if config.get(key)
-    ]
+    start = config.get('init_lora_weights', True)
+    unknown = {key: v for key, v in config.items() if v and key not in _KNOWN}
+    uneven = [n for n in ('rank_pattern', 'alpha_pattern') if config.get(n)]
+    reason = ''
     if uneven:
-        raise ValueError(
-            f"'{file}' sets {uneven[0]}: ranks that differ by layer cannot "
-            'be imported.'
+        reason = (
+            f'sets {uneven[0]}: ranks that differ by layer cannot be imported.'
         )
-    if config.get('bias', 'none') != 'none':
-        raise ValueError(
-            f"'{file}' has bias={config['bias']!r}, so that biases of the "
-            "base were trained, too; only LoRAs with bias='none' can be "
-            'imported.'
+    elif config.get('bias', 'none') != 'none':
+        reason = (
+            f'has bias={config["bias"]!r}, so that biases of the base were '
+            "trained, too; only LoRAs with bias='none' can be imported."
         )
-    if config.get('init_lora_weights', True) not in _STARTS:
-        raise ValueError(
-            f"'{file}' has init_lora_weights="
-            f'{config["init_lora_weights"]!r}, a start that changes the base '
+    elif start not in _STARTS:
+        reason = (
+            f'has init_lora_weights={start!r}, a start that changes the base '
             'itself: the LoRA does not belong to the published weights. Let '
             "peft convert it (save_pretrained's "
             '`path_initial_model_for_weight_conversion`), and import that.'
         )
-    unknown = {key: v for key, v in config.items() if v and key not in _KNOWN}
-    if unknown:
-        raise ValueError(
-            f"'{file}' sets {unknown!r:.200}, a variant of LoRA that cannot "
-            'be imported: it may mean something else by the same tensors.'
+    elif unknown:
+        reason = (
+            f'sets {unknown!r:.200}, a variant of LoRA that cannot be '
+            'imported: it may mean something else by the same tensors.'
         )
+    if reason:
+        raise ValueError(f"'{file}' {reason}")
     return config
 
 
-def _without_saved_modules(
-    tensors: dict[str, Tensor], config: dict[str, Any]
-) -> dict[str, Tensor]:
-    """Leave modules behind that peft saved whole beside the LoRA."""
-    saved = set(config.get('modules_to_save') or ())
-    left = {
-        key
-        for key in tensors
-        if saved & set(key.split('.')) and 'lora_' not in key
-    }
-    if left:
-        print_log(
-            f'Left behind are {len(left)} tensors of modules_to_save='
-            f'{sorted(saved)}: a backbone has no place for them.',
-            logger='current',
-        )
-    return {key: tensors[key] for key in tensors if key not in left}
-
-
-def _read_tensors(file: Path) -> dict[str, Tensor]:
+def _read_tensors(file: Path, config: dict[str, Any]) -> dict[str, Tensor]:
+    """Read a LoRA's tensors without the modules that were saved whole."""
     if not file.is_file():
         raise FileNotFoundError(
             f"'{file}' is not there. Older adapters of peft are pickles "
@@ -281,9 +251,20 @@ def _read_tensors(file: Path) -> dict[str, Tensor]:
             f"'{file}' is truncated, damaged or no .safetensors file "
             f'({error}).'
         ) from error
-    for name in tensors:
+    saved = set(config.get('modules_to_save') or ())
+    found = {}
+    for name, value in tensors.items():
         check_tensor_name(name, str(file))
-    return tensors
+        if 'lora_' in name or not saved & set(name.split('.')):
+            found[name] = value
+    if len(found) < len(tensors):
+        print_log(
+            f'Left behind are {len(tensors) - len(found)} tensors of '
+            f'modules_to_save={sorted(saved)}: a backbone has no place for '
+            'them.',
+            logger='current',
+        )
+    return found
 
 
 FORMATS['peft'] = Format(load_peft_lora, write_peft_lora)
