@@ -7,6 +7,9 @@ import torch
 from torch import Tensor, nn
 
 from .cost import PATHS
+from .functional import low_rank_to_weight
+from .layer_weights import describe_layer, frozen_weight
+from .precision import full_precision
 from .settings import check_choice, check_probability, check_settings
 from .stored import Stored
 
@@ -152,15 +155,6 @@ def _listed(settings: Mapping[str, Any]) -> str:
     return ', '.join(f'{name}={value}' for name, value in settings.items())
 
 
-def describe_layer(name: str, layer: nn.Module) -> str:
-    """Return a layer's name, type and weight, as errors begin."""
-    weight = layer._parameters.get('weight')
-    if weight is None:
-        weight = layer._parameters.get('in_proj_weight')
-    shape = '' if weight is None else f', weight {tuple(weight.shape)}'
-    return f"Layer '{name}' ({type(layer).__name__}{shape})"
-
-
 class Adapter(AdapterBase):
     """The trainable update of one frozen weight.
 
@@ -222,10 +216,15 @@ class Adapter(AdapterBase):
     def delta_weight(self) -> Tensor:
         """Return the update ΔW, scaled, in the weight's shape.
 
-        Where the method is not additive, it is the part that is added before
-        the weight is changed otherwise.
+        By default it is the product of :meth:`low_rank`.  Where the method is
+        not additive, it is the part that is added before the weight is
+        changed otherwise.
         """
-        raise NotImplementedError
+        factors = self.low_rank()
+        if factors is None:
+            raise NotImplementedError
+        with full_precision(factors.left.device.type):
+            return low_rank_to_weight(*factors)
 
     def low_rank(self) -> LowRank | None:
         """Return the update as two factors, ``None`` if it has no such form.
@@ -283,16 +282,3 @@ def adapted_modules(model: nn.Module) -> dict[str, Any]:
         for name, module in model.named_modules()
         if isinstance(module._modules.get('adapter'), AdapterBase)
     }
-
-
-def frozen_weight(layer: nn.Module) -> Tensor:
-    """Return the weight of a layer that an adapter updates.
-
-    Raises:
-        AttributeError: If it has none.
-    """
-    attention = isinstance(layer, nn.MultiheadAttention)
-    weight = layer._parameters['in_proj_weight' if attention else 'weight']
-    if weight is None:
-        raise AttributeError(f'{type(layer).__name__} has no weight')
-    return weight

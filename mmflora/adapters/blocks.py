@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .base import AdapterBase, CannotAdapt
+from .functional import bottleneck
 from .settings import check_choice, check_count, check_factor
 from .targets import compile_patterns, first_match
 
@@ -97,10 +98,10 @@ class BlockAdapter(AdapterBase):
         """
         dim = self._channel_dim(x)
         moved = x if dim == -1 else x.movedim(dim, -1)
-        down, up = self.down.to(x.dtype), self.up.to(x.dtype)
-        hidden = F.linear(moved, down, self.down_bias.to(x.dtype))
-        hidden = ACTIVATIONS[self.activation](hidden)
-        update = F.linear(hidden, up, self.up_bias.to(x.dtype)) * self.scale
+        own = (self.down, self.down_bias, self.up, self.up_bias)
+        down, d, up, u = (parameter.to(x.dtype) for parameter in own)
+        act = ACTIVATIONS[self.activation]
+        update = bottleneck(moved, (down, d), (up, u), act) * self.scale
         return update if dim == -1 else update.movedim(-1, dim)
 
     def _channel_dim(self, x: Tensor) -> int:

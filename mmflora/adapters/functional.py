@@ -3,9 +3,11 @@
 Each formula of mmflora stands in this file and nowhere else.
 """
 
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Sequence
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 
@@ -56,6 +58,26 @@ def tucker_to_weight(core: Tensor, factors: Sequence[Tensor]) -> Tensor:
     for mode in reversed(range(len(factors))):
         weight = mode_product(weight, factors[mode], mode)
     return weight
+
+
+def tucker_to_low_rank(
+    core: Tensor, factors: Sequence[Tensor]
+) -> tuple[Tensor, Tensor]:
+    """Return a Tucker product as two factors, W = L R.
+
+    L is the first factor, R what core and others span; for a matrix whose
+    inner rank is the smaller one L takes the core in.
+
+    The arguments are those of :func:`tucker_to_weight`; the results have the
+    shapes ``(d_1, rank)`` and ``(rank, d_2, ..., d_N)``.
+    """
+    first, *others = factors
+    if len(others) == 1 and core.shape[1] < core.shape[0]:
+        return first @ core, others[0].T
+    right = core
+    for mode in reversed(range(1, core.dim())):
+        right = mode_product(right, factors[mode], mode)
+    return first, right
 
 
 def low_rank_to_weight(left: Tensor, right: Tensor) -> Tensor:
@@ -140,3 +162,139 @@ def low_rank_norms(weight: Tensor, left: Tensor, right: Tensor) -> Tensor:
     cross = ((rows @ span.T) * left).sum(1)
     added = ((left @ (span @ span.T)) * left).sum(1)
     return (own + 2 * cross + added).clamp_min(0).sqrt()
+
+
+def relative_scale(magnitude: Tensor, norms: Tensor) -> Tensor:
+    """Return m / ‖·‖ by channel (DoRA, eq. 5); a channel of zeros stays one.
+
+    Both have the shape ``(channels,)``.
+    """
+    tiny = 1e-30 if norms.dtype.itemsize > 2 else 1e-7
+    return magnitude.to(norms.dtype) / norms.clamp_min(tiny)
+
+
+def scale_and_shift(
+    vector: Tensor, scale: Tensor, shift: Tensor | None
+) -> Tensor:
+    """Return γ ⊙ b + β (SSF, eq. 4), in the type of b."""
+    scaled = vector * scale
+    if shift is not None:
+        scaled = scaled + shift
+    return scaled.to(vector.dtype)
+
+
+def scale_output(
+    output: Tensor, scale: Tensor | None, bias: Tensor | None, dim: int
+) -> Tensor:
+    """Scale a layer's output channels and add its bias.
+
+    The scale is not rounded to the output's type, in which small changes of
+    it would be lost.
+
+    Args:
+        output: The output without bias; with it where nothing is scaled.
+        scale: Shape ``(out,)`` or ``None``, as that of ``bias``.
+        bias: Added to what is scaled.
+        dim: The dimension of the channels, from the end.
+    """
+    if scale is None:
+        return output
+    shape = (-1,) + (1,) * (-1 - dim)
+    scaled = output * scale.view(shape)
+    if bias is not None:
+        scaled = scaled + bias.view(shape)
+    return scaled.to(output.dtype)
+
+
+def channel_view(
+    shape: Sequence[int], transposed_groups: int = 0
+) -> tuple[int, int, int, int]:
+    """Return a weight's shape with its output channels in two dimensions.
+
+    Args:
+        shape: The weight's shape: ``(out, ...)``, or for a transposed
+            convolution ``(in, out / groups, *kernel)``.
+        transposed_groups: The groups of a transposed convolution, 0 for any
+            other layer.
+
+    Returns:
+        Four sizes; those at 0 and 2 are the output channels, in their order.
+    """
+    groups = transposed_groups
+    if not groups:
+        return shape[0], math.prod(shape[1:]), 1, 1
+    return groups, shape[0] // groups, shape[1], math.prod(shape[2:])
+
+
+def moved_factors(
+    left: Tensor, right: Tensor, left_start: Tensor, right_start: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Return L R − L0 R0 as two factors of twice the rank.
+
+    They are ``[L − L0, L0]`` and ``[R; R − R0]``: at the start an exact zero,
+    and no difference of large products later.
+    """
+    return (
+        torch.cat([left - left_start, left_start], 1),
+        torch.cat([right, right - right_start]),
+    )
+
+
+def leading_svd(
+    matrix: Tensor, rank: int, iterations: int | None
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Return the leading singular vectors and values of a matrix.
+
+    Args:
+        matrix: Shape ``(out, in)``.
+        rank: How many.
+        iterations: Of the subspace iteration (Halko et al., 2011), with a
+            subspace of twice the rank; ``None`` for the whole decomposition.
+
+    Returns:
+        U, S and Vᵀ of shapes ``(out, rank)``, ``(rank,)``, ``(rank, in)``.
+    """
+    if iterations is None:
+        u, s, vh = torch.linalg.svd(matrix, full_matrices=False)
+        return u[:, :rank], s[:rank], vh[:rank]
+    width = min(2 * rank, *matrix.shape)
+    u, s, v = torch.svd_lowrank(matrix, q=width, niter=iterations)
+    return u[:, :rank], s[:rank], v.T[:rank]
+
+
+def best_factors(
+    matrix: Tensor, rank: int, scale: float, iterations: int | None
+) -> tuple[Tensor, Tensor]:
+    """Return B, A with s B A the best approximation of a matrix.
+
+    ``±U √(S / |s|)`` and ``√(S / |s|) Vᵀ``, with the sign of s (PiSSA, eq. 2
+    and 3).
+
+    The other arguments are those of :func:`leading_svd`.
+    """
+    u, s, vh = leading_svd(matrix, rank, iterations)
+    root = (s / abs(scale)).sqrt()
+    return u * math.copysign(1, scale) * root, root[:, None] * vh
+
+
+def orthonormal_factors(matrix: Tensor, rank: int) -> tuple[Tensor, Tensor]:
+    """Return leading columns of Q and rows of R (OLoRA, section 3)."""
+    q, r = torch.linalg.qr(matrix)
+    return q[:, :rank], r[:rank]
+
+
+def bottleneck(
+    x: Tensor,
+    down: tuple[Tensor, Tensor],
+    up: tuple[Tensor, Tensor],
+    activation: Callable[[Tensor], Tensor],
+) -> Tensor:
+    """Return act(x Dᵀ + d) Uᵀ + u (Houlsby et al., 2019, section 2).
+
+    Args:
+        x: Shape ``(..., channels)``.
+        down: D, shape ``(width, channels)``, and d.
+        up: U, shape ``(channels, width)``, and u.
+        activation: Of the hidden values.
+    """
+    return F.linear(activation(F.linear(x, *down)), *up)

@@ -9,9 +9,10 @@ from torch import nn
 
 from mmflora.registry import ADAPTERS
 
-from .base import Adapter, AdapterBase, describe_layer
+from .base import Adapter, AdapterBase
 from .blocks import BlockAdapter, adapt_block
 from .candidates import Candidates, Survey
+from .layer_weights import describe_layer
 from .layers import adapt_layer, check_adapter
 from .memory.lean import make_lean
 from .settings import check_type, settings_for
@@ -87,34 +88,26 @@ def inject(
         ... )
     """
     check_type(adapter)
-    before = parameter_states(model)
-    patterns = compile_patterns(targets, 'targets')
+    before, survey = parameter_states(model), Survey(model)
     options = dict(targets) if isinstance(targets, Mapping) else {}
     _check_options(adapter, options)
-    settings = {
-        text: settings_for(adapter, options.get(text, {})) for text in patterns
-    }
-    survey = Survey(model)
-    found = {
-        text: survey.candidates(_method(config), _options(config))
-        for text, config in settings.items()
-    }
-    names = {name for layers in found.values() for name in layers}
+    groups = [
+        _Target(text, pattern, settings_for(adapter, options.get(text, {})))
+        for text, pattern in compile_patterns(targets, 'targets').items()
+    ]
     excluded = compile_patterns(exclude, 'exclude')
-    for text, pattern in patterns.items():
-        check_patterns({text: pattern}, list(found[text]), 'targets')
-    every = [name for name, _ in model.named_modules() if name in names]
-    check_patterns(excluded, every, 'exclude')
+    names: dict[str, Any] = {}
+    for group in groups:
+        group.found = survey.candidates(group.method, group.options)
+        check_patterns({group.text: group.pattern}, group.found, 'targets')
+        names |= group.found
+    check_patterns(excluded, names, 'exclude')
 
     report = InjectionReport()
-    tunes = {
-        text: issubclass(_method(config), Tuning)
-        for text, config in settings.items()
-    }
-    chosen = _choose(patterns, excluded, found, tunes, report)
-    _check_chosen(chosen, patterns, report, found)
-    built = _build(chosen, settings, survey.read, report)
-    _check_chosen(built, patterns, report, found)
+    chosen = _choose(groups, excluded, report)
+    _check_chosen(chosen, groups, report)
+    built = _build(chosen, survey.read, report)
+    _check_chosen(built, groups, report)
     freeze(model)
     _put_in_place(model, built, survey.read, report)
     make_lean(model, norms_only=not lean)
@@ -123,7 +116,7 @@ def inject(
         before,
         dict(
             adapter=dict(adapter),
-            targets=options or [*patterns],
+            targets=options or [group.text for group in groups],
             exclude=[*excluded],
             lean=lean,
         ),
@@ -131,38 +124,44 @@ def inject(
     return report
 
 
-def _method(config: Mapping[str, Any]) -> type:
-    # ADAPTERS.build() would look for the toolkit's scope, and warn.
-    kind = config['type']
-    method: type = ADAPTERS.get(kind) if isinstance(kind, str) else kind
-    return method
+class _Target:
+    """One pattern, its method and settings, and what it matches."""
 
+    def __init__(
+        self, text: str, pattern: re.Pattern[str], config: Mapping[str, Any]
+    ) -> None:
+        self.text, self.pattern, self.config = text, pattern, config
+        # ADAPTERS.build() would look for the toolkit's scope, and warn.
+        kind = config['type']
+        self.method: Any = (
+            ADAPTERS.get(kind) if isinstance(kind, str) else (kind)
+        )
+        self.options = {k: v for k, v in config.items() if k != 'type'}
+        self.found: Candidates = {}
 
-def _options(config: Mapping[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in config.items() if key != 'type'}
+    def matched(self) -> list[str]:
+        return [name for name in self.found if self.pattern.fullmatch(name)]
 
 
 def _choose(
-    patterns: Mapping[str, re.Pattern[str]],
+    groups: Iterable[_Target],
     excluded: Mapping[str, re.Pattern[str]],
-    found: Mapping[str, Candidates],
-    tunes: Mapping[str, bool],
     report: InjectionReport,
-) -> dict[str, tuple[nn.Module, str]]:
+) -> dict[str, tuple[nn.Module, _Target]]:
     """Map each layer to adapt to it and to the pattern that chose it."""
-    chosen: dict[str, tuple[nn.Module, str]] = {}
-    for text, pattern in patterns.items():
-        for name, (layer, reason) in found[text].items():
-            known = name in chosen or name in report.left_out
-            if known or not pattern.fullmatch(name):
+    chosen: dict[str, tuple[nn.Module, _Target]] = {}
+    for group in groups:
+        for name in group.matched():
+            if name in chosen or name in report.left_out:
                 continue
             if first_match(excluded, name) is not None:
                 continue
-            _check_free(name, layer, tunes[text])
+            layer, reason = group.found[name]
+            _check_free(name, layer, issubclass(group.method, Tuning))
             if reason:
                 report.left_out[name] = reason
             else:
-                chosen[name] = (layer, text)
+                chosen[name] = (layer, group)
     return chosen
 
 
@@ -187,30 +186,26 @@ def _check_free(name: str, part: nn.Module, tunes: bool) -> None:
 
 
 def _build(
-    chosen: Mapping[str, tuple[nn.Module, str]],
-    settings: Mapping[str, Mapping[str, Any]],
+    chosen: Mapping[str, tuple[nn.Module, _Target]],
     read: Mapping[str, str],
     report: InjectionReport,
 ) -> dict[str, tuple[nn.Module, Any]]:
-    """Build all adapters; layers of equal settings form one group."""
-    groups: list[tuple[Mapping[str, Any], dict[str, nn.Module]]] = []
-    for name, (layer, text) in chosen.items():
-        for config, layers in groups:
-            if config == settings[text]:
+    """Build all adapters; layers of equal settings are built together."""
+    together: list[tuple[_Target, dict[str, nn.Module]]] = []
+    for name, (layer, target) in chosen.items():
+        for group, layers in together:
+            if group.config == target.config:
                 layers[name] = layer
                 break
         else:
-            groups.append((settings[text], {name: layer}))
+            together.append((target, {name: layer}))
     built: dict[str, tuple[nn.Module, Any]] = {}
-    for config, layers in groups:
-        method: Any = _method(config)
-        if issubclass(method, Tuning):
-            tuning = method(**_options(config))
-            built.update({key: (layers[key], tuning) for key in layers})
-            continue
-        for name, adapter in method.build_all(
-            layers, **_options(config)
-        ).items():
+    for group, layers in together:
+        if issubclass(group.method, Tuning):
+            adapters = dict.fromkeys(layers, group.method(**group.options))
+        else:
+            adapters = group.method.build_all(layers, **group.options)
+        for name, adapter in adapters.items():
             if isinstance(adapter, str):
                 report.left_out[name] = adapter
                 continue
@@ -219,9 +214,7 @@ def _build(
     return built
 
 
-def _check_fit(
-    name: str, layer: nn.Module, adapter: AdapterBase, read: bool
-) -> None:
+def _check_fit(name: str, layer: nn.Module, adapter: Any, read: bool) -> None:
     """Check that a layer can take its adapter, before any changes.
 
     Raises:
@@ -275,19 +268,18 @@ def _check_options(
 
 def _check_chosen(
     chosen: Mapping[str, Any],
-    patterns: Mapping[str, re.Pattern[str]],
+    groups: Iterable[_Target],
     report: InjectionReport,
-    found: Mapping[str, Candidates],
 ) -> None:
-    for text in patterns:
-        matched = [n for n in found[text] if patterns[text].fullmatch(n)]
+    for group in groups:
+        matched = group.matched()
         if matched and all(name in report.left_out for name in matched):
             reasons = '; '.join(
                 f"'{name}': {report.left_out[name]}" for name in matched[:5]
             )
             raise ValueError(
-                f'`targets`: nothing that {text!r} matches can be adapted '
-                f'({reasons}). Choose other layers.'
+                f'`targets`: nothing that {group.text!r} matches can be '
+                f'adapted ({reasons}). Choose other layers.'
             )
     if not chosen:
         raise ValueError(

@@ -9,6 +9,8 @@ from typing import Any
 
 from mmflora.registry import ADAPTERS
 
+from .targets import did_you_mean
+
 
 def check_type(adapter: Any) -> None:
     """Check that a configuration names a registered method.
@@ -84,8 +86,7 @@ def check_settings(method: type, given: Mapping[str, Any]) -> None:
     known = [name for name in own if name not in read]
     for name, value in given.items():
         if name not in known:
-            near = difflib.get_close_matches(name, known, n=1)
-            hint = f' Did you mean {near[0]!r}?' if near else ''
+            hint = did_you_mean(name, known)
             raise TypeError(
                 f'{method.__name__} has no setting {name!r}, got '
                 f'{name}={value!r}.{hint} Its settings are '

@@ -63,3 +63,9 @@ def check_patterns(
             f"{len(layers)} layers. A pattern must match a layer's whole name "
             f'(re.fullmatch); the nearest names are {", ".join(near)}.'
         )
+
+
+def did_you_mean(name: Any, known: Iterable[str]) -> str:
+    """Return a hint at the nearest known name, ``''`` where none is near."""
+    near = difflib.get_close_matches(str(name), list(known), n=1)
+    return f' Did you mean {near[0]!r}?' if near else ''

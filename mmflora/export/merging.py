@@ -193,9 +193,8 @@ def _merge(
         lost = check_weights(samples, state)
     if lost:
         steps.say(
-            f'{len(lost)} weights are those of the base: rounding leaves '
-            f"nothing of their adapters' small updates, such as '{lost[0]}'. "
-            'Merge with --dtype float32 to keep them.'
+            f"Rounding leaves nothing of {len(lost)} adapters' small updates, "
+            f"such as '{lost[0]}': --dtype float32 would keep them."
         )
     if options.backbone_only:
         state = backbone_state(state)

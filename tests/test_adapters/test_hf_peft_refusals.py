@@ -34,7 +34,7 @@ def test_prompt_methods_are_refused(name):
 
 
 def test_unknown_method_names_the_nearest():
-    with pytest.raises(ValueError, match='did you mean RANDLORA'):
+    with pytest.raises(ValueError, match="Did you mean 'RANDLORA'"):
         adapt(net(), 'RANDLROA')
     with pytest.raises(TypeError, match='`peft_type` is the name'):
         adapt(net(), 3)

@@ -1,10 +1,11 @@
 """Which methods of huggingface/peft can adapt a layer in place."""
 
 import dataclasses
-import difflib
 import re
 from collections.abc import Iterable, Mapping
 from typing import Any
+
+from ..targets import did_you_mean
 
 # Settings that choose layers or concern peft's own model wrapper; mmflora
 # chooses layers by `targets` and saves by its own hook.
@@ -115,10 +116,9 @@ def config_class(peft_type: str) -> type:
             f'HFPEFT: {name} does not adapt layers in place: {refused[name]}. '
             f'Methods that do: {known}.'
         )
-    near = difflib.get_close_matches(name, usable, n=1)
-    hint = f' (did you mean {near[0]}?)' if near else ''
+    hint = did_you_mean(name, usable)
     raise ValueError(
-        f'HFPEFT: peft {peft.__version__} has no method {peft_type!r}{hint}. '
+        f'HFPEFT: peft {peft.__version__} has no method {peft_type!r}.{hint} '
         f'Methods that adapt layers: {known}.'
     )
 
@@ -185,8 +185,7 @@ def check_options(peft_type: str, options: Mapping[str, Any]) -> None:
             )
         if name not in known:
             allowed = sorted(known - _NOT_OURS)
-            near = difflib.get_close_matches(name, allowed, n=1)
-            hint = f' Did you mean {near[0]!r}?' if near else ''
+            hint = did_you_mean(name, allowed)
             raise TypeError(
                 f'HFPEFT: {peft_type.upper()} has no option {name!r}.{hint} '
                 f'Allowed are {", ".join(allowed)}.'

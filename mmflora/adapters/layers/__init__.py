@@ -10,23 +10,10 @@ from .adapted import (
     AdaptedLayer,
     OperatorLayer,
     adapted_layers,
-    scale_output,
 )
 from .attention import AdaptedMultiheadAttention
 from .change import adapt_layer, check_adapter, restore_layer
-from .conv import (
-    AdaptedConv,
-    AdaptedConv1d,
-    AdaptedConv2d,
-    AdaptedConv3d,
-)
-from .conv_transpose import (
-    AdaptedConvTranspose,
-    AdaptedConvTranspose1d,
-    AdaptedConvTranspose2d,
-    AdaptedConvTranspose3d,
-)
-from .embedding import AdaptedEmbedding
+from .conv import AdaptedConv
 from .known import (
     ADAPTED_CLASSES,
     adapted_class,
@@ -38,14 +25,6 @@ from .linear import AdaptedLinear, ReadLinear
 __all__ = [
     'ADAPTED_CLASSES',
     'AdaptedConv',
-    'AdaptedConv1d',
-    'AdaptedConv2d',
-    'AdaptedConv3d',
-    'AdaptedConvTranspose',
-    'AdaptedConvTranspose1d',
-    'AdaptedConvTranspose2d',
-    'AdaptedConvTranspose3d',
-    'AdaptedEmbedding',
     'AdaptedLayer',
     'AdaptedLinear',
     'AdaptedMultiheadAttention',
@@ -56,7 +35,6 @@ __all__ = [
     'adapted_layers',
     'check_adapter',
     'restore_layer',
-    'scale_output',
     'weight_name',
     'why_not_adapted',
 ]

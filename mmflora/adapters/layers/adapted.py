@@ -1,6 +1,6 @@
 """What all adapted layers share."""
 
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from ..base import Adapter, LowRank
 from ..cost import choose_path
+from ..functional import scale_output
 from ..operators import Operator, updated
 
 
@@ -81,30 +82,39 @@ class OperatorLayer(AdaptedLayer):
     """An adapted layer that applies one operator with one weight."""
 
     def compute(
-        self, inputs: Tensor, weight: Tensor, bias: Tensor | None
+        self,
+        inputs: Tensor,
+        weight: Tensor,
+        bias: Tensor | None,
+        *arguments: Any,
     ) -> Tensor:
         """Apply the layer's operator with the given weight and bias."""
         raise NotImplementedError
 
-    def forward(self, input: Tensor) -> Tensor:
+    def forward(self, input: Tensor, *arguments: Any) -> Tensor:
         """Compute the layer with W + ΔW.
 
         With dropout in training, the update sees another input than the
         frozen weight does, which costs a second pass through the operator.
         """
         if not self.adapter_enabled:
-            return self.compute(input, self.weight, self.bias)
+            return self.compute(input, self.weight, self.bias, *arguments)
         if self.training and self.adapter.dropout > 0:
             dropped = F.dropout(input, self.adapter.dropout)
             delta = self.delta_weight().to(self.weight.dtype)
-            frozen = self.compute(input, self.weight, self.adapted_bias())
-            return frozen + self.compute(dropped, delta, None)
-        output = self.adapter.forward_layer(self, input)
-        return self.compute_adapted(input) if output is None else output
+            frozen = self.compute(
+                input, self.weight, self.adapted_bias(), *arguments
+            )
+            return frozen + self.compute(dropped, delta, None, *arguments)
+        output = self.adapter.forward_layer(self, input, *arguments)
+        if output is None:
+            output = self.compute_adapted(input, *arguments)
+        return output
 
-    def compute_adapted(self, inputs: Tensor) -> Tensor:
+    def compute_adapted(self, inputs: Tensor, *arguments: Any) -> Tensor:
         """Apply the operator with W + ΔW, without dropout."""
-        return self.compute(inputs, self.adapted_weight(), self.adapted_bias())
+        weight, bias = self.adapted_weight(), self.adapted_bias()
+        return self.compute(inputs, weight, bias, *arguments)
 
     def compute_low_rank(
         self, inputs: Tensor, positions: int, operator: Operator
@@ -136,26 +146,3 @@ class OperatorLayer(AdaptedLayer):
         rows = len(self.weight)
         columns = self.weight.numel() // max(1, rows)
         return choose_path(positions, rows, columns, rank)
-
-
-def scale_output(
-    output: Tensor, scale: Tensor | None, bias: Tensor | None, dim: int
-) -> Tensor:
-    """Scale a layer's output channels and add its bias.
-
-    The scale is not rounded to the output's type, in which small changes of
-    it would be lost.
-
-    Args:
-        output: The output without bias; with it where nothing is scaled.
-        scale: Shape ``(out,)`` or ``None``.
-        bias: Shape ``(out,)`` or ``None``.
-        dim: The dimension of the channels, from the end.
-    """
-    if scale is None:
-        return output
-    shape = (-1,) + (1,) * (-1 - dim)
-    scaled = output * scale.view(shape)
-    if bias is not None:
-        scaled = scaled + bias.view(shape)
-    return scaled.to(output.dtype)

@@ -54,18 +54,7 @@ class AdaptedConvTranspose(OperatorLayer, nn.modules.conv._ConvTransposeNd):
         self, input: Tensor, output_size: list[int] | None = None
     ) -> Tensor:
         """Compute the layer with W + ΔW."""
-        weight, bias = self.weight, self.adapted_bias()
-        if not self.adapter_enabled:
-            return self.compute(input, weight, bias, output_size)
-        if self.training and self.adapter.dropout:
-            dropped = F.dropout(input, self.adapter.dropout)
-            delta = self.delta_weight().to(weight.dtype)
-            frozen = self.compute(input, weight, bias, output_size)
-            return frozen + self.compute(dropped, delta, None, output_size)
-        output = self.adapter.forward_layer(self, input, output_size)
-        if output is not None:
-            return output
-        return self.compute(input, self.adapted_weight(), bias, output_size)
+        return super().forward(input, output_size)
 
 
 class AdaptedConvTranspose1d(AdaptedConvTranspose, nn.ConvTranspose1d):

@@ -15,9 +15,14 @@ from torch import Tensor, nn
 
 from mmflora.registry import ADAPTERS
 
-from ..base import frozen_weight
-from ..channels import channel_view, transposed_groups
-from ..functional import channel_norms, low_rank_norms, scale_channels
+from ..functional import (
+    channel_norms,
+    channel_view,
+    low_rank_norms,
+    relative_scale,
+    scale_channels,
+)
+from ..layer_weights import frozen_weight, transposed_groups
 from ..precision import full_precision
 from .lora import LoRA
 
@@ -76,7 +81,7 @@ class DoRA(LoRA):
         yield self.magnitude
 
     def follow(self, layer: nn.Module) -> None:
-        """Start anew at the weight that took the place of the first."""
+        """Restart at the weight that took the place of the first."""
         self.reset_parameters()
         weight = frozen_weight(layer).detach()
         self.magnitude.data.copy_(self._norms(weight))
@@ -90,7 +95,7 @@ class DoRA(LoRA):
         with full_precision(weight.device.type):
             whole = weight + self.delta_weight()
             norms = channel_norms(whole.detach(), self.view)
-            scale = self._relative(norms)
+            scale = relative_scale(self.magnitude, norms)
             return scale_channels(whole, scale, self.view).to(weight.dtype)
 
     def output_scale(self, weight: Tensor) -> Tensor | None:
@@ -101,9 +106,5 @@ class DoRA(LoRA):
         with full_precision(weight.device.type):
             left, right = (factor.detach() for factor in update)
             wide = weight.detach().to(left.dtype)
-            return self._relative(low_rank_norms(wide, left, right))
-
-    def _relative(self, norms: Tensor) -> Tensor:
-        """Return m / ‖·‖; a channel of zeros stays one."""
-        tiny = 1e-30 if norms.dtype.itemsize > 2 else 1e-7
-        return self.magnitude.to(norms.dtype) / norms.clamp_min(tiny)
+            norms = low_rank_norms(wide, left, right)
+            return relative_scale(self.magnitude, norms)

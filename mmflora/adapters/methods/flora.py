@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from mmflora.registry import ADAPTERS
 
 from ..base import Adapter, LowRank
-from ..functional import mode_product, tucker_to_weight
+from ..functional import tucker_to_low_rank, tucker_to_weight
 from ..precision import full_precision
 from ..settings import LARGEST_COUNT, check_factor, is_whole
 from ..stored import Part, Settings, Tensors
@@ -139,15 +139,9 @@ class FLoRA(Adapter):
         The rank is the smaller one of the two channel modes for a linear
         layer, that of the output channels for a kernel.
         """
-        first, *others = self.factors
         with full_precision(self.core.device.type):
             core = self.scale * self.core  # small, so that no factor is copied
-            if len(others) == 1 and core.shape[1] < core.shape[0]:
-                return LowRank(first @ core, others[0].T)
-            right = core
-            for mode in reversed(range(1, core.dim())):
-                right = mode_product(right, self.factors[mode], mode)
-            return LowRank(first, right)
+            return LowRank(*tucker_to_low_rank(core, tuple(self.factors)))
 
     def update(self) -> Update:
         """Return core and factors."""

@@ -15,8 +15,9 @@ from torch import Tensor, nn
 
 from mmflora.registry import ADAPTERS
 
-from ..base import Adapter, CannotAdapt, LowRank, frozen_weight
+from ..base import Adapter, CannotAdapt, LowRank
 from ..functional import low_rank_to_weight
+from ..layer_weights import frozen_weight
 from ..precision import full_precision
 from ..settings import check_choice, check_count, check_factor, check_flag
 from ..stored import Settings, Tensors
@@ -102,12 +103,10 @@ class LoRA(Adapter):
         nn.init.zeros_(self.up)
 
     def delta_weight(self) -> Tensor:
-        """Return s · B A, in the weight's shape."""
+        """Return s · B A, in the memory order of the weight."""
         with full_precision(self.up.device.type):
-            up = self.scale * self.up
-            if self.form == 'loralib':
-                return (up @ self.down).view(self.weight_shape)
-            return low_rank_to_weight(up, self.down)
+            product = low_rank_to_weight(self.scale * self.up, self.down)
+            return product.view(self.weight_shape)
 
     def low_rank(self) -> LowRank | None:
         """Return L = s B and R = A.

@@ -11,8 +11,9 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor, nn
 
-from ..base import LowRank, frozen_weight
-from ..functional import low_rank_to_weight
+from ..base import Adapter, LowRank
+from ..functional import moved_factors
+from ..layer_weights import frozen_weight
 from ..precision import full_precision
 from ..settings import check_count, check_iterations
 from .lora import LoRA
@@ -73,7 +74,7 @@ class StartedLoRA(LoRA):
         raise NotImplementedError
 
     def follow(self, layer: nn.Module) -> None:
-        """Start anew at the weight that took the place of the first."""
+        """Restart at the weight that took the place of the first."""
         self._begin(frozen_weight(layer))
 
     @torch.no_grad()
@@ -87,20 +88,15 @@ class StartedLoRA(LoRA):
 
     def delta_weight(self) -> Tensor:
         """Return s (B A − B0 A0), in the weight's shape."""
-        with full_precision(self.up.device.type):
-            return low_rank_to_weight(*self.low_rank())
+        return Adapter.delta_weight(self)
 
     def low_rank(self) -> LowRank:
-        """Return s (B A − B0 A0) as two factors of rank 2 r.
-
-        They are ``[s (B − B0), s B0]`` and ``[A; A − A0]``: at the start an
-        exact zero, and no difference of large products later.
-        """
+        """Return s (B A − B0 A0) as two factors of rank 2 r."""
         with full_precision(self.up.device.type):
             up, start = self.scale * self.up, self.scale * self.start_up
-            left = torch.cat([up - start, start], 1)
-            right = torch.cat([self.down, self.down - self.start_down])
-            return LowRank(left, right)
+            return LowRank(
+                *moved_factors(up, self.down, start, self.start_down)
+            )
 
     def core_parameters(self) -> Iterator[nn.Parameter]:
         """Yield nothing: no factor starts at zero."""
@@ -109,25 +105,3 @@ class StartedLoRA(LoRA):
     def no_decay_parameters(self) -> Iterator[nn.Parameter]:
         """Yield both factors: at zero the start would be lost to W."""
         yield from (self.up, self.down)
-
-
-def leading_svd(
-    matrix: Tensor, rank: int, iterations: int | None
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Return the leading singular vectors and values of a matrix.
-
-    Args:
-        matrix: Shape ``(out, in)``.
-        rank: How many.
-        iterations: Of the subspace iteration (Halko et al., 2011), with a
-            subspace of twice the rank; ``None`` for the whole decomposition.
-
-    Returns:
-        U, S and Vᵀ of shapes ``(out, rank)``, ``(rank,)``, ``(rank, in)``.
-    """
-    if iterations is None:
-        u, s, vh = torch.linalg.svd(matrix, full_matrices=False)
-        return u[:, :rank], s[:rank], vh[:rank]
-    width = min(2 * rank, *matrix.shape)
-    u, s, v = torch.svd_lowrank(matrix, q=width, niter=iterations)
-    return u[:, :rank], s[:rank], v.T[:rank]

@@ -9,12 +9,12 @@ from torch import Tensor, nn
 
 from mmflora.registry import ADAPTERS
 
-from ..base import Adapter, LowRank, frozen_weight
-from ..functional import low_rank_to_weight
+from ..base import Adapter, LowRank
+from ..functional import leading_svd
+from ..layer_weights import frozen_weight
 from ..precision import full_precision
 from ..settings import check_count, check_factor, check_iterations
 from ..stored import Settings, Tensors
-from .lora_start import leading_svd
 
 
 @ADAPTERS.register_module()
@@ -83,13 +83,8 @@ class LoRAXS(Adapter):
         nn.init.zeros_(self.core)
 
     def follow(self, layer: nn.Module) -> None:
-        """Start anew at the weight that took the place of the first."""
+        """Restart at the weight that took the place of the first."""
         self._begin(frozen_weight(layer))
-
-    def delta_weight(self) -> Tensor:
-        """Return s · U S R Vᵀ, in the weight's shape."""
-        with full_precision(self.core.device.type):
-            return low_rank_to_weight(*self.low_rank())
 
     def low_rank(self) -> LowRank:
         """Return L = s U S R and Vᵀ."""

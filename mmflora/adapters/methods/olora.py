@@ -1,10 +1,10 @@
 """OLoRA: LoRA on an orthonormal basis of the weight."""
 
-import torch
 from torch import Tensor
 
 from mmflora.registry import ADAPTERS
 
+from ..functional import orthonormal_factors
 from .lora_start import StartedLoRA
 
 
@@ -45,6 +45,4 @@ class OLoRA(StartedLoRA):
 
     def start(self, matrix: Tensor) -> tuple[Tensor, Tensor]:
         """Return the leading columns of Q and rows of R."""
-        q, r = torch.linalg.qr(matrix)
-        rank = len(self.down)
-        return q[:, :rank], r[:rank]
+        return orthonormal_factors(matrix, len(self.down))

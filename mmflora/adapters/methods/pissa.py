@@ -1,12 +1,11 @@
 """PiSSA: LoRA on the leading singular vectors of the weight."""
 
-import math
-
 from torch import Tensor
 
 from mmflora.registry import ADAPTERS
 
-from .lora_start import StartedLoRA, leading_svd
+from ..functional import best_factors
+from .lora_start import StartedLoRA
 
 
 @ADAPTERS.register_module()
@@ -28,8 +27,6 @@ class PiSSA(StartedLoRA):
     paper = 'Meng et al., 2024, arXiv:2404.02948'
 
     def start(self, matrix: Tensor) -> tuple[Tensor, Tensor]:
-        """Return ±U √(S / |s|) and √(S / |s|) Vᵀ, with the sign of s."""
-        u, s, vh = leading_svd(matrix, len(self.down), self.iterations)
-        root = (s / abs(self.scale)).sqrt()
-        left = u * math.copysign(1, self.scale)
-        return left * root, root[:, None] * vh
+        """Return the factors of the weight's best approximation."""
+        rank = len(self.down)
+        return best_factors(matrix, rank, self.scale, self.iterations)

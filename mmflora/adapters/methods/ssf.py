@@ -7,10 +7,15 @@ from torch import Tensor, nn
 
 from mmflora.registry import ADAPTERS
 
-from ..base import Adapter, CannotAdapt, frozen_weight
-from ..channels import channel_view, transposed_groups
-from ..functional import scale_channels
-from ..layers import AdaptedLayer, OperatorLayer, scale_output
+from ..base import Adapter, CannotAdapt
+from ..functional import (
+    channel_view,
+    scale_and_shift,
+    scale_channels,
+    scale_output,
+)
+from ..layer_weights import frozen_weight, transposed_groups
+from ..layers import AdaptedLayer, OperatorLayer
 from ..precision import full_precision
 from ..settings import check_flag
 from ..stored import Settings, Tensors
@@ -114,10 +119,7 @@ class SSF(Adapter):
         """Return γ ⊙ b + β, ``None`` where the layer has no bias."""
         if bias is None:
             return None
-        scaled = bias * self.scale
-        if self.shift is not None:
-            scaled = scaled + self.shift
-        return scaled.to(bias.dtype)
+        return scale_and_shift(bias, self.scale, self.shift)
 
     def forward_layer(
         self, layer: nn.Module, inputs: Tensor, *arguments: Any
@@ -129,7 +131,8 @@ class SSF(Adapter):
         if not isinstance(layer, OperatorLayer):
             return None
         output = layer.compute(inputs, layer.weight, None, *arguments)
-        bias = self.adapted_bias(_bias(layer))
+        base: AdaptedLayer = layer
+        bias = self.adapted_bias(base.base_bias())
         return scale_output(output, self.scale, bias, layer.channel_dim)
 
     def remark(self) -> str:
@@ -139,7 +142,3 @@ class SSF(Adapter):
     def meaning(self) -> dict[str, Any]:
         """Return the channels, and whether they are shifted."""
         return dict(channels=len(self.scale), shift=self.shift is not None)
-
-
-def _bias(layer: AdaptedLayer) -> Tensor | None:
-    return layer.base_bias()

@@ -1,9 +1,10 @@
 """How a frozen base is stored in few bits."""
 
 import dataclasses
-import difflib
 from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
+
+from ..targets import did_you_mean
 
 QUANT_TYPES = {8: ('int8',), 4: ('nf4', 'fp4')}
 # Those that the kernels of all devices take.
@@ -114,8 +115,7 @@ class Quantization:
         known = [field.name for field in dataclasses.fields(cls)]
         for name, value in options.items():
             if name not in known:
-                near = difflib.get_close_matches(str(name), known, n=1)
-                hint = f' Did you mean {near[0]!r}?' if near else ''
+                hint = did_you_mean(name, known)
                 raise TypeError(
                     f'`quantize` has no option {name!r}, got '
                     f'{name}={value!r}.{hint} Its options are '
