@@ -52,8 +52,8 @@ class BlockAdapter(AdapterBase):
     def __init__(
         self,
         block: nn.Module,
-        width: int,
-        activation: str,
+        width: int = 64,
+        activation: str = 'relu',
         scale: float = 1.0,
         places: str | None = None,
     ) -> None:

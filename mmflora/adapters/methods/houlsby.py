@@ -1,14 +1,14 @@
 """Houlsby's bottleneck adapters."""
 
-from torch import Tensor, nn
+from torch import nn
 
 from mmflora.registry import ADAPTERS
 
-from ..blocks import BlockAdapter
+from .pfeiffer import Pfeiffer
 
 
 @ADAPTERS.register_module()
-class Houlsby(BlockAdapter):
+class Houlsby(Pfeiffer):
     """Bottlenecks behind attention and behind the MLP: h + u(h).
 
     Houlsby et al., "Parameter-Efficient Transfer Learning for NLP" (2019),
@@ -38,7 +38,3 @@ class Houlsby(BlockAdapter):
         places: str | None = None,
     ) -> None:
         super().__init__(block, width, activation, scale, places)
-
-    def forward(self, inputs: Tensor, output: Tensor) -> Tensor:
-        """Return h + u(h) for the block's output h."""
-        return output + self.bottleneck(output)

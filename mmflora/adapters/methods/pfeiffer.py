@@ -1,26 +1,19 @@
 """Pfeiffer's bottleneck adapters."""
 
-from torch import nn
+from torch import Tensor
 
 from mmflora.registry import ADAPTERS
 
-from .houlsby import Houlsby
+from ..blocks import BlockAdapter
 
 
 @ADAPTERS.register_module()
-class Pfeiffer(Houlsby):
+class Pfeiffer(BlockAdapter):
     """One bottleneck per block, behind the MLP: h + u(h).
 
     Pfeiffer et al., "AdapterFusion: Non-Destructive Task Composition for
     Transfer Learning" (2021), appendix: the best of the places that they
     searched, with half the parameters of Houlsby's.
-
-    Args:
-        block: See :class:`BlockAdapter`, as for all that follow.
-        width: Width of the bottleneck.
-        activation: Its activation.
-        scale: Factor on its output.
-        places: Names of the blocks.
 
     Example:
         >>> adapter = dict(type='Pfeiffer', width=64)
@@ -29,12 +22,6 @@ class Pfeiffer(Houlsby):
     paper = 'Pfeiffer et al., 2021, arXiv:2005.00247'
     places = r'(.*\.)?(mlp|ffn)'
 
-    def __init__(
-        self,
-        block: nn.Module,
-        width: int = 64,
-        activation: str = 'relu',
-        scale: float = 1.0,
-        places: str | None = None,
-    ) -> None:
-        super().__init__(block, width, activation, scale, places)
+    def forward(self, inputs: Tensor, output: Tensor) -> Tensor:
+        """Return h + u(h) for the block's output h."""
+        return output + self.bottleneck(output)
