@@ -4,12 +4,10 @@ Models are built on PyTorch's meta device, so the largest takes a second.
 """
 
 import argparse
-import contextlib
 import glob
 import re
 import shlex
 import sys
-import warnings
 from pathlib import Path
 
 # A clone works without being installed; what is installed comes first.
@@ -78,6 +76,7 @@ def _natural(path):
 def report(args):
     """Return the text that the command line asks for."""
     from mmflora.config.build import read_config
+    from mmflora.config.printed_report import check_folder
     from mmflora.count.budget import rank_for_budget
     from mmflora.count.parameters import (
         build_on_meta,
@@ -88,10 +87,7 @@ def report(args):
 
     budget = args.budget and parse_count(args.budget, '--budget')
     beside = args.beside and read_beside(args.beside)
-    if args.out and not Path(args.out).absolute().parent.is_dir():
-        raise FileNotFoundError(
-            f"--out: the folder of '{args.out}' is not there."
-        )
+    check_folder('--out', args.out)
     paths = find_configs(args.configs)
     configs = {path: read_config(path, args.cfg_options) for path in paths}
     counts = {
@@ -103,7 +99,9 @@ def report(args):
         for path, cfg in configs.items():
             choice = rank_for_budget(cfg, budget)
             parts.append(f'{Path(path).stem}\n{choice}')
-    return parts
+    if args.out:
+        Path(args.out).write_text(document(parts, sys.argv[1:]))
+    return '\n\n'.join(parts)
 
 
 def document(parts, argv):
@@ -127,27 +125,12 @@ def document(parts, argv):
     )
 
 
-def quiet():
-    """Keep what building a model logs from the table."""
-    from mmengine.logging import MMLogger
-
-    MMLogger.get_current_instance().setLevel('ERROR')
-    warnings.simplefilter('ignore')
-
-
 def main():
     """Count as the command line says."""
+    from mmflora.config.printed_report import print_report
+
     args = parse_args()
-    quiet()
-    try:
-        # What libraries print on the way is not part of the table.
-        with contextlib.redirect_stdout(sys.stderr):
-            parts = report(args)
-    except (FileNotFoundError, TypeError, ValueError) as error:
-        sys.exit(f'error: {error}')
-    print('\n\n'.join(parts))
-    if args.out:
-        Path(args.out).write_text(document(parts, sys.argv[1:]))
+    print_report(lambda: report(args))
 
 
 if __name__ == '__main__':

@@ -4,12 +4,10 @@ The config's own model runs on tensors that have shapes but no memory.
 """
 
 import argparse
-import contextlib
 import json
 import os
 import sys
 import time
-import warnings
 from dataclasses import replace
 from pathlib import Path
 
@@ -125,16 +123,13 @@ def report(args):
     """Return the text that the command line asks for."""
     from mmflora import memory_estimate
     from mmflora.config.build import read_config
+    from mmflora.config.printed_report import check_folder
 
     if args.measure:
         memory_estimate.check_gpu()
     cards = [memory_estimate.parse_card(text) for text in args.gpu]
-    for option in ('out', 'plot'):
-        path = getattr(args, option)
-        if path and not Path(path).absolute().parent.is_dir():
-            raise FileNotFoundError(
-                f"--{option}: the folder of '{path}' is not there."
-            )
+    check_folder('--out', args.out)
+    check_folder('--plot', args.plot)
     size = args.size and memory_estimate.parse_image_size(args.size)
     cfg = read_config(args.config, args.cfg_options)
     memory_estimate.check_trains(cfg)
@@ -171,25 +166,12 @@ def report(args):
     return text
 
 
-def quiet():
-    """Keep what building a model logs from the report."""
-    from mmengine.logging import MMLogger
-
-    MMLogger.get_current_instance().setLevel('ERROR')
-    warnings.simplefilter('ignore')
-
-
 def main():
     """Predict as the command line says."""
+    from mmflora.config.printed_report import print_report
+
     args = parse_args()
-    quiet()
-    try:
-        # What libraries print on the way is not part of the report.
-        with contextlib.redirect_stdout(sys.stderr):
-            text = report(args)
-    except (FileNotFoundError, TypeError, ValueError) as error:
-        sys.exit(f'error: {error}')
-    print(text)
+    print_report(lambda: report(args))
 
 
 if __name__ == '__main__':

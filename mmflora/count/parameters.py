@@ -6,7 +6,8 @@ weights, so that the largest backbone takes a second.
 
 import math
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from mmengine.config import Config
@@ -14,7 +15,13 @@ from mmengine.registry import DefaultScope
 from torch import Tensor, nn
 
 from mmflora.checkpoint.keys import matches_any
-from mmflora.checkpoint.record import BaseRecord, base_records
+from mmflora.checkpoint.record import base_records
+from mmflora.checkpoint.roles import (
+    NamedParameter,
+    Role,
+    base_keys,
+    parameter_roles,
+)
 from mmflora.config.build import build_model
 
 _SUFFIXES = {'': 1, 'k': 1e3, 'M': 1e6, 'G': 1e9}
@@ -90,6 +97,36 @@ def build_on_meta(cfg: Config, part: str = 'model') -> nn.Module:
         return build_model(cfg, part, weights=False, device='meta')
 
 
+def parameter_parts(
+    model: nn.Module,
+) -> Iterator[tuple[str, NamedParameter]]:
+    """Yield every parameter once, with the part of the model that it is.
+
+    It is ``'base'`` (trained or not), ``'adapters'``, ``'new'``, ``'neck'`` or
+    ``'heads'``.  Where nothing has a record of its base, the child
+    ``backbone`` is base.
+    """
+    plain = None if base_records(model) else getattr(model, 'backbone', None)
+    patterns = getattr(plain, 'new_params', ())
+    for item in parameter_roles(model):
+        name = item.name.removeprefix('backbone.')
+        if item.part is not None:
+            yield _PARTS[item.role], item
+        elif plain is not None and name != item.name:
+            yield 'new' if matches_any(patterns, name) else 'base', item
+        else:
+            yield 'neck' if name.startswith('neck.') else 'heads', item
+
+
+_PARTS = {
+    Role.BASE: 'base',
+    Role.TUNED: 'base',
+    Role.CORE: 'adapters',
+    Role.ADAPTER: 'adapters',
+    Role.NEW: 'new',
+}
+
+
 def count_model(model: nn.Module) -> ParameterCount:
     """Count a model by component, on any device.
 
@@ -97,81 +134,33 @@ def count_model(model: nn.Module) -> ParameterCount:
         model: The whole model, not wrapped.  Its backbones are those with a
             frozen base; where there are none, its child ``backbone``.
     """
-    backbones = _backbones(model)
-    parts = ('total', 'base', 'method', 'new', 'neck', 'heads')
-    counts = dict.fromkeys(parts, 0)
-    for name, parameter in model.named_parameters():
-        size = parameter.numel()
-        part = _component(name, backbones)
+    counts: Counter[str] = Counter()
+    for part, item in parameter_parts(model):
+        size = item.parameter.numel()
         counts['total'] += size
         if part == 'base':
             counts['base'] += size
-        if parameter.requires_grad:
-            trained = 'method' if part in ('base', 'adapter') else part
-            counts[trained] += size
-    file_bytes, full_bytes = _file_sizes(model, backbones)
+        if item.trains:
+            counts['method' if part in ('base', 'adapters') else part] += size
+    names = ('total', 'base', 'method', 'new', 'neck', 'heads')
     return ParameterCount(
-        **counts, file_bytes=file_bytes, full_bytes=full_bytes
+        **{name: counts[name] for name in names}, **_file_sizes(model)
     )
 
 
-@dataclass(frozen=True)
-class _Backbone:
-    """What tells the parameters of one backbone apart, by key."""
-
-    prefix: str
-    stock: frozenset[str]
-    new: frozenset[str]
-    omitted: frozenset[str]
-
-
-def _backbones(model: nn.Module) -> list[_Backbone]:
-    found = []
-    for name, (_, record) in base_records(model).items():
-        found.append(_with_record(f'{name}.' if name else '', record))
-    plain = getattr(model, 'backbone', None)
-    if not found and isinstance(plain, nn.Module):
-        patterns = getattr(plain, 'new_params', ())
-        keys = frozenset(plain.state_dict())
-        new = frozenset(key for key in keys if matches_any(patterns, key))
-        found.append(_Backbone('backbone.', keys, new, frozenset()))
-    return found
-
-
-def _with_record(prefix: str, record: BaseRecord) -> _Backbone:
-    return _Backbone(
-        prefix,
-        stock=frozenset(record.stock_shapes),
-        new=frozenset(record.new_keys),
-        omitted=frozenset(record.base_keys),
-    )
-
-
-def _component(name: str, backbones: Iterable[_Backbone]) -> str:
-    for backbone in backbones:
-        if name.startswith(backbone.prefix):
-            key = name.removeprefix(backbone.prefix)
-            if key in backbone.new:
-                return 'new'
-            return 'base' if key in backbone.stock else 'adapter'
-    return 'neck' if name.startswith('neck.') else 'heads'
-
-
-def _file_sizes(
-    model: nn.Module, backbones: Sequence[_Backbone]
-) -> tuple[int, int]:
+def _file_sizes(model: nn.Module) -> dict[str, int]:
     """Return the bytes of a run's checkpoint and of a merged one."""
-    run = full = 0
-    for name, size in _tensor_bytes(model):
-        part = _component(name, backbones)
-        owner = [b for b in backbones if name.startswith(b.prefix)]
-        key = name.removeprefix(owner[0].prefix) if owner else name
-        run += 0 if owner and key in owner[0].omitted else size
-        full += 0 if part == 'adapter' else size
-    return run, full
-
-
-def _tensor_bytes(model: nn.Module) -> Iterator[tuple[str, int]]:
-    for name, value in model.state_dict().items():
-        if isinstance(value, Tensor):
-            yield name, value.numel() * value.element_size()
+    omitted, added = base_keys(model), set()
+    for name, (part, record) in base_records(model).items():
+        stock = {*record.stock_shapes, *record.new_keys}
+        prefix = f'{name}.' if name else ''
+        added |= {prefix + key for key in part.state_dict().keys() - stock}
+    sizes = {
+        key: value.numel() * value.element_size()
+        for key, value in model.state_dict().items()
+        if isinstance(value, Tensor)
+    }
+    return dict(
+        file_bytes=sum(n for key, n in sizes.items() if key not in omitted),
+        full_bytes=sum(n for key, n in sizes.items() if key not in added),
+    )

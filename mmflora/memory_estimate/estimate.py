@@ -8,12 +8,11 @@ from typing import Any
 import torch
 from mmengine.config import Config
 from mmengine.registry import DefaultScope
-from torch import Tensor, nn
+from torch import Tensor
 
 from mmflora.adapters.quantized import QuantizedWeight, stored_tensors
-from mmflora.checkpoint.record import base_records
-from mmflora.checkpoint.roles import Role, parameter_roles
 from mmflora.config.build import register_toolkit
+from mmflora.count.parameters import parameter_parts
 
 from .batch import BatchShape, make_batch
 from .fake_tensors import fake_tensors
@@ -122,12 +121,14 @@ def measure_peak(cfg: Config, shape: BatchShape) -> int:
 def _estimate(cfg: Config, step: TrainingStep, shape: BatchShape) -> Estimate:
     record = step.record(make_batch(cfg, shape))
     weights: dict[tuple[str, str], list[Tensor]] = defaultdict(list)
-    for part, tensor in _parts(step.model):
-        kind: Any = tensor.dtype
+    for part, item in parameter_parts(step.model):
+        tensor: Any = item.parameter
         if isinstance(tensor, QuantizedWeight):
-            kind = tensor.scheme
-        key = part, str(kind).removeprefix('torch.')
-        weights[key] += stored_tensors(tensor)
+            kind = str(tensor.scheme)
+        else:
+            kind = str(tensor.dtype).removeprefix('torch.')
+        label = _LABELS.get((part, item.trains), part)
+        weights[label, kind] += stored_tensors(tensor)
     return Estimate(
         {key: step.bytes(iter(tensors)) for key, tensors in weights.items()},
         step.bytes(step.model.buffers()),
@@ -138,32 +139,7 @@ def _estimate(cfg: Config, step: TrainingStep, shape: BatchShape) -> Estimate:
     )
 
 
-_PARTS = {
-    Role.BASE: 'base',
-    Role.CORE: 'adapters',
-    Role.ADAPTER: 'adapters',
-    Role.TUNED: 'base, trained',
-    Role.NEW: 'new in the backbone',
+_LABELS = {
+    ('base', True): 'base, trained',
+    ('new', True): 'new in the backbone',
 }
-
-
-def _parts(model: nn.Module) -> list[tuple[str, Tensor]]:
-    """Return each parameter with the part of the model that it is."""
-    if base_records(model):
-        return [
-            (_PARTS.get(item.role) or _outside(item.name), item.parameter)
-            for item in parameter_roles(model)
-        ]
-    return [
-        (
-            _outside(name)
-            if not name.startswith('backbone.')
-            else _PARTS[Role.TUNED if parameter.requires_grad else Role.BASE],
-            parameter,
-        )
-        for name, parameter in model.named_parameters()
-    ]
-
-
-def _outside(name: str) -> str:
-    return 'neck' if name.startswith('neck.') else 'heads'

@@ -22,7 +22,6 @@ def run(tool, monkeypatch, capsys):
 
     def run(*words):
         monkeypatch.setattr(sys, 'argv', ['count_params.py', *map(str, words)])
-        monkeypatch.setattr(tool, 'quiet', lambda: None)
         tool.main()
         return capsys.readouterr().out
 

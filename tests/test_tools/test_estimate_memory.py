@@ -22,7 +22,6 @@ def run(tool, monkeypatch, capsys):
     def run(*words):
         words = ['estimate_memory.py', *map(str, words)]
         monkeypatch.setattr(sys, 'argv', words)
-        monkeypatch.setattr(tool, 'quiet', lambda: None)
         tool.main()
         return capsys.readouterr()
 
