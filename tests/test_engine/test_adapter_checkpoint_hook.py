@@ -174,48 +174,6 @@ def test_base_checkpoint_is_not_tested_as_adapters(tmp_path, base):
         logits_of(fresh, whole)
 
 
-def assert_same_training(first, second):
-    """Compare models, optimizers and schedulers bit for bit."""
-    ours, theirs = first.model.state_dict(), second.model.state_dict()
-    assert ours.keys() == theirs.keys()
-    for name, value in ours.items():
-        assert torch.equal(value, theirs[name]), name
-    first_state = first.optim_wrapper.state_dict()
-    second_state = second.optim_wrapper.state_dict()
-    assert first_state['param_groups'] == second_state['param_groups']
-    for key, slots in first_state['state'].items():
-        for slot, value in slots.items():
-            assert torch.equal(value, second_state['state'][key][slot])
-
-
-def test_resume_equals_an_uninterrupted_run(tmp_path, base):
-    whole = trained(tmp_path, base, 'whole', epochs=3)
-    trained(tmp_path, base, 'parts', epochs=1)
-    rest = runner(
-        tmp_path / 'parts', backbone_cfg(base), epochs=3, resume=True
-    )
-    rest.train()
-    assert rest.iter == 9
-    assert_same_training(rest, whole)
-
-
-def test_resume_in_mid_epoch_equals_an_uninterrupted_run(tmp_path, base):
-    options = dict(
-        hook=dict(by_epoch=False, interval=2),
-        train_cfg=dict(by_epoch=False, max_iters=7),
-        param_scheduler=dict(
-            type='LinearLR', start_factor=0.1, end=6, by_epoch=False
-        ),
-    )
-    whole = trained(tmp_path, base, 'whole', **options)
-    middle = tmp_path / 'whole/iter_4.pth'  # an epoch has 3 iterations
-    rest = trained(
-        tmp_path, base, 'rest', **options, load_from=str(middle), resume=True
-    )
-    assert rest.iter == 7
-    assert_same_training(rest, whole)
-
-
 def test_random_base_is_refused(tmp_path):
     built = runner(tmp_path / 'run', backbone_cfg())
     with pytest.raises(ValueError, match='has no base weights'):
@@ -360,24 +318,6 @@ def test_adapters_start_a_training_with_another_head(tmp_path, base):
         if key.startswith('backbone.'):
             assert torch.equal(seen[key], state[key]), key
     assert seen['head.weight'].shape == (5, 8)
-
-
-def test_averaged_weights_save_and_resume(tmp_path, base):
-    ema = [dict(type='EMAHook', momentum=0.5)]
-    built = trained(tmp_path, base, custom_hooks=ema)
-    checkpoint = read(tmp_path / 'run/epoch_2.pth')
-    frozen = built.model.backbone.base_record.base_keys
-    assert f'backbone.{frozen[0]}' not in checkpoint['state_dict']
-    assert f'module.backbone.{frozen[0]}' not in checkpoint['ema_state_dict']
-    resumed = runner(
-        tmp_path / 'run',
-        backbone_cfg(base),
-        epochs=3,
-        resume=True,
-        custom_hooks=ema,
-    )
-    resumed.train()
-    assert (tmp_path / 'run/epoch_3.pth').exists()
 
 
 def test_full_disk_keeps_the_last_good_file(tmp_path, base, monkeypatch):

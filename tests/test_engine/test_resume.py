@@ -79,6 +79,16 @@ def test_resumed_at_the_end_of_an_epoch(tmp_path):
     check(tmp_path, 'iter_3.pth', **options(hook=hook))
 
 
+def test_resumed_in_the_second_pass_of_an_iteration_loop(
+    tmp_path, monkeypatch
+):
+    # MMEngine waits two seconds where the data ends.
+    monkeypatch.setattr('mmengine.runner.loops.time.sleep', lambda _: None)
+    kwargs = options(ITERATIONS, workers=1)
+    kwargs['train_dataloader']['sampler']['type'] = 'DefaultSampler'
+    check(tmp_path, 'iter_4.pth', **kwargs)
+
+
 def test_resumed_after_an_epoch(tmp_path):
     hook = dict(interval=1)
     check(tmp_path, 'epoch_2.pth', 'epoch_3.pth', **options(hook=hook))
