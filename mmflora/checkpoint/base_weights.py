@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from mmflora.files.sources import check_source, find_source, read_state_dict
 
-from .fit import Fit, check_finite
+from .fit import Fit, check_finite, conversion_remedy
 from .keys import Shapes, float_shapes
 from .layouts import unused_keys
 from .layouts.swin_keys import as_mmdet_reads
@@ -169,7 +169,7 @@ def _run_init_weights(
             f"{type(backbone).__name__} cannot load '{source}' "
             f'({type(error).__name__}: {error}). Check that the file is '
             'whole and in the layout that this class reads, and '
-            '`init_cfg.prefix`.'
+            '`init_cfg.prefix`.' + conversion_remedy(backbone)
         ) from error
     finally:
         backbone.init_cfg = ConfigDict(init_cfg)

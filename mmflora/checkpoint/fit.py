@@ -4,6 +4,7 @@ import logging
 from collections.abc import Mapping
 from itertools import chain
 from math import prod
+from typing import Any
 
 from mmengine.logging import print_log
 from timm.models import adapt_input_conv
@@ -58,10 +59,7 @@ class Fit:
                 and tuple(value.shape) != tuple(wanted)
                 and matches_any(self.optional, key)
             ):
-                self.remarks.append(
-                    f'{key} {tuple(value.shape)} of the file left out: it is '
-                    f'new here, {tuple(wanted)}'
-                )
+                self.remarks.append(left_out(key, tuple(value.shape), wanted))
                 continue
             fitted[key] = value
         self.offered.update(float_shapes(fitted))
@@ -134,6 +132,11 @@ def check_finite(source: str, model: nn.Module, shapes: Shapes) -> None:
         )
 
 
+def left_out(key: str, theirs: Any, ours: Any) -> str:
+    """Say that a new parameter of another shape is not taken."""
+    return f'{key} {theirs} of the file left out: it is new here, {ours}'
+
+
 def say_remarks(source: str, model: nn.Module, remarks: list[str]) -> None:
     """Log what was done to the weights of a file."""
     for remark in dict.fromkeys(remarks):
@@ -152,5 +155,16 @@ def mismatch_message(source: str, model: nn.Module, report: str) -> str:
         'A base must fit in full. Check that the file is for this '
         'architecture and size and set `init_cfg.prefix` for a part of a '
         'larger model; parameters that no base holds are named by '
-        '`new_params`, keys of the file without use by `unused_keys`.'
+        '`new_params`, keys of the file without use by `unused_keys`.' + remedy
+    )
+
+
+def conversion_remedy(model: nn.Module) -> str:
+    """Name the option of a class that has its own conversion."""
+    converts = getattr(model, 'convert_weights', None)
+    if converts is None:
+        return ''
+    return (
+        " Whether the file has its authors' keys says `convert_weights`, "
+        f'{converts} here.'
     )

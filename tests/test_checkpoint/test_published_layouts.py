@@ -360,6 +360,30 @@ def test_new_parameters_of_another_shape(tmp_path, log):
     assert any('layer4.1.bn2.weight' in line for line in log)
 
 
+def test_new_layers_of_intern_vit_of_another_shape(tmp_path, log):
+    config = dict(
+        type='mmflora.InternViT',
+        img_size=16,
+        patch_size=8,
+        embed_dims=8,
+        depth=4,
+        num_heads=2,
+        out_indices=(0, 1, 2, 3),
+    )
+    state = MODELS.build(config).state_dict()
+    state['pyramid.up2.0.weight'] = torch.ones(4, 4, 2, 2)
+    built = build(write(tmp_path / 'base.pth', state), config)
+    assert built.pyramid.up2[0].weight.shape == (8, 8, 2, 2)
+    assert torch.equal(built.pos_embed, state['pos_embed'])
+    assert any(said(line, 'pyramid.up2.0.weight') for line in log)
+
+
+def test_file_for_the_other_setting_of_convert_weights(tmp_path):
+    path = write(tmp_path / 'base.pth', dict(model=microsoft_swin()))
+    with pytest.raises(ValueError, match='`convert_weights`, False here'):
+        build(path, MMDET_SWIN)
+
+
 def test_lists_of_class_and_config_add_up(tmp_path):
     """What a config adds holds for classes that check the file themselves."""
     arch = dict(depths=(1, 1, 1, 1), dims=(4, 4, 4, 4))

@@ -19,8 +19,8 @@ from mmflora.files.sources import (
 )
 from mmflora.files.stored_tensors import StoredTensor, open_weights
 
-from ..fit import mismatch_message, say_remarks
-from ..keys import Shapes, compare_keys
+from ..fit import left_out, mismatch_message, say_remarks
+from ..keys import Shapes, compare_keys, matches_any
 from .intern_vit_keys import (
     Place,
     expected_shapes,
@@ -60,16 +60,22 @@ def load_intern_vit(
     source = init_cfg['checkpoint']
     table = _open(source, init_cfg.get('prefix'))
     places = intern_vit_places(table)
-    offered, remarks = {}, []
-    for key, place in places.items():
-        if table[key].dtype.is_floating_point:
-            shape = tuple(table[key].shape)
-            wanted = tuple(shapes.get(place.key, shape))
-            resized_to = resized_shape(place.key, shape, wanted)
-            offered[str(place)] = resized_to
-            if resized_to != shape:
-                remarks.append(f'{key} resized from {shape} to {resized_to}')
     expected = expected_shapes(shapes, places.values())
+    offered, remarks = {}, []
+    for key, place in list(places.items()):
+        if not table[key].dtype.is_floating_point:
+            continue
+        shape = tuple(table[key].shape)
+        whole = tuple(shapes.get(place.key, shape))
+        fitted = resized_shape(place.key, shape, whole)
+        wanted = expected.get(str(place), fitted)
+        if fitted != wanted and matches_any(optional, place.key):
+            remarks.append(left_out(str(place), fitted, wanted))
+            del places[key]
+            continue
+        offered[str(place)] = fitted
+        if fitted != shape:
+            remarks.append(f'{key} resized from {shape} to {fitted}')
     report = compare_keys(offered, expected, optional, unused)
     if report:
         raise ValueError(mismatch_message(source, model, str(report)))
