@@ -155,7 +155,8 @@ def mismatch_message(source: str, model: nn.Module, report: str) -> str:
         'A base must fit in full. Check that the file is for this '
         'architecture and size and set `init_cfg.prefix` for a part of a '
         'larger model; parameters that no base holds are named by '
-        '`new_params`, keys of the file without use by `unused_keys`.' + remedy
+        '`new_params`, keys of the file without use by `unused_keys`.'
+        + conversion_remedy(model)
     )
 
 

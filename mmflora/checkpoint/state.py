@@ -5,8 +5,6 @@ of ``nn.Module``: leave the base out of a state dict where that is wanted,
 check whatever is loaded, and forget the base's keys among the missing ones.
 """
 
-import logging
-import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -21,7 +19,7 @@ from mmflora.files.sources import BASES
 
 from .base_weights import load_base
 from .keys import compare_keys, float_shapes, state_shapes
-from .layouts import unused_keys
+from .plain_checkpoint import check_plain_checkpoint
 from .quantization_match import check_quantization, same_base
 from .record import IMPORTED, RECORD_NAME, BaseRecord, content_hash
 from .sharded import any_sharded
@@ -151,7 +149,7 @@ def _check_loaded(
     if INFO_KEY in state:
         _check_adapter_checkpoint(module, record, state)
     else:
-        _check_plain_checkpoint(module, record, state)
+        check_plain_checkpoint(module, record, state)
 
 
 def _check_adapter_checkpoint(
@@ -275,45 +273,3 @@ def _bring_base(
             f'that file now holds other weights (SHA-256 {record.sha256}). '
             'Restore the original file.'
         )
-
-
-def _check_plain_checkpoint(
-    module: nn.Module, record: BaseRecord, state: dict[str, Tensor]
-) -> None:
-    """Accept a whole base; a part of one would leave a mixture."""
-    shapes = state_shapes(module)
-    if any(key in shapes and key not in record.stock_shapes for key in state):
-        raise ValueError(
-            f'The checkpoint holds adapters without the record of their base '
-            f"('{INFO_KEY}'): it was changed. Take another copy of the file."
-        )
-    # With its buffers: statistics of another base would not fit its weights.
-    base = {
-        key: shape
-        for key, shape in record.stock_shapes.items()
-        if key not in record.new_keys
-    }
-    known = (
-        *record.unused,
-        *unused_keys(module),
-        *map(re.escape, record.new_keys),
-    )
-    report = compare_keys(float_shapes(state), base, ignored=known)
-    if report:
-        raise ValueError(
-            'The checkpoint neither is an adapter checkpoint of mmflora nor '
-            f'holds the whole base of {type(module).__name__}:\n{report}\n'
-            'Give the checkpoint of an mmflora run, or weights for exactly '
-            'this backbone.'
-        )
-    record.forgivable = tuple(key for key in shapes if key not in base)
-    record.replaced = True
-    # Content and source are noted when training starts over this base.
-    record.set_base(None, None, 'load_from')
-    print_log(
-        f'The checkpoint replaces the base of {type(module).__name__}; it '
-        'holds no adapters, which stay as they are (or, where their '
-        'start depends on the base, start from this one).',
-        logger='current',
-        level=logging.WARNING,
-    )
