@@ -53,7 +53,7 @@ def sample_weights(
             if not adapted.is_meta:
                 types = (frozen.dtype, dtype or frozen.dtype)
                 samples[prefix + own] = _sample(
-                    dense(frozen).double(), adapted.double(), types
+                    dense(frozen).to(adapted.dtype), adapted, types
                 )
     return samples
 
@@ -89,7 +89,10 @@ def _sample(
     positions = change.topk(min(SAMPLES, change.numel())).indices
     return Sample(
         positions,
-        *(values.flatten()[positions] for values in (frozen, adapted, bounds)),
+        *(
+            values.flatten()[positions].double()
+            for values in (frozen, adapted, bounds)
+        ),
     )
 
 
