@@ -1,45 +1,70 @@
-"""A local file backend whose writes either happen in full or not at all."""
+"""Files that appear under their name only when they are whole."""
 
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO
 
 from mmengine.fileio import LocalBackend, register_backend
 
 ATOMIC_BACKEND = 'mmflora_atomic_local'
 
 
-class AtomicLocalBackend(LocalBackend):
-    """Writes to a file beside the target, then renames it into place.
+@contextmanager
+def staged_file(target: str | os.PathLike[str]) -> Iterator[Path]:
+    """Give a path beside the target; rename it to the target at the end.
 
-    A kill or a full disk while a file is written leaves the file that was
-    there before.  Within :meth:`removals_after_success` nothing is removed
-    until the block has ended well, so that an old checkpoint outlives the
-    attempt to write its successor.
+    An error within the block, a kill or a full disk leave what was there
+    before.
+
+    Args:
+        target: The file to write; its folder is made.
+
+    Yields:
+        Where to write it, with the target's suffix.
+
+    Raises:
+        OSError: If the disk is full or not writable.
+    """
+    target = Path(target)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    partial = target.with_name(
+        f'.{target.stem}.{os.getpid()}.partial{target.suffix}'
+    )
+    try:
+        yield partial
+        with open(partial, 'rb+') as file:
+            os.fsync(file.fileno())
+        os.replace(partial, target)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def write_text(path: str | os.PathLike[str], text: str) -> None:
+    """Write a text file, see :func:`staged_file`."""
+    with staged_file(path) as partial:
+        partial.write_text(text, encoding='utf-8')
+
+
+class AtomicLocalBackend(LocalBackend):
+    """MMEngine's local files, written in full or not at all.
+
+    Within :meth:`removals_after_success` nothing is removed until the block
+    has ended well, so that an old checkpoint outlives the attempt to write
+    its successor.
     """
 
     _pending: list[str] | None = None
 
     def put(self, obj: bytes, filepath: str | Path) -> None:
-        """Write bytes atomically.
-
-        Args:
-            obj: The content.
-            filepath: Where to write; folders are made.
-
-        Raises:
-            OSError: If the disk is full or not writable; what was there
-                before is still there.
-        """
-        with written_in_full(filepath) as file:
-            file.write(obj)
+        """Write bytes, see :func:`staged_file`."""
+        with staged_file(filepath) as partial:
+            partial.write_bytes(obj)
 
     def put_text(
         self, obj: str, filepath: str | Path, encoding: str = 'utf-8'
     ) -> None:
-        """Write text atomically, see :meth:`put`."""
+        """Write text, see :func:`staged_file`."""
         self.put(obj.encode(encoding), filepath)
 
     def remove(self, filepath: str | Path) -> None:
@@ -66,29 +91,6 @@ class AtomicLocalBackend(LocalBackend):
             super().remove(filepath)
 
 
-@contextmanager
-def written_in_full(filepath: str | Path) -> Iterator[IO[bytes]]:
-    """Open a file beside the target, which it replaces once it is written.
-
-    Args:
-        filepath: Where to write; folders are made.
-
-    Raises:
-        OSError: If the disk is full or not writable; what was there before
-            is still there.
-    """
-    target = Path(filepath)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    partial = target.with_name(f'.{target.name}.partial')
-    try:
-        with open(partial, 'wb') as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(partial, target)
-    except BaseException:
-        partial.unlink(missing_ok=True)
-        raise
-
-
-register_backend(ATOMIC_BACKEND, AtomicLocalBackend, force=True)
+def register_atomic_backend() -> None:
+    """Let MMEngine write by ``backend_args=dict(backend=ATOMIC_BACKEND)``."""
+    register_backend(ATOMIC_BACKEND, AtomicLocalBackend, force=True)
