@@ -12,6 +12,9 @@ The functions here work on any module, whether a config built it or not:
     ...
     mmflora.save_adapter(model, 'cells.safetensors')
     mmflora.load_adapter(stock_model, 'cells.safetensors')
+
+What importing it changes in the process stands in
+:func:`mmflora.side_effects.install`.
 """
 
 import logging
@@ -20,8 +23,7 @@ import logging
 # then get a warning about kernels of matrix products, which nothing here uses.
 logging.getLogger('bitsandbytes.backends.cpu.ops').setLevel(logging.ERROR)
 
-from mmflora.checkpoint.gaps import guard_mmengine_loading  # noqa: E402
-from mmflora.config.scopes import register_config_scopes  # noqa: E402
+from mmflora.side_effects import install  # noqa: E402
 from mmflora.version import __version__  # noqa: E402
 
 from . import (  # noqa: E402
@@ -34,8 +36,7 @@ from . import (  # noqa: E402
 from .adapter_files import load_adapter, save_adapter  # noqa: E402
 from .adapters import disabled, inject, merge, unload  # noqa: E402
 
-register_config_scopes()
-guard_mmengine_loading()
+install()
 
 __all__ = [
     'inject',

@@ -6,10 +6,10 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError, safe_open
-
 from mmflora.files.pickles import read_safely
 from mmflora.files.sources import TIMM_SCHEME, is_local
+from mmflora.files.stored_tensors import unwrap
+from mmflora.files.tensor_files import read_head
 
 # The first that matches a key decides; see layouts/convnext_keys.py.
 _SIGNS = (
@@ -56,20 +56,12 @@ def layout_of_source(source: Mapping[str, Any] | None) -> str | None:
 
 
 def _keys(path: Path) -> list[str]:
-    """Return the keys of a file of weights; none if it is not plain."""
+    """Return the keys of a file of weights; none if it cannot be read."""
     try:
         if path.suffix == '.safetensors':
-            with safe_open(str(path), framework='pt') as opened:
-                return list(opened.keys())
+            return read_head(path)[1]
         # On the meta device no value is read.
-        loaded = read_safely(path, 'meta')
-    except (SafetensorError, OSError, ValueError):
+        weights = unwrap(read_safely(path, 'meta'))
+    except (OSError, ValueError):
         return []
-    while isinstance(loaded, Mapping):
-        for wrapper in ('state_dict', 'model'):
-            if isinstance(loaded.get(wrapper), Mapping):
-                loaded = loaded[wrapper]
-                break
-        else:
-            return [key for key in loaded if isinstance(key, str)]
-    return []
+    return [key for key in weights if isinstance(key, str)]

@@ -1,18 +1,19 @@
 """From training checkpoints to adapters, and back."""
 
-import io
 import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from mmflora.checkpoint.record import RECORD_NAME
-from mmflora.files.atomic import AtomicLocalBackend
+from mmflora.files.checksums import check_finite
 from mmflora.files.config_text import read_settings
-from mmflora.files.training_checkpoints import load_checkpoint
+from mmflora.files.training_checkpoints import (
+    load_checkpoint,
+    save_checkpoint,
+)
 from mmflora.version import __version__
 
 from .adapter import ADAPTER_PART, AdapterFile, contiguous, decode_record
@@ -184,14 +185,13 @@ def write_checkpoint(
             'adapter as a folder or .safetensors file, use '
             '`tools/adapters.py export`.'
         )
+    check_finite(adapter.tensors, f"'{target}' was not written")
     checkpoint = to_checkpoint(adapter)
     checkpoint['state_dict'] = {
         key: contiguous(value)
         for key, value in checkpoint['state_dict'].items()
     }
-    content = io.BytesIO()
-    torch.save(checkpoint, content)
-    AtomicLocalBackend().put(content.getbuffer(), target)  # type: ignore[arg-type]
+    save_checkpoint(checkpoint, target)
     return target
 
 

@@ -1,27 +1,22 @@
 """How MMEngine reads files while mmflora is imported: safely, adapters too.
 
 MMEngine's own loaders read what ``torch.load(weights_only=True)`` refuses by
-unpickling it whole, which runs whatever the file says.  The loaders here take
-their place for files, folders, URLs and object stores.  So training, testing,
+unpickling it whole, which runs whatever the file says.  The functions here
+take their place, see :mod:`mmflora.side_effects`.  So training, testing,
 ``init_detector``, ``init_model`` and the inferencers read checkpoints of
 strangers safely, and adapters in either form like any checkpoint.
 """
 
-import io
 import os
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlparse
 
 import torch
-from mmengine.dist import barrier, get_dist_info
-from mmengine.fileio import get_file_backend
-from mmengine.runner.checkpoint import CheckpointLoader
 from mmengine.utils import apply_to
-from safetensors import SafetensorError, safe_open
 
 from mmflora.files.pickles import read_safely
-from mmflora.files.sources import load_from_safetensors
+from mmflora.files.sources import download, read_file
+from mmflora.files.tensor_files import read_head
 
 from .convert import to_checkpoint
 from .read import read_adapter
@@ -30,7 +25,7 @@ from .write import METADATA_KEY
 
 
 def is_adapter(path: str | os.PathLike[str]) -> bool:
-    """Say whether a path is an adapter: a folder of one, or its tensors.
+    """Return whether a path is an adapter: a folder of one, or its tensors.
 
     Files of weights end in ``.safetensors`` too; an adapter's describes it in
     its metadata, or in a file beside it.
@@ -41,21 +36,20 @@ def is_adapter(path: str | os.PathLike[str]) -> bool:
     if place.suffix != '.safetensors' or not place.is_file():
         return False
     try:
-        with safe_open(str(place), framework='pt') as opened:
-            return METADATA_KEY in (opened.metadata() or {})
-    except (SafetensorError, OSError):
+        return METADATA_KEY in read_head(place)[0]
+    except ValueError:
         return False  # its reader says what is wrong
 
 
-@CheckpointLoader.register_scheme(
-    prefixes=('', r'.*\.safetensors$'), force=True
-)
-def load_from_local(filename: str, map_location: Any = None) -> Any:
+def load_from_local(
+    filename: str, map_location: Any = None, mmap: bool = False
+) -> Any:
     """Load a checkpoint, an adapter, or weights as ``.safetensors``.
 
     Args:
         filename: A file, or the folder of an adapter.
         map_location: As for ``torch.load``.
+        mmap: Map a file of weights instead of reading it.
 
     Raises:
         FileNotFoundError: If there is none.
@@ -70,54 +64,31 @@ def load_from_local(filename: str, map_location: Any = None) -> Any:
             f"'{os.path.abspath(path)}'). Give a file, or the folder of an "
             'adapter.'
         )
-    if path.endswith('.safetensors'):
-        return load_from_safetensors(path, map_location)
-    return read_safely(path, map_location)
+    return read_file(path, map_location, mmap)
 
 
-@CheckpointLoader.register_scheme(prefixes=('http://', 'https://'), force=True)
-def load_from_http(filename: str, map_location: Any = None) -> Any:
-    """Load a file from the web, kept where ``torch.hub`` keeps files.
-
-    Args:
-        filename: A URL.
-        map_location: As for ``torch.load``.
+def load_url(
+    url: str, model_dir: str | None = None, map_location: Any = None, **_: Any
+) -> Any:
+    """Load a file from the web, as MMEngine's function of this name does.
 
     Raises:
         ValueError: If it is damaged, or could run code.
     """
-    rank, _ = get_dist_info()
-    if rank == 0:
-        _download(filename)
-    barrier()
-    return load_from_local(_download(filename), map_location)
+    return load_from_local(download(url, model_dir), map_location)
 
 
-@CheckpointLoader.register_scheme(
-    prefixes=(r'(\S+\:)?s3://', r'(\S+\:)?petrel://'), force=True
-)
-def load_from_ceph(filename: str, map_location: Any = None) -> Any:
-    """Load a checkpoint from an object store.
-
-    Args:
-        filename: With its scheme.
-        map_location: As for ``torch.load``.
+def load_torch_file(
+    file: Any, map_location: Any = None, weights_only: bool | None = None
+) -> Any:
+    """Load a file, or what an object store holds, for MMEngine's loaders.
 
     Raises:
         ValueError: If it is damaged, or could run code.
     """
-    backend = get_file_backend(filename, backend_args={'backend': 'petrel'})
-    with io.BytesIO(backend.get(filename)) as content:
-        return read_safely(filename, map_location, content=content)
-
-
-def _download(url: str) -> str:
-    folder = Path(torch.hub.get_dir(), 'checkpoints')
-    path = folder / Path(urlparse(url).path).name
-    if not path.exists():
-        folder.mkdir(parents=True, exist_ok=True)
-        torch.hub.download_url_to_file(url, str(path))
-    return str(path)
+    if isinstance(file, (str, os.PathLike)):
+        return read_safely(file, map_location)
+    return read_safely('the downloaded file', map_location, content=file)
 
 
 def _moved(checkpoint: dict[str, Any], map_location: Any) -> dict[str, Any]:

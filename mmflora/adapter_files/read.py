@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from mmengine.logging import print_log
-from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from mmflora.checkpoint.record import content_hash
+from mmflora.files.tensor_files import HASH_KEY, read_tensors
 
 from .adapter import AdapterFile
 from .convert import from_checkpoint
@@ -54,10 +54,12 @@ def read_adapter(path: str | os.PathLike[str]) -> AdapterFile:
         file = place
     _existing(file, path)
     _refuse_pickle(file)
-    metadata, tensors = _read_tensors(file)
+    metadata, tensors = read_tensors(file)
+    for name in tensors:
+        check_tensor_name(name, str(file))
     within = metadata.get(METADATA_KEY)
     config = beside if within is None else _parse(within, str(file))
-    if config is None:
+    if within is None and beside is None:
         raise ValueError(
             f"'{file}' holds no description of an adapter (no metadata "
             f"'{METADATA_KEY}'). Give a file that `tools/adapters.py export` "
@@ -72,7 +74,8 @@ def read_adapter(path: str | os.PathLike[str]) -> AdapterFile:
             level=logging.WARNING,
         )
     checked = check_config(config, str(file))
-    if config['schema_version'] > 0:  # the first had no hash
+    # What this version writes has been compared; the first had no hash.
+    if HASH_KEY not in metadata and config['schema_version'] > 0:
         _check_tensors(checked, tensors, str(file))
     return AdapterFile(checked, tensors, str(path))
 
@@ -126,23 +129,6 @@ def _refuse_pickle(file: Path) -> None:
             'is a .safetensors file; of a training checkpoint, '
             '`tools/adapters.py export` makes one.'
         )
-
-
-def _read_tensors(file: Path) -> tuple[dict[str, str], dict[str, Tensor]]:
-    try:
-        with safe_open(str(file), framework='pt') as opened:
-            metadata = dict(opened.metadata() or {})
-            names = list(opened.keys())
-            for name in names:
-                check_tensor_name(name, str(file))
-            # Copies: a mapped file that changes would change the tensors.
-            tensors = {name: opened.get_tensor(name).clone() for name in names}
-    except (SafetensorError, OSError, UnicodeDecodeError) as error:
-        raise ValueError(
-            f"'{file}' is truncated, damaged or no .safetensors file "
-            f'({error}; it has {file.stat().st_size} bytes). Copy it again.'
-        ) from error
-    return metadata, tensors
 
 
 def _check_tensors(

@@ -6,10 +6,9 @@ import re
 from pathlib import Path
 from typing import Any
 
-from safetensors.torch import save
-
 from mmflora.checkpoint.record import content_hash
-from mmflora.files.atomic import AtomicLocalBackend
+from mmflora.files.atomic import write_text
+from mmflora.files.tensor_files import write_tensors
 
 from .adapter import AdapterFile, bytes_of, contiguous
 from .schema import (
@@ -63,13 +62,10 @@ def write_adapter(adapter: AdapterFile, path: str | os.PathLike[str]) -> Path:
     config = described(adapter.config, tensors)
     check_config(config, str(target))
     text = json.dumps(config, indent=2, ensure_ascii=False) + '\n'
-    content = save(tensors, {'format': 'pt', METADATA_KEY: text})
-    backend = AtomicLocalBackend()
-    if single:
-        backend.put(content, target)
-        return target
-    backend.put(content, target / TENSORS_NAME)
-    backend.put_text(text, target / CONFIG_NAME)
+    file = target if single else target / TENSORS_NAME
+    write_tensors(file, tensors, {METADATA_KEY: text})
+    if not single:
+        write_text(target / CONFIG_NAME, text)
     return target
 
 

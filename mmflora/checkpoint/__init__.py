@@ -1,7 +1,7 @@
 """Base weights, and the checkpoints of adapters over them."""
 
-from mmflora.files.pickles import trusted_checkpoints
 from mmflora.files.sources import check_source, read_state_dict
+from mmflora.files.trust import trusted_checkpoints
 
 from .base_weights import load_base, pretrained_cfg
 from .layouts.convnext_keys import convnext_to_timm

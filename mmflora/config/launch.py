@@ -12,7 +12,7 @@ from pathlib import Path
 from mmengine.config import Config
 from mmengine.device import get_device
 
-from mmflora.files.pickles import OPTION
+from mmflora.files.trust import OPTION
 
 from .build import read_config
 from .command_line import ConfigOptions

@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from mmflora.files.staged_file import staged_file
+from mmflora.files.atomic import staged_file
 
 from .dense_outputs import (
     DenseOutputs,

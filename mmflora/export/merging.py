@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from mmflora.config import build
 from mmflora.config.walk import find_dicts
-from mmflora.files.staged_file import staged_file
+from mmflora.files.atomic import staged_file
 
 from .dense_outputs import (
     Difference,

@@ -7,7 +7,7 @@ from typing import Any
 
 from mmengine.config import Config
 
-from mmflora.files.staged_file import staged_file
+from mmflora.files.atomic import staged_file, write_text
 from mmflora.models.peft_options import PEFT_NAMES, peft_settings
 from mmflora.models.plain import intern_vit_features, timm_features
 
@@ -103,8 +103,7 @@ class PlainConfig:
             files.append(path.with_name(module))
             with staged_file(files[-1]) as partial:
                 partial.write_bytes(_SOURCES[module].read_bytes())
-        with staged_file(path) as partial:
-            partial.write_text(self.text(), encoding='utf-8')
+        write_text(path, self.text())
         return [*files, path]
 
 

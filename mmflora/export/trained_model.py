@@ -1,18 +1,15 @@
 """Models built from a config, and filled by a checkpoint without a gap."""
 
-import os
 from collections.abc import Mapping
 from typing import Any
 
 import torch
 from mmengine.config import Config
-from safetensors.torch import load_file
 from torch import nn
 
-from mmflora.adapter_files import is_adapter, read_adapter, to_checkpoint
+from mmflora.adapter_files.loaders import load_from_local
 from mmflora.checkpoint import check_source
 from mmflora.config import build
-from mmflora.files.pickles import read_safely
 
 
 def build_model(cfg: Config) -> nn.Module:
@@ -46,15 +43,8 @@ def read_checkpoint(path: str) -> dict[str, Any]:
             run code.
     """
     check_source(path)
-    place = os.path.expanduser(path)
-    checkpoint: Any
-    if is_adapter(place):
-        checkpoint = to_checkpoint(read_adapter(place))
-    elif place.endswith('.safetensors'):
-        checkpoint = load_file(place)
-    else:
-        # Mapped: its tensors are copied into a model, one by one.
-        checkpoint = read_safely(place, 'cpu', mmap=True)
+    # Mapped: its tensors are copied into a model, one by one.
+    checkpoint = load_from_local(path, 'cpu', mmap=True)
     if not isinstance(checkpoint, Mapping):
         checkpoint = {}
     state = checkpoint.get('state_dict', checkpoint)

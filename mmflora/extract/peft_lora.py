@@ -13,8 +13,6 @@ from typing import Any
 
 import torch
 from mmengine.logging import print_log
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from mmflora.adapter_files.adapter import contiguous
@@ -25,7 +23,8 @@ from mmflora.adapter_files.schema import (
 )
 from mmflora.adapters import adapted_layers
 from mmflora.adapters.layers import AdaptedLayer
-from mmflora.files.atomic import AtomicLocalBackend
+from mmflora.files.atomic import write_text
+from mmflora.files.tensor_files import read_tensors, write_tensors
 
 from .formats import FORMATS, Format
 
@@ -141,10 +140,10 @@ def write_peft_lora(
     }
     own = _parameters(layers)
     tensors = {key: contiguous(value) for key, value in own.items()}
-    place, backend = Path(folder), AtomicLocalBackend()
-    backend.put(save(tensors, {'format': 'pt'}), place / TENSORS_NAME)
+    place = Path(folder)
+    write_tensors(place / TENSORS_NAME, tensors, {})
     text = json.dumps(described, indent=2, sort_keys=True, default=str)
-    backend.put_text(text + '\n', place / CONFIG_NAME)
+    write_text(place / CONFIG_NAME, text + '\n')
     return place
 
 
@@ -244,13 +243,7 @@ def _read_tensors(file: Path, config: dict[str, Any]) -> dict[str, Tensor]:
             '(adapter_model.bin), which are not read: save them again with '
             'a newer peft.'
         )
-    try:
-        tensors = load_file(str(file))
-    except (SafetensorError, OSError) as error:
-        raise ValueError(
-            f"'{file}' is truncated, damaged or no .safetensors file "
-            f'({error}).'
-        ) from error
+    _, tensors = read_tensors(file)
     saved = set(config.get('modules_to_save') or ())
     found = {}
     for name, value in tensors.items():

@@ -1,4 +1,4 @@
-"""Reading checkpoints of PyTorch without running what they may hold.
+"""Reading pickles without running what they may hold.
 
 A checkpoint is a pickle, and unpickling runs what the file says.
 ``torch.load(weights_only=True)`` reads tensors and plain types alone; what
@@ -20,25 +20,28 @@ numpy's ``ndarray``, ``dtype``,   themselves; arrays of numbers and text
 ================================= =========================================
 
 Everything else is refused, unless :func:`trusted_checkpoints` says that the
-files of this run may do what they want.
+files of this run may do what they want.  The same holds for ``.pkl`` files
+that ``mmengine.load`` reads: annotations, and results of a test.
 """
 
 import argparse
+import io
 import os
 import pickle
 import re
 import zipfile
-from collections.abc import Iterator
-from contextlib import contextmanager
-from contextvars import ContextVar
+from importlib import import_module
 from typing import IO, Any
 
 import numpy as np
 import torch
+from mmengine.fileio.handlers.pickle_handler import PickleHandler
 from mmengine.logging import HistoryBuffer
 
-OPTION = '--trust-checkpoints'
-_TRUSTED: ContextVar[bool] = ContextVar('trusted', default=False)
+from .checksums import check_archive
+from .config_text import note_config_texts
+from .trust import REMEDY, is_trusted
+
 _STATISTICS = ('min', 'max', 'current', 'mean')
 # Kinds of NumPy's types that hold values and no references to objects.
 _VALUES = 'biufcSU'
@@ -47,22 +50,18 @@ _SCALARS = (
     *(np.uint8, np.uint16, np.uint32, np.uint64),
     *(np.float16, np.float32, np.float64, np.str_, np.bytes_),
 )
-
-
-@contextmanager
-def trusted_checkpoints(trust: bool = True) -> Iterator[None]:
-    """Unpickle whatever checkpoints hold, within a ``with`` block.
-
-    Reading such a file may run any code that its author chose.
-
-    Args:
-        trust: ``False`` to change nothing.
-    """
-    token = _TRUSTED.set(trust or _TRUSTED.get())
-    try:
-        yield
-    finally:
-        _TRUSTED.reset(token)
+# Beside these, what pickles of plain values, arrays and tensors name.
+_PLAIN = {
+    'builtins': 'set frozenset complex bytearray list dict',
+    'collections': 'OrderedDict defaultdict Counter',
+    'datetime': 'datetime date timedelta',
+    'pathlib': 'PosixPath PurePosixPath',
+    'torch': 'Size device',
+    'torch._utils': '_rebuild_tensor_v2 _rebuild_parameter',
+    'mmengine.structures.base_data_element': 'BaseDataElement',
+    'mmengine.structures.instance_data': 'InstanceData',
+    'mmengine.structures.pixel_data': 'PixelData',
+}
 
 
 def read_safely(
@@ -72,6 +71,8 @@ def read_safely(
     mmap: bool = False,
 ) -> Any:
     """Read a file that ``torch.save`` wrote, running nothing of it.
+
+    Whoever reads such a file in mmflora, or through MMEngine, does it here.
 
     Args:
         path: The file.
@@ -85,33 +86,108 @@ def read_safely(
         ValueError: If it is damaged, or holds objects of other kinds than
             those above.
     """
-    source = content or os.path.expanduser(os.fspath(path))
-    options: dict[str, Any] = dict(weights_only=not _TRUSTED.get())
+    name = os.fspath(path)
+    source = content or os.path.expanduser(name)
+    options: dict[str, Any] = dict(weights_only=not is_trusted())
     if mmap and zipfile.is_zipfile(source):  # else it cannot be mapped
         options['mmap'] = True
+    check_archive(source, name)
     try:
         with torch.serialization.safe_globals(_allowed()):
-            return torch.load(source, map_location, **options)
+            checkpoint = torch.load(source, map_location, **options)
     except (FileNotFoundError, MemoryError):
         raise
     except pickle.UnpicklingError as error:
-        raise ValueError(_refusal(os.fspath(path), error)) from error
+        raise ValueError(_refusal(name, error)) from error
     except Exception as error:  # whatever a damaged file makes a reader do
         raise ValueError(
-            f"'{os.fspath(path)}' is truncated or damaged "
+            f"'{name}' is truncated or damaged "
             f'({type(error).__name__}: {str(error).strip():.200}). Copy it '
             'again.'
         ) from error
+    note_config_texts(checkpoint, name)
+    return checkpoint
 
 
 def check_safe(path: str | os.PathLike[str]) -> None:
-    """Refuse a file that :func:`read_safely` would refuse; read no tensor.
+    """Refuse a file that :func:`read_safely` would refuse.
 
     Raises:
         FileNotFoundError: If it is missing.
         ValueError: See :func:`read_safely`.
     """
     read_safely(path, 'meta')
+
+
+class PlainPickleHandler(PickleHandler):
+    """Reads ``.pkl`` files for ``mmengine.load``; values alone."""
+
+    def load_from_fileobj(self, file: IO[bytes], **kwargs: Any) -> Any:
+        """Read a pickle.
+
+        Raises:
+            ValueError: If it holds other objects, or is damaged.
+        """
+        if is_trusted():
+            return super().load_from_fileobj(file, **kwargs)
+        name = str(getattr(file, 'name', 'a pickle'))
+        try:
+            return _PlainUnpickler(file, **kwargs).load()
+        except pickle.UnpicklingError as error:
+            raise ValueError(_refusal(name, error)) from error
+        except Exception as error:  # whatever a damaged file makes it do
+            raise ValueError(
+                f"'{name}' is truncated or damaged "
+                f'({type(error).__name__}: {error}). Copy it again.'
+            ) from error
+
+
+class _PlainUnpickler(pickle.Unpickler):
+    """Makes plain values, arrays and tensors."""
+
+    def find_class(self, module: str, name: str) -> Any:
+        """Return what a pickle names, if it only holds values."""
+        found = _in_plain_pickles().get(f'{module}.{name}')
+        if found is None:
+            raise pickle.UnpicklingError(f'GLOBAL {module}.{name}')
+        return found
+
+
+def _in_plain_pickles() -> dict[str, Any]:
+    allowed: dict[str, Any] = {
+        '_codecs.encode': _encoded,
+        'torch.storage._load_from_bytes': _storage,
+        'numpy.core.numeric._frombuffer': _array,
+        'numpy._core.numeric._frombuffer': _array,
+    }
+    for item in _allowed():
+        target, name = item if isinstance(item, tuple) else (item, '')
+        allowed[name or f'{target.__module__}.{target.__qualname__}'] = target
+    for place, names in _PLAIN.items():
+        for name in names.split():
+            target = getattr(import_module(place), name)
+            for module in (place, place.replace('builtins', '__builtin__')):
+                allowed[f'{module}.{name}'] = target
+    return allowed
+
+
+def _storage(content: bytes) -> Any:
+    """Stand in for PyTorch's own, which would unpickle anything."""
+    return torch.load(io.BytesIO(content), weights_only=True)
+
+
+def _encoded(text: Any, encoding: Any = 'latin1') -> bytes:
+    """Stand in for ``codecs.encode``, as Python 2's protocols write bytes."""
+    if not isinstance(text, str) or encoding != 'latin1':
+        raise pickle.UnpicklingError(f'GLOBAL _codecs.encode to {encoding!r}')
+    return text.encode(encoding)
+
+
+def _array(content: Any, kind: Any, shape: Any, order: Any) -> Any:
+    """Stand in for NumPy's ``_frombuffer``, for values alone."""
+    if not isinstance(kind, np.dtype) or kind.kind not in _VALUES:
+        raise pickle.UnpicklingError(f'an array of {kind!r} is not allowed')
+    return np.frombuffer(content, kind).reshape(shape, order=order)
 
 
 def _refusal(path: str, error: Exception) -> str:
@@ -121,10 +197,8 @@ def _refusal(path: str, error: Exception) -> str:
     what = named[1] if named else ' '.join(reason.split())[:200]
     return (
         f"'{path}' holds objects that could run code when they are read "
-        f'({what}), which is refused. Checkpoints of training hold none. If '
-        'you trust whoever made the file, give tools/train.py or '
-        f'tools/test.py the option {OPTION}; in Python, read it within '
-        '`mmflora.checkpoint.trusted_checkpoints()`.'
+        f'({what}), which is refused. Checkpoints of training hold none. '
+        f'{REMEDY}'
     )
 
 

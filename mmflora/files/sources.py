@@ -1,17 +1,13 @@
-"""Where base weights come from: local files, URLs and hubs.
-
-MMEngine's ``CheckpointLoader`` reads local ``.pth`` files and its own
-schemes.  Importing this module adds two: ``timm://<tag>`` and local
-``.safetensors`` files, so that both work in any ``init_cfg``.
-"""
+"""Where weights come from: local files, URLs and hubs."""
 
 import difflib
 import os
 import re
 import zipfile
 from collections.abc import Mapping
-from pickle import UnpicklingError
+from pathlib import Path
 from typing import Any, TypeVar
+from urllib.parse import urlparse
 
 import torch
 from mmengine.logging import print_log
@@ -20,6 +16,7 @@ from torch import Tensor
 
 from .pickles import read_safely
 from .stored_tensors import unwrap, weight_files
+from .tensor_files import read_head, read_tensors
 
 TIMM_SCHEME = 'timm://'
 BASES = 'MMFLORA_BASES'
@@ -27,7 +24,6 @@ BASES = 'MMFLORA_BASES'
 T = TypeVar('T')
 
 
-@CheckpointLoader.register_scheme(prefixes=TIMM_SCHEME, force=True)
 def load_from_timm(
     filename: str, map_location: str | torch.device | None = None
 ) -> dict[str, Tensor]:
@@ -52,40 +48,55 @@ def load_from_timm(
             f'The nearest tags are {", ".join(near)}.'
         )
     config = timm.get_pretrained_cfg(tag)
-    if config.hf_hub_id:
-        # The registered identifier already is timm's own spelling of it.
-        state = load_state_dict_from_hf(
-            config.hf_hub_id,
-            config.hf_hub_filename or 'model.safetensors',
-            weights_only=True,
-        )
-    else:
-        state = torch.hub.load_state_dict_from_url(
-            config.url, map_location='cpu', weights_only=True
-        )
-    location = map_location or 'cpu'
-    return {key: value.to(location) for key, value in state.items()}
+    if not config.hf_hub_id:
+        return read_file(download(config.url), map_location)
+    # The registered identifier already is timm's own spelling of it.
+    state = load_state_dict_from_hf(
+        config.hf_hub_id,
+        config.hf_hub_filename or 'model.safetensors',
+        weights_only=True,
+    )
+    return {k: value.to(map_location or 'cpu') for k, value in state.items()}
 
 
-@CheckpointLoader.register_scheme(prefixes=r'.*\.safetensors$', force=True)
-def load_from_safetensors(
-    filename: str, map_location: str | torch.device | None = None
-) -> dict[str, Tensor]:
-    """Load a local ``.safetensors`` file.
+def download(url: str, folder: str | None = None) -> str:
+    """Return the path of a file from the web, kept where PyTorch keeps it.
 
     Args:
-        filename: The file's path.
-        map_location: Where the tensors go.
+        url: Its address.
+        folder: Where to keep it; by default the cache of ``torch.hub``.
     """
-    from safetensors.torch import load_file
-
-    return load_file(
-        os.path.expanduser(filename), device=str(map_location or 'cpu')
+    path = Path(
+        folder or Path(torch.hub.get_dir(), 'checkpoints'),
+        Path(urlparse(url).path).name,
     )
+    if not path.exists():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        torch.hub.download_url_to_file(url, str(path))
+    return str(path)
+
+
+def read_file(path: str, map_location: Any = None, mmap: bool = False) -> Any:
+    """Read a local file of weights, of either kind.
+
+    Args:
+        path: A ``.safetensors`` file, or one that ``torch.save`` wrote.
+        map_location: As for ``torch.load``.
+        mmap: Map it instead of reading it.
+
+    Raises:
+        FileNotFoundError: If it is missing.
+        ValueError: If it is damaged, or could run code.
+    """
+    if not path.endswith('.safetensors'):
+        return read_safely(path, map_location, mmap=mmap)
+    _, tensors = read_tensors(os.path.expanduser(path), mmap)
+    place = map_location or 'cpu'
+    return {key: value.to(place) for key, value in tensors.items()}
 
 
 def is_local(source: str) -> bool:
-    """Say whether a source is a path rather than a URL or a scheme."""
+    """Return whether a source is a path rather than a URL or a scheme."""
     return re.match(r'[\w.-]+:(//)?', source) is None
 
 
@@ -135,7 +146,7 @@ def check_source(source: str) -> None:
 
 
 def is_sharded(source: str) -> bool:
-    """Say whether a source is a folder or an index of shards."""
+    """Return whether a source is a folder or an index of shards."""
     path = os.path.expanduser(source)
     return os.path.isdir(path) or path.endswith('.index.json')
 
@@ -152,7 +163,7 @@ def _check_file(source: str) -> None:
             f'{BASES}=FOLDER'
         )
     if path.endswith('.safetensors'):
-        _check_safetensors(source, path)
+        read_head(path)
         return
     with open(path, 'rb') as file:
         head = file.read(4)
@@ -166,20 +177,6 @@ def _check_file(source: str) -> None:
             f"'{source}' is no PyTorch checkpoint (it starts with {head!r}). "
             'Allowed are files written by torch.save and .safetensors files.'
         )
-
-
-def _check_safetensors(source: str, path: str) -> None:
-    from safetensors import SafetensorError, safe_open
-
-    try:
-        # The head says how long the file must be; no tensor is read.
-        with safe_open(path, framework='pt'):
-            pass
-    except SafetensorError as error:
-        raise ValueError(
-            f"'{source}' is truncated or no .safetensors file ({error}; it "
-            f'has {os.path.getsize(path)} bytes). Copy or download it again.'
-        ) from error
 
 
 def read_state_dict(
@@ -247,18 +244,10 @@ def named_weights(
 
 
 def _load(source: str) -> Any:
-    if is_local(source) and not source.endswith('.safetensors'):
+    if is_local(source):
         print_log(f"Base weights from '{source}'", logger='current')
         # Mapped, as what is read is copied into a model right away.
-        return read_safely(source, 'cpu', mmap=True)
-    try:
-        return CheckpointLoader.load_checkpoint(
-            source, map_location='cpu', logger='current'
-        )
-    except (EOFError, RuntimeError, UnpicklingError) as error:
-        if not is_local(source):
-            raise
-        raise ValueError(
-            f"'{source}' is truncated or no PyTorch checkpoint ({error}). "
-            'Copy or download it again.'
-        ) from error
+        return read_file(source, 'cpu', mmap=True)
+    return CheckpointLoader.load_checkpoint(
+        source, map_location='cpu', logger='current'
+    )

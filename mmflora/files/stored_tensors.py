@@ -19,6 +19,7 @@ from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from .pickles import read_safely
+from .tensor_files import read_head
 
 # The keys under which frameworks keep a model's weights, in this order.
 _WRAPPERS = (
@@ -221,10 +222,9 @@ def open_weights(source: str) -> dict[str, StoredTensor] | None:
 
 def _safetensors(path: str) -> dict[str, StoredTensor]:
     """Read the head of a .safetensors file: a length, then JSON."""
+    read_head(path)  # which checks it
     with open(path, 'rb') as file:
         length = int.from_bytes(file.read(8), 'little')
-        if length > os.path.getsize(path):
-            raise ValueError(f"'{path}' is truncated or no .safetensors file.")
         head = json.loads(file.read(length))
     table = {}
     for key, entry in head.items():

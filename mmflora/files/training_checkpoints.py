@@ -1,11 +1,21 @@
-"""Reading training checkpoints, whoever they come from."""
+"""Training checkpoints: reading and writing them, and finding the newest."""
 
+import logging
 import os
+import re
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
-from .pickles import read_safely
-from .sources import check_source
+import torch
+from mmengine.logging import print_log
+
+from .atomic import staged_file
+from .pickles import check_safe, read_safely
+from .sources import check_source, is_local
+
+LAST = 'last_checkpoint'
+"""The file of a work directory that names the last checkpoint."""
 
 
 def load_checkpoint(
@@ -18,7 +28,7 @@ def load_checkpoint(
         bare: Take a file that is nothing but a state dict, too.
 
     Returns:
-        With ``state_dict`` in it.
+        With ``state_dict`` and ``meta`` in it.
 
     Raises:
         FileNotFoundError: If it is missing.
@@ -30,11 +40,145 @@ def load_checkpoint(
     checkpoint = read_safely(name, 'cpu')
     if bare and isinstance(checkpoint, Mapping):
         checkpoint = {'state_dict': checkpoint, **checkpoint}
-    if not isinstance(checkpoint, dict) or not isinstance(
-        checkpoint.get('state_dict'), Mapping
-    ):
+    return checked_checkpoint(checkpoint, name)
+
+
+def checked_checkpoint(checkpoint: Any, path: str) -> dict[str, Any]:
+    """Return what was read, if it is a training checkpoint.
+
+    Args:
+        checkpoint: What a file holds.
+        path: The file, for the error.
+
+    Raises:
+        ValueError: If it has no ``state_dict``, or something else stands
+            there or under ``meta``.
+    """
+    known = checkpoint if isinstance(checkpoint, Mapping) else {}
+    state, meta = known.get('state_dict'), known.get('meta')
+    if not isinstance(state, Mapping):
         raise ValueError(
-            f"'{name}' has no `state_dict`: it is no training checkpoint. "
+            f"'{path}' has no `state_dict`: it is no training checkpoint. "
             'Give a file that `tools/train.py` wrote.'
         )
-    return checkpoint
+    odd = [key for key in state if not isinstance(key, str)]
+    if odd or not isinstance(meta, (Mapping, type(None))):
+        what = f'the key {odd[0]!r}' if odd else f'meta={meta!r:.60}'
+        raise ValueError(
+            f"'{path}' is damaged: it holds {what}, where a training "
+            'checkpoint has names and settings. Take another copy of it.'
+        )
+    return {**known, 'meta': dict(meta or {})}
+
+
+def save_checkpoint(
+    checkpoint: Mapping[str, Any], path: str | os.PathLike[str]
+) -> None:
+    """Write a checkpoint to the disk, in full or not at all.
+
+    Raises:
+        OSError: If it cannot be written; what was there is still there.
+    """
+    with staged_file(path) as partial:
+        torch.save(checkpoint, partial)
+
+
+def find_newest(folder: str | os.PathLike[str]) -> str | None:
+    """Return the checkpoint from which a training goes on.
+
+    It is the one that ``last_checkpoint`` names.  Where that file is missing,
+    empty or outdated, or names a damaged checkpoint, the newest whole one in
+    the folder is taken, and a warning says so.
+
+    Args:
+        folder: The work directory.
+
+    Returns:
+        A file, or a folder that DeepSpeed wrote; ``None`` where there is
+        nothing to go on from.
+
+    Raises:
+        ValueError: If there are checkpoints, but none is whole.
+    """
+    pointer = Path(folder, LAST)
+    named = None
+    if pointer.is_file():
+        text = pointer.read_bytes().decode('utf-8', 'replace').strip('\0 \n')
+        if text and not is_local(text):
+            return text
+        # A work directory may have been moved since.
+        places = (Path(text), Path(folder, Path(text).name)) if text else ()
+        named = next((place for place in places if place.exists()), None)
+    newer = _saved_since(pointer, named, Path(folder))
+    candidates = [*newer, *([named] if named else [])]
+    candidates += [p for p in _saved(Path(folder)) if p not in candidates]
+    damaged = []
+    for path in candidates:
+        reason = _damage(path)
+        if reason:
+            damaged.append(reason)
+            continue
+        if path != named or damaged:
+            print_log(
+                f"'{pointer}' is missing, damaged or outdated; training "
+                f"goes on from '{path}', the newest whole checkpoint."
+                + ''.join(f'\nPassed over: {reason}' for reason in damaged),
+                logger='current',
+                level=logging.WARNING,
+            )
+        return str(path)
+    if damaged or pointer.is_file():
+        raise ValueError(
+            f"There is no whole checkpoint in '{folder}' to resume from. "
+            + ' '.join(
+                damaged or [f"'{pointer}' names one that is not there."]
+            )
+            + f" Put one there, or remove '{pointer}' and the damaged files "
+            'to train from the beginning.'
+        )
+    return None
+
+
+def _saved(folder: Path) -> list[Path]:
+    """Return what checkpoint hooks saved in a folder, the newest first."""
+    found = [
+        (path.stat().st_mtime, _step(path), path)
+        for path in folder.glob('*')
+        if re.fullmatch(r'(epoch|iter)_\d+(\.pth)?', path.name)
+    ]
+    return [path for _, _, path in sorted(found, reverse=True)]
+
+
+def _saved_since(
+    pointer: Path, named: Path | None, folder: Path
+) -> list[Path]:
+    """Return the checkpoints after whose writing the training was killed.
+
+    They are younger than the file that should name them, and of a later step
+    than the one that it does name.
+    """
+    if named is None:
+        return []
+    return [
+        path
+        for path in _saved(folder)
+        if path.stat().st_mtime > pointer.stat().st_mtime
+        and _step(path) > _step(named)
+    ]
+
+
+def _step(path: Path) -> int:
+    digits = path.stem.rpartition('_')[2]
+    return int(digits) if digits.isdigit() else -1
+
+
+def _damage(path: Path) -> str | None:
+    """Return what is wrong with a checkpoint, ``None`` if it is whole."""
+    if path.is_dir():  # as DeepSpeed reads it by itself
+        return None if any(path.iterdir()) else f"'{path}' is empty."
+    try:
+        check_source(str(path))
+        check_safe(path)
+    except (OSError, ValueError) as error:
+        return str(error)
+    return None

@@ -60,10 +60,14 @@ def tensors_of(path):
 
 
 def rewrite(path, change):
-    """Change the description of a written adapter, wherever it stands."""
+    """Change the description of a written adapter, wherever it stands.
+
+    What is left is a file as they were before they held a hash of it all.
+    """
     file, metadata, tensors = tensors_of(path)
     config = json.loads(metadata['mmflora'])
     tensors = change(config, tensors) or tensors
+    metadata.pop('mmflora_sha256')
     metadata['mmflora'] = json.dumps(config)
     save_file(tensors, file, metadata)
     if path.is_dir():

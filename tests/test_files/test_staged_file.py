@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from mmflora.files.staged_file import staged_file
+from mmflora.files.atomic import staged_file
 
 
 def test_success(tmp_path):
@@ -39,7 +39,7 @@ def test_kill_leaves_the_old_file(tmp_path):
     target.write_text('old')
     code = (
         'import os, signal, sys\n'
-        'from mmflora.files.staged_file import staged_file\n'
+        'from mmflora.files.atomic import staged_file\n'
         f'with staged_file({str(target)!r}) as partial:\n'
         "    partial.write_text('half')\n"
         '    os.kill(os.getpid(), signal.SIGKILL)\n'

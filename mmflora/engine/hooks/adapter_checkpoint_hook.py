@@ -1,12 +1,13 @@
 """Checkpoints that hold what trains, and never lose their base."""
 
 import os.path as osp
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
+from contextlib import ExitStack
 from typing import Any
 
 import mmengine
 import torch
+from mmengine.dist import is_main_process
 from mmengine.fileio import LocalBackend, get_file_backend
 from mmengine.hooks import CheckpointHook
 from mmengine.optim import OptimWrapper
@@ -20,12 +21,17 @@ from mmflora.checkpoint.state import (
     base_tensors,
     follow_base,
 )
-from mmflora.files.atomic import ATOMIC_BACKEND, AtomicLocalBackend
+from mmflora.files.atomic import (
+    ATOMIC_BACKEND,
+    AtomicLocalBackend,
+    write_text,
+)
 from mmflora.files.plain_types import (
     drop_wrapper_prefix,
     make_plain,
     restore_histories,
 )
+from mmflora.files.training_checkpoints import LAST
 from mmflora.registry import HOOKS
 from mmflora.version import __version__
 
@@ -125,25 +131,56 @@ class AdapterCheckpointHook(CheckpointHook):
     def _save_checkpoint_with_step(
         self, runner: Any, step: int, meta: dict[str, Any]
     ) -> None:
-        """Save one checkpoint; remove outdated ones after that."""
-        with self._careful():
-            super()._save_checkpoint_with_step(runner, step, meta)
+        """Save one checkpoint, name it the last, and remove outdated ones.
+
+        MMEngine's own writes ``last_checkpoint`` in place, which a kill
+        leaves empty.
+        """
+        kept = self.keep_ckpt_ids
+        outdated = []
+        if self.max_keep_ckpts > 0 and (not kept or kept[-1] != step):
+            if len(kept) == self.max_keep_ckpts:
+                outdated.append(self._path_of(kept.popleft()))
+            kept.append(step)
+            runner.message_hub.update_info('keep_ckpt_ids', list(kept))
+        self.last_ckpt = self._path_of(step)
+        runner.message_hub.update_info('last_ckpt', self.last_ckpt)
+        with adapter_state_dict():
+            runner.save_checkpoint(
+                self.out_dir,
+                self.filename_tmpl.format(step),
+                self.file_client_args,
+                save_optimizer=self.save_optimizer,
+                save_param_scheduler=self.save_param_scheduler,
+                meta=meta,
+                by_epoch=self.by_epoch,
+                backend_args=self.backend_args,
+                **self.args,
+            )
+        if not is_main_process():
+            return
+        write_text(osp.join(runner.work_dir, LAST), self.last_ckpt)
+        for path in outdated:
+            if self.file_backend.isdir(path):  # as DeepSpeed writes it
+                self.file_backend.rmtree(path)
+            elif self.file_backend.isfile(path):
+                self.file_backend.remove(path)
+
+    def _path_of(self, step: int) -> str:
+        return self.file_backend.join_path(
+            self.out_dir, self.filename_tmpl.format(step)
+        )
 
     def _save_best_checkpoint(
         self, runner: Any, metrics: dict[str, Any]
     ) -> None:
         """Save the best checkpoint; remove the previous best after that."""
-        with self._careful():
+        backend = self.file_backend
+        with ExitStack() as stack:
+            stack.enter_context(adapter_state_dict())
+            if isinstance(backend, AtomicLocalBackend):
+                stack.enter_context(backend.removals_after_success())
             super()._save_best_checkpoint(runner, metrics)
-
-    @contextmanager
-    def _careful(self) -> Iterator[None]:
-        with adapter_state_dict():
-            if isinstance(self.file_backend, AtomicLocalBackend):
-                with self.file_backend.removals_after_success():
-                    yield
-            else:
-                yield
 
     def _settle_bases(self, runner: Any) -> None:
         """Know each base by its content, or refuse to train over it."""

@@ -4,11 +4,10 @@ import time
 from typing import Any
 
 import mmengine
-import torch
 from mmengine.fileio import LocalBackend, get_file_backend
 from mmengine.runner.checkpoint import save_checkpoint
 
-from mmflora.files.atomic import written_in_full
+from mmflora.files import training_checkpoints
 
 
 def describe_run(
@@ -44,5 +43,4 @@ def write_checkpoint(checkpoint: dict[str, Any], filename: str) -> None:
         save_checkpoint(checkpoint, filename)
         return
     # Straight to the disk: MMEngine's way holds it in memory twice more.
-    with written_in_full(filename) as file:
-        torch.save(checkpoint, file)
+    training_checkpoints.save_checkpoint(checkpoint, filename)

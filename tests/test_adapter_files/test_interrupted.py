@@ -16,7 +16,7 @@ from mmflora.adapter_files import (
     write_adapter,
     write_checkpoint,
 )
-from tests.test_adapter_files.conftest import same
+from .conftest import same
 
 ROOT = Path(__file__).parents[2]
 # Stops for good at the n-th call of one of the functions that writing needs.
