@@ -8,6 +8,7 @@ from mmengine.runner import checkpoint
 from mmengine.runner.checkpoint import CheckpointLoader
 
 from mmflora.adapter_files import loaders
+from mmflora.checkpoint.gaps import guard_mmengine_loading
 from mmflora.config.scopes import register_config_scopes
 from mmflora.files.atomic import register_atomic_backend
 from mmflora.files.config_text import config_from_text
@@ -31,13 +32,15 @@ def install() -> None:
         Within :func:`mmflora.checkpoint.trusted_checkpoints` the first three
         doors stand open as without mmflora, but for YAML.
 
-    What else MMEngine can read and write
+    What else MMEngine reads, writes and refuses
         4. ``timm://<tag>``, ``.safetensors`` files and adapters, wherever a
            checkpoint is named.
         5. ``mmflora::`` and ``mmseg::`` in ``_base_`` of configs.
         6. ``--resume`` goes on from the newest whole checkpoint, also where
            ``last_checkpoint`` is empty, outdated or names a damaged file.
-        7. ``backend_args=dict(backend='mmflora_atomic_local')``: local files
+        7. MMEngine's ``load_state_dict`` refuses what would leave a part of an
+           adapted model random, see :mod:`mmflora.checkpoint.gaps`.
+        8. ``backend_args=dict(backend='mmflora_atomic_local')``: local files
            that are written in full or not at all.
 
     Beside these, the modules of mmflora are registered in MMEngine's
@@ -59,5 +62,6 @@ def install() -> None:
     yaml_handler.Loader = getattr(yaml, 'CFullLoader', yaml.FullLoader)
     for module in (runner, runner.runner, runner._flexible_runner, checkpoint):
         module.find_latest_checkpoint = find_newest
+    guard_mmengine_loading()
     register_config_scopes()
     register_atomic_backend()

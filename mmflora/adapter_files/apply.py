@@ -60,7 +60,10 @@ def load_backbones(model: nn.Module, adapter: AdapterFile) -> None:
             for key, value in state.items()
             if key.startswith(prefix)
         }
-        backbone.load_state_dict(own, strict=False)
+        try:
+            backbone.load_state_dict(own, strict=False)
+        except (ValueError, TypeError, FileNotFoundError) as error:
+            raise type(error)(f"'{adapter.path}': {error}") from error
 
 
 def build_and_check(config: str | Config, adapter: AdapterFile) -> nn.Module:

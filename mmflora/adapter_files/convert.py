@@ -19,7 +19,7 @@ from mmflora.version import __version__
 from .adapter import ADAPTER_PART, AdapterFile, contiguous, decode_record
 from .base_layout import layout_of_source
 from .provenance import logged_metrics, versions
-from .schema import FORMAT, SCHEMA_VERSION, plain_json
+from .schema import FORMAT, SCHEMA_VERSION, check_config, plain_json
 from .write import write_adapter
 
 _INFO = f'{RECORD_NAME}.info'
@@ -109,7 +109,8 @@ def from_state(
         metrics=dict(metrics),
         training={key: meta[key] for key in ('epoch', 'iter') if key in meta},
     )
-    return AdapterFile(plain_json(config), state, path)
+    described = check_config(plain_json(config), path)
+    return AdapterFile(described, state, path)
 
 
 def layers_in_order(state: Iterable[str]) -> list[str]:

@@ -77,7 +77,31 @@ def read_adapter(path: str | os.PathLike[str]) -> AdapterFile:
     # What this version writes has been compared; the first had no hash.
     if HASH_KEY not in metadata and config['schema_version'] > 0:
         _check_tensors(checked, tensors, str(file))
-    return AdapterFile(checked, tensors, str(path))
+    adapter = AdapterFile(checked, tensors, str(path))
+    check_described(adapter)
+    return adapter
+
+
+def check_described(adapter: AdapterFile) -> None:
+    """Refuse a description of layers or parameters that are not there.
+
+    Raises:
+        ValueError: Names them.
+    """
+    present = adapter.layers().keys() | adapter.tensors.keys()
+    for name, backbone in adapter.config['backbones'].items():
+        prefix = f'{name}.' if name else ''
+        names = [
+            *(backbone.get('layers') or ()),
+            *(backbone.get('tuned') or ()),
+        ]
+        absent = [key for key in names if prefix + key not in present]
+        if absent:
+            raise ValueError(
+                f"'{adapter.path}' describes {len(absent)} layers or "
+                f"parameters of backbone '{name}' without tensors, such as "
+                f'{absent[0]!r}. Take another copy of the file.'
+            )
 
 
 def _existing(file: Path, path: str | os.PathLike[str]) -> Path:

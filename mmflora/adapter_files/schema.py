@@ -34,15 +34,43 @@ FORMAT = 'mmflora_adapter'
 CONFIG_NAME = 'adapter_config.json'
 TENSORS_NAME = 'adapter_model.safetensors'
 
+_TEXT = (str, type(None))
+_LIST = (list, type(None))
+_DICT = (dict, type(None))
+# Of what type each member is; `None` stands for one that is missing, too.
 _MEMBERS: dict[str, type | tuple[type, ...]] = {
     'tensors': dict,
-    'toolkit': (str, type(None)),
-    'model': (str, type(None)),
+    'tensors.sha256': _TEXT,
+    'toolkit': _TEXT,
+    'model': _TEXT,
     'backbones': dict,
     'dataset_meta': dict,
+    'dataset_meta.classes': _LIST,
+    'dataset_meta.palette': (list, str, type(None)),
     'versions': dict,
     'metrics': dict,
     'training': dict,
+    'training.epoch': (int, type(None)),
+    'training.iter': (int, type(None)),
+}
+_BACKBONE: dict[str, type | tuple[type, ...]] = {
+    'method': dict,
+    'method.adapter': _DICT,
+    'method.adapter.type': _TEXT,
+    'method.targets': (str, list, dict, type(None)),
+    'method.exclude': (str, list, type(None)),
+    'method.signature': _TEXT,
+    'method.quantize': _DICT,
+    'base': dict,
+    'base.source': _DICT,
+    'base.source.checkpoint': _TEXT,
+    'base.source.prefix': _TEXT,
+    'base.layout': _TEXT,
+    'base.sha256': _TEXT,
+    'base.origin': _TEXT,
+    'config': _DICT,
+    'layers': _LIST,
+    'tuned': _LIST,
 }
 
 
@@ -87,24 +115,73 @@ def check_config(config: Any, path: str) -> dict[str, Any]:
 
 
 def _check_members(config: dict[str, Any], path: str) -> dict[str, Any]:
-    for name, kind in _MEMBERS.items():
-        if name not in config or not isinstance(config[name], kind):
-            raise ValueError(
-                f"'{path}': `{name}` is missing or of another type (got "
-                f'{config.get(name)!r:.60}). The description is damaged; '
-                'take another copy of the file.'
-            )
+    _check_types(config, _MEMBERS, path)
     for name, backbone in config['backbones'].items():
-        parts = backbone if isinstance(backbone, dict) else {}
-        if not isinstance(parts.get('method'), dict) or not isinstance(
-            parts.get('base'), dict
-        ):
-            raise ValueError(
-                f"'{path}': backbone '{name}' is described without its "
-                '`method` or its `base`. Take another copy of the file.'
-            )
+        where = f"backbone '{name}': "
+        if not isinstance(backbone, dict):
+            raise ValueError(_damaged(path, where, backbone))
+        for part in ('method', 'base'):
+            if backbone.get(part) is None:
+                raise ValueError(
+                    f"'{path}': {where}it is described without its "
+                    f'`{part}`. Take another copy of the file.'
+                )
+        _check_types(backbone, _BACKBONE, path, where)
+        _check_names(backbone, path, where)
+        absent = dict.fromkeys(('source', 'layout', 'sha256', 'origin'))
+        backbone['base'] = absent | backbone['base']
+        source = backbone['base']['source']
+        if source is not None and not source.get('checkpoint'):
+            raise ValueError(_damaged(path, f'{where}`base.source`', source))
     check_file_name(config['tensors'].get('file', TENSORS_NAME), path)
     return config
+
+
+def _check_types(
+    node: dict[str, Any],
+    kinds: Mapping[str, type | tuple[type, ...]],
+    path: str,
+    where: str = '',
+) -> None:
+    for name, kind in kinds.items():
+        value: Any = node
+        for part in name.split('.'):
+            value = (value or {}).get(part)
+        if not isinstance(value, kind):
+            raise ValueError(_damaged(path, f'{where}`{name}`', value))
+
+
+def _check_names(backbone: dict[str, Any], path: str, where: str) -> None:
+    """Check lists of names, and the patterns of layers."""
+    method = backbone['method']
+    patterns: list[Any] = []
+    for part in ('targets', 'exclude'):
+        value = method.get(part) or ()
+        patterns += [value] if isinstance(value, str) else list(value)
+        if isinstance(value, dict):
+            for options in value.values():
+                if not isinstance(options, dict) or not isinstance(
+                    options.get('type'), _TEXT
+                ):
+                    raise ValueError(_damaged(path, f'{where}{part}', options))
+    names = [*(backbone.get('layers') or ()), *(backbone.get('tuned') or ())]
+    for name in (*patterns, *names):
+        if not isinstance(name, str):
+            raise ValueError(_damaged(path, f'{where}a name', name))
+    for pattern in patterns:
+        try:
+            re.compile(pattern)
+        except re.error:
+            what = f'{where}a pattern of layers'
+            raise ValueError(_damaged(path, what, pattern)) from None
+
+
+def _damaged(path: str, what: str, value: Any) -> str:
+    return (
+        f"'{path}': {what} is missing or of another type (got "
+        f'{value!r:.60}). The description is damaged; take another copy of '
+        'the file.'
+    )
 
 
 def check_file_name(name: Any, path: str) -> str:

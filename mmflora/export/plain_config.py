@@ -58,11 +58,12 @@ _VARIABLES = (
     'peft_hooks',
     'peft_runtime',
 )
-# MMEngine puts the config's folder in; no `import`, which would make the
-# file one of MMEngine's configs of the other kind.
+# MMEngine puts the config's folder in as it is, whatever quotes are in it; no
+# `import`, which would make the file one of MMEngine's configs of the other
+# kind.
 _LOADER = (
     '# The backbone is in {modules}, in the folder of this file.\n'
-    "__import__('sys').path.append('{{{{ fileDirname }}}}')\n"
+    '__import__(\'sys\').path.append(r"""{{{{ fileDirname }}}}/""")\n'
 )
 
 

@@ -28,9 +28,8 @@ def staged_file(target: str | os.PathLike[str]) -> Iterator[Path]:
     """
     target = Path(target)
     target.parent.mkdir(parents=True, exist_ok=True)
-    partial = target.with_name(
-        f'.{target.stem}.{os.getpid()}.partial{target.suffix}'
-    )
+    # The next attempt replaces what a kill leaves.
+    partial = target.with_name(f'.{target.stem}.partial{target.suffix}')
     try:
         yield partial
         with open(partial, 'rb+') as file:

@@ -29,7 +29,6 @@ import io
 import os
 import pickle
 import re
-import zipfile
 from importlib import import_module
 from typing import IO, Any
 
@@ -38,7 +37,7 @@ import torch
 from mmengine.fileio.handlers.pickle_handler import PickleHandler
 from mmengine.logging import HistoryBuffer
 
-from .checksums import check_archive
+from .checksums import check_archive, is_archive
 from .config_text import note_config_texts
 from .trust import REMEDY, is_trusted
 
@@ -89,7 +88,7 @@ def read_safely(
     name = os.fspath(path)
     source = content or os.path.expanduser(name)
     options: dict[str, Any] = dict(weights_only=not is_trusted())
-    if mmap and zipfile.is_zipfile(source):  # else it cannot be mapped
+    if mmap and is_archive(source):  # else it cannot be mapped
         options['mmap'] = True
     check_archive(source, name)
     try:

@@ -3,7 +3,6 @@
 import difflib
 import os
 import re
-import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeVar
@@ -14,6 +13,7 @@ from mmengine.logging import print_log
 from mmengine.runner.checkpoint import CheckpointLoader
 from torch import Tensor
 
+from .checksums import is_archive
 from .pickles import read_safely
 from .stored_tensors import unwrap, weight_files
 from .tensor_files import read_head, read_tensors
@@ -167,7 +167,7 @@ def _check_file(source: str) -> None:
         return
     with open(path, 'rb') as file:
         head = file.read(4)
-    if head[:2] == b'PK' and not zipfile.is_zipfile(path):
+    if head[:2] == b'PK' and not is_archive(path):
         raise ValueError(
             f"'{source}' is truncated: its archive has no end. Copy or "
             f'download it again (it has {os.path.getsize(path)} bytes).'

@@ -150,7 +150,10 @@ def weight_files(source: str) -> dict[str, list[str] | None]:
     try:
         with open(path, encoding='utf-8') as file:
             weight_map = dict(json.load(file)['weight_map'])
-    except (ValueError, KeyError, TypeError) as error:
+        for name in weight_map.values():
+            if name != os.path.basename(name) or not name.strip('\0.'):
+                raise ValueError(f'{name!r} is no name of a file beside it')
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise ValueError(
             f"'{path}' is no index of shards ({type(error).__name__}: "
             f'{error}): it maps keys to files under "weight_map".'

@@ -16,6 +16,7 @@ from mmflora.adapter_files import (
     write_adapter,
     write_checkpoint,
 )
+
 from .conftest import same
 
 ROOT = Path(__file__).parents[2]

@@ -136,9 +136,9 @@ class AdapterCheckpointHook(CheckpointHook):
         MMEngine's own writes ``last_checkpoint`` in place, which a kill
         leaves empty.
         """
-        kept = self.keep_ckpt_ids
         outdated = []
-        if self.max_keep_ckpts > 0 and (not kept or kept[-1] != step):
+        kept: Any = self.keep_ckpt_ids if self.max_keep_ckpts > 0 else [step]
+        if not kept or kept[-1] != step:
             if len(kept) == self.max_keep_ckpts:
                 outdated.append(self._path_of(kept.popleft()))
             kept.append(step)
