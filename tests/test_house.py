@@ -20,6 +20,7 @@ FLOORS = (
     ('config',),
     ('adapter_files', 'count', 'evaluation'),
     ('export', 'extract', 'tasks', 'memory_estimate'),
+    ('side_effects',),
     ('mmflora',),
 )
 FLOOR = {room: i for i, rooms in enumerate(FLOORS) for room in rooms}

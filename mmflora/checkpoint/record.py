@@ -16,8 +16,9 @@ import torch
 from torch import Tensor, nn
 
 from mmflora.adapters.quantized import QuantizedWeight, tensor_digest
+from mmflora.files.checksums import check_finite
 
-from .sharded import whole
+from .sharded import is_sharded, whole
 
 RECORD_NAME = 'base_record'
 IMPORTED = 'imported'
@@ -224,3 +225,58 @@ def base_records(model: nn.Module) -> dict[str, tuple[nn.Module, BaseRecord]]:
         if isinstance(record, BaseRecord):
             found[name] = (module, record)
     return found
+
+
+def base_tensors(backbone: nn.Module, record: BaseRecord) -> dict[str, Tensor]:
+    """Return the frozen parameters of a backbone by name."""
+    parameters = dict(backbone.named_parameters())
+    return {key: parameters[key] for key in record.base_keys}
+
+
+def note_base(
+    backbone: nn.Module,
+    record: BaseRecord,
+    source: Mapping[str, Any],
+    origin: str,
+) -> None:
+    """Note the source and the content of a base that has been loaded.
+
+    Raises:
+        ValueError: If it holds NaN or infinity.
+    """
+    base = base_tensors(backbone, record)
+    dense = {
+        key: value
+        for key, value in base.items()
+        if not isinstance(value, QuantizedWeight) and not is_sharded(value)
+    }
+    check_finite(dense, f"The base weights '{source['checkpoint']}'")
+    record.set_base(source, content_hash(base), origin)
+
+
+def check_base_content(
+    record: BaseRecord, state: Mapping[str, Tensor], sha256: str | None
+) -> None:
+    """Check that a base in a checkpoint is the one that its record names."""
+    if sha256 is None:
+        return
+    content = content_hash({key: state[key] for key in record.base_keys})
+    if content != sha256:
+        raise ValueError(
+            f'The base in the checkpoint (SHA-256 {content}) is not the one '
+            f'that its adapters were trained over (SHA-256 {sha256}): the '
+            'file was changed or damaged. Take another copy of it.'
+        )
+
+
+def keep_base(backbone: nn.Module) -> None:
+    """Let a backbone's ``init_weights`` do nothing: its base is in place.
+
+    The runner calls it again when training starts; it would read the file a
+    second time or, in some classes, draw weights at random.
+    """
+    backbone.init_weights = _do_nothing  # type: ignore[assignment]
+
+
+def _do_nothing() -> None:
+    """Stand in for ``init_weights``; a function, so that copies keep it."""

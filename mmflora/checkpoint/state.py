@@ -21,7 +21,15 @@ from .base_weights import load_base
 from .keys import compare_keys, float_shapes, state_shapes
 from .plain_checkpoint import check_plain_checkpoint
 from .quantization_match import check_quantization, same_base
-from .record import IMPORTED, RECORD_NAME, BaseRecord, content_hash
+from .record import (
+    IMPORTED,
+    RECORD_NAME,
+    BaseRecord,
+    base_tensors,
+    check_base_content,
+    keep_base,
+    note_base,
+)
 from .sharded import any_sharded
 
 _OMIT_BASE: ContextVar[bool] = ContextVar('omit_base', default=False)
@@ -50,25 +58,6 @@ def attach_record(backbone: nn.Module, record: BaseRecord) -> None:
     backbone.register_load_state_dict_post_hook(_forget_base_keys)
 
 
-def keep_base(backbone: nn.Module) -> None:
-    """Let a backbone's ``init_weights`` do nothing: its base is in place.
-
-    The runner calls it again when training starts; it would read the file a
-    second time or, in some classes, draw weights at random.
-    """
-    backbone.init_weights = _do_nothing  # type: ignore[assignment]
-
-
-def _do_nothing() -> None:
-    """Stand in for ``init_weights``; a function, so that copies keep it."""
-
-
-def base_tensors(backbone: nn.Module, record: BaseRecord) -> dict[str, Tensor]:
-    """Return the frozen parameters of a backbone by name."""
-    parameters = dict(backbone.named_parameters())
-    return {key: parameters[key] for key in record.base_keys}
-
-
 def load_recorded_base(
     backbone: nn.Module,
     record: BaseRecord,
@@ -93,8 +82,7 @@ def load_recorded_base(
     finally:
         record.loading = False
         record.loaded_prefix, record.forgivable = outer
-    sha256 = content_hash(base_tensors(backbone, record))
-    record.set_base(source, sha256, origin)
+    note_base(backbone, record, source, origin)
     keep_base(backbone)
     say_quantization(backbone)
 
@@ -194,7 +182,7 @@ def _check_adapter_checkpoint(
         record.set_base(theirs['source'], theirs['sha256'], theirs['origin'])
         return
     if with_base:
-        _check_base_content(record, state, theirs['sha256'])
+        check_base_content(record, state, theirs['sha256'])
         record.set_base(theirs['source'], theirs['sha256'], theirs['origin'])
         return
     if theirs['source'] is None:
@@ -220,21 +208,6 @@ def _say_other_name(
             f"content as '{theirs['source']['checkpoint']}', the base that "
             'the checkpoint names.',
             logger='current',
-        )
-
-
-def _check_base_content(
-    record: BaseRecord, state: Mapping[str, Tensor], sha256: str | None
-) -> None:
-    """Check that a base in a checkpoint is the one that its record names."""
-    if sha256 is None:
-        return
-    content = content_hash({key: state[key] for key in record.base_keys})
-    if content != sha256:
-        raise ValueError(
-            f'The base in the checkpoint (SHA-256 {content}) is not the one '
-            f'that its adapters were trained over (SHA-256 {sha256}): the '
-            'file was changed or damaged. Take another copy of it.'
         )
 
 

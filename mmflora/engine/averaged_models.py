@@ -5,8 +5,7 @@ from typing import Any
 from mmengine.hooks import EMAHook
 from torch import nn
 
-from mmflora.checkpoint.record import base_records
-from mmflora.checkpoint.state import base_tensors
+from mmflora.checkpoint.record import base_records, base_tensors
 
 
 def share_bases(model: nn.Module, hooks: list[Any]) -> None:

@@ -150,9 +150,7 @@ def merge_checkpoint(
         difference = largest_difference(before, after)
         say(str(difference))
         _check(difference, bound)
-        files = [Path(out)]
-        if out_config is not None:
-            files += plain.write(out_config)
+        files = [Path(out), *(plain.write(out_config) if out_config else ())]
     return MergeReport(files, difference, steps.seconds, plain.remarks)
 
 

@@ -128,14 +128,18 @@ def find_newest(folder: str | os.PathLike[str]) -> str | None:
             )
         return str(path)
     if damaged or pointer.is_file():
+        damaged = damaged or [f"'{pointer}' names none that is there."]
         raise ValueError(
             f"There is no whole checkpoint in '{folder}' to resume from. "
-            + ' '.join(
-                damaged or [f"'{pointer}' names one that is not there."]
-            )
-            + f" Put one there, or remove '{pointer}' and the damaged files "
-            'to train from the beginning.'
+            f'{" ".join(damaged)} Put one there; or, to train from the '
+            f"beginning, remove '{pointer}' and the damaged files."
         )
+    print_log(
+        f"There is nothing in '{folder}' to resume from; training starts at "
+        'the beginning.',
+        logger='current',
+        level=logging.WARNING,
+    )
     return None
 
 

@@ -23,10 +23,9 @@ from mmflora.adapters.quantized_base import (
 )
 from mmflora.checkpoint.base_weights import pretrained_cfg
 from mmflora.checkpoint.keys import matches_any, state_shapes
-from mmflora.checkpoint.record import BaseRecord, content_hash
+from mmflora.checkpoint.record import BaseRecord, note_base
 from mmflora.checkpoint.state import (
     attach_record,
-    base_tensors,
     keep_base,
     load_base,
 )
@@ -166,8 +165,7 @@ def adapt_backbone(backbone: nn.Module, options: PEFTOptions) -> nn.Module:
     )
     attach_record(backbone, record)
     if source is not None:
-        sha256 = content_hash(base_tensors(backbone, record))
-        record.set_base(source, sha256, 'init_cfg')
+        note_base(backbone, record, source, 'init_cfg')
         keep_base(backbone)
     if source is not None or options.allow_random_base:
         say_quantization(backbone)

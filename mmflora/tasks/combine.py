@@ -44,6 +44,18 @@ def combine_adapters(
             adapters of it.
     """
     _check_weights(adapters, weights)
+    try:
+        return _combined(adapters, weights)
+    except ValueError as error:
+        if any(adapter.path in str(error) for adapter in adapters):
+            raise
+        names = ', '.join(f"'{adapter.path}'" for adapter in adapters)
+        raise ValueError(f'{names}: {error}') from error
+
+
+def _combined(
+    adapters: Sequence[AdapterFile], weights: Sequence[float]
+) -> AdapterFile:
     first = adapters[0]
     for other in adapters:
         _check_alike(first, other)

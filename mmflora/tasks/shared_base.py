@@ -3,8 +3,12 @@
 from torch import Tensor, nn
 
 from mmflora.adapters.quantized import QuantizedWeight
-from mmflora.checkpoint.record import BaseRecord, content_hash
-from mmflora.checkpoint.state import base_tensors, keep_base
+from mmflora.checkpoint.record import (
+    BaseRecord,
+    base_tensors,
+    content_hash,
+    keep_base,
+)
 
 
 class SharedBase:

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from mmflora.adapters.quantized import QuantizedWeight
+from mmflora.files.checksums import check_finite
 from mmflora.files.sources import (
     check_source,
     is_local,
@@ -90,6 +91,7 @@ def load_intern_vit(
             target = _dense(parameters[name])
             for key in keys:
                 _fill(target, places[key], table[key], grid)
+            check_finite({name: target}, f"The base weights '{source}'")
             if target is not parameters[name]:
                 parameters[name].copy_(target)
 

@@ -15,10 +15,9 @@ from mmengine.runner import BaseLoop
 
 from mmflora.checkpoint.base_weights import pretrained_cfg
 from mmflora.checkpoint.gaps import refuse_gaps, without_wrappers
-from mmflora.checkpoint.record import base_records, content_hash
+from mmflora.checkpoint.record import base_records, note_base
 from mmflora.checkpoint.state import (
     adapter_state_dict,
-    base_tensors,
     follow_base,
 )
 from mmflora.files.atomic import (
@@ -191,8 +190,7 @@ class AdapterCheckpointHook(CheckpointHook):
             source = self._whole_checkpoint(runner, name)
             whole = runner._load_from or record.origin == 'load_from'
             if source and whole:
-                sha256 = content_hash(base_tensors(backbone, record))
-                record.set_base(source, sha256, 'load_from')
+                note_base(backbone, record, source, 'load_from')
             elif not record.allow_random:
                 raise ValueError(
                     f"'{name}' has no base weights: adapters over a random "
