@@ -35,7 +35,8 @@ def flat(value, name=''):
 def assert_same_course(ours, theirs):
     """Check two checkpoints bit for bit: weights, optimizer, losses, …"""
     ours, theirs = dict(flat(course(ours))), dict(flat(course(theirs)))
-    assert ours.keys() == theirs.keys()
+    missing = ours.keys() ^ theirs.keys()
+    assert not missing, sorted(missing)
     losses = [key for key in ours if key.endswith('/train/loss')]
     assert losses
     for key in (*losses, *ours):
