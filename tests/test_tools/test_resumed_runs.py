@@ -37,7 +37,12 @@ train_dataloader = dict(
 )
 val_dataloader = dict(num_workers=0, persistent_workers=False)
 default_hooks = dict(
-    checkpoint=dict(by_epoch=False, interval={interval}, max_keep_ckpts=-1),
+    checkpoint=dict(
+        _delete_=True,
+        type='mmflora.AdapterCheckpointHook',
+        by_epoch=False,
+        interval={interval},
+    ),
     logger=dict(interval=1),
 )
 """
@@ -55,6 +60,15 @@ model = dict(
     auxiliary_head=dict(norm_cfg=norm_cfg),
 )
 """
+
+
+@pytest.fixture(scope='module', autouse=True)
+def source(workspace):
+    """The data that the bases of the small configs are trained on."""
+    from demo.shapes import write_shapes
+
+    folder = workspace.folder / 'data/shapes'
+    write_shapes(folder, 'source', num_train=8, num_val=4)
 
 
 class Runs:
