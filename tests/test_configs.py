@@ -1,19 +1,21 @@
 """Every config parses and builds; the full-size ones follow the paper."""
 
 import ast
+import copy
 import re
 from functools import cache
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
 from mmengine.config import Config
 from mmengine.optim import build_optim_wrapper
-from mmengine.registry import DATASETS
 
 import mmflora  # noqa: F401
 from demo.shapes import CLASSES, PALETTE, SEG_CLASSES, SEG_PALETTE
 from mmflora.adapters import adapted_layers
-from mmflora.config.build import TOOLKITS, register_toolkit
+from mmflora.config.build import TOOLKITS
+from mmflora.config.classes import check_classes
 from mmflora.config.walk import find_dicts
 from mmflora.count.parameters import build_on_meta, count_model
 from mmflora.models.peft_options import peft_settings
@@ -358,19 +360,34 @@ def test_twin_knows_the_generated_classes(name):
     assert counts == {len(classes)}
 
 
-def test_large_ones_know_the_classes_of_their_data():
+def test_no_check_of_classes_raises_a_false_alarm():
+    for name in ALL:
+        for stage in ('train', 'test'):
+            check_classes(read(name), stage)
     for setting, expected in ((COCO, 80), (DOTA, 15), (ADE, 150)):
-        cfg = read(path_of(setting, 'frozen'))
-        register_toolkit(cfg)
-        kind = cfg.val_dataloader.dataset.type
-        dataset = DATASETS.get(f'{cfg.default_scope}.{kind}')
-        assert len(dataset.METAINFO['classes']) == expected
-        counts = {
-            node['num_classes']
-            for _, node in find_dicts(cfg.model, 'model')
-            if 'num_classes' in node
-        }
-        assert counts == {expected}
+        cfg = copy.deepcopy(read(path_of(setting, 'frozen')))
+        for _, node in find_dicts(cfg.model, 'model'):
+            if 'num_classes' in node:
+                node.num_classes = expected + 1
+        with pytest.raises(ValueError, match=f'has {expected} classes'):
+            check_classes(cfg, 'train')
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('package', TOOLKITS)
+def test_stock_configs_raise_no_false_alarm(package):
+    folder = Path(find_spec(package).origin).with_name('.mim') / 'configs'
+    checked = 0
+    for path in sorted(folder.rglob('*.py')):
+        try:
+            cfg = Config.fromfile(str(path), import_custom_modules=False)
+        except (OSError, ImportError, AttributeError, KeyError, TypeError):
+            continue  # its bases are not there
+        if cfg.get('default_scope') in TOOLKITS and cfg.get('model'):
+            check_classes(cfg, 'train')
+            check_classes(cfg, 'test')
+            checked += 1
+    assert checked > 50
 
 
 def test_every_config_repeats_when_it_is_resumed():

@@ -147,11 +147,13 @@ def _flip_pipeline(pipeline):
 def prepare(args):
     """Turn the command line into a checked config."""
     from mmflora.config.check import check_paths, check_weights_file
+    from mmflora.config.classes import check_classes
     from mmflora.config.launch import load_config, start_processes
 
     cfg = load_config(args)
     check_weights_file('checkpoint', args.checkpoint)
     check_paths(cfg, 'test')
+    check_classes(cfg, 'test')
     cfg.load_from = args.checkpoint
     if args.show or args.show_dir:
         enable_drawing(cfg, args)

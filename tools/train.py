@@ -108,6 +108,7 @@ def set_resume(cfg, resume):
 def prepare(args):
     """Turn the command line into a checked config."""
     from mmflora.config.check import check_paths
+    from mmflora.config.classes import check_classes
     from mmflora.config.launch import load_config, start_processes
 
     cfg = load_config(args)
@@ -117,6 +118,7 @@ def prepare(args):
         enable_auto_scale_lr(cfg)
     set_resume(cfg, args.resume)
     check_paths(cfg, 'train')
+    check_classes(cfg, 'train')
     if args.amp:
         enable_amp(cfg)
     start_processes(cfg)

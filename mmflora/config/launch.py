@@ -17,7 +17,7 @@ from mmflora.files.trust import OPTION
 from .build import read_config
 from .command_line import ConfigOptions
 from .engines import check_engine, use_cpu_wrapper
-from .walk import use_plain_batch_norm
+from .walk import find_dicts, use_plain_batch_norm
 
 LAUNCHERS = {
     'pytorch': ('RANK', 'WORLD_SIZE', 'LOCAL_RANK'),
@@ -87,7 +87,21 @@ def load_config(args: argparse.Namespace) -> Config:
     elif cfg.get('work_dir') is None:
         cfg.work_dir = os.path.join('work_dirs', Path(args.config).stem)
     os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
+    settle_workers(cfg)
     return cfg
+
+
+def settle_workers(cfg: Config) -> None:
+    """Drop options of worker processes from loaders that have none.
+
+    PyTorch refuses ``num_workers=0`` with ``persistent_workers`` or
+    ``prefetch_factor``, which the toolkits' configs set.
+    """
+    for name in ('train_dataloader', 'val_dataloader', 'test_dataloader'):
+        for _, loader in find_dicts(cfg.get(name), name):
+            if loader.get('num_workers') == 0:
+                loader.pop('persistent_workers', None)
+                loader.pop('prefetch_factor', None)
 
 
 def start_processes(cfg: Config) -> None:

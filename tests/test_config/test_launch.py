@@ -40,6 +40,15 @@ def test_options_are_merged(config):
     assert cfg.launcher == 'none'
 
 
+def test_loaders_without_workers_have_no_options_of_theirs(config):
+    loader = dict(num_workers=2, persistent_workers=True, prefetch_factor=4)
+    config.write_text(f'train_dataloader = val_dataloader = {loader}')
+    options = {'train_dataloader.num_workers': 0}
+    cfg = launch.load_config(make_args(config, cfg_options=options))
+    assert cfg.train_dataloader == dict(num_workers=0)
+    assert cfg.val_dataloader == loader
+
+
 @pytest.mark.parametrize('spelling', ['--local_rank', '--local-rank'])
 def test_both_spellings_of_local_rank(spelling):
     parser = argparse.ArgumentParser()
