@@ -86,15 +86,17 @@ class MadeData(Dataset):
                 ).byte()
                 for branch in branches
             },
-            data_samples={branch: _sample() for branch in branches},
+            data_samples={branch: sample() for branch in branches},
         )
 
 
-def _sample():
+def sample():
     sample = DetDataSample(
         metainfo=dict(
             img_shape=(64, 64),
             ori_shape=(64, 64),
+            pad_shape=(64, 64),
+            batch_input_shape=(64, 64),
             scale_factor=(1.0, 1.0),
             homography_matrix=torch.eye(3).numpy(),
         )

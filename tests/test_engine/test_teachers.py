@@ -2,12 +2,18 @@
 
 import pytest
 import torch
+from mmengine.optim import build_optim_wrapper
 from mmengine.registry import MODELS
 from mmengine.runner.checkpoint import load_checkpoint
 
 from mmflora.checkpoint.roles import parameter_roles
 
-from .semi_supervised import detector, runner, soft_teacher, write_base
+from .semi_supervised import (
+    detector,
+    runner,
+    soft_teacher,
+    write_base,
+)
 
 LORA = dict(type='LoRA', rank=2)
 
@@ -82,3 +88,72 @@ def test_a_plain_detector_may_bring_both_bases(trained, tmp_path):
     load_checkpoint(again, path)
     for key, value in built.model.state_dict().items():
         assert torch.equal(value, again.state_dict()[key]), key
+
+
+def retina(backbone):
+    """Return the config of a small one-stage detector."""
+    head = dict(
+        type='mmdet.LDHead',
+        num_classes=2,
+        in_channels=8,
+        stacked_convs=1,
+        feat_channels=8,
+        anchor_generator=dict(
+            type='mmdet.AnchorGenerator',
+            ratios=[1.0],
+            octave_base_scale=8,
+            scales_per_octave=1,
+            strides=[8, 16, 32],
+        ),
+        loss_ld=dict(type='mmdet.KnowledgeDistillationKLDivLoss'),
+        loss_bbox=dict(type='mmdet.GIoULoss'),
+        norm_cfg=None,
+    )
+    return dict(
+        backbone=backbone,
+        neck=dict(
+            type='mmdet.FPN',
+            in_channels=[8, 16, 32, 64],
+            out_channels=8,
+            start_level=1,
+            num_outs=3,
+        ),
+        bbox_head=head,
+        train_cfg=dict(
+            assigner=dict(type='mmdet.ATSSAssigner', topk=4),
+            allowed_border=-1,
+            pos_weight=-1,
+        ),
+    )
+
+
+def test_a_distilled_teacher_stands_outside(trained):
+    """MMDetection keeps it beside the modules: no optimizer sees it."""
+    _, _, folder = trained
+    backbone = detector(folder / 'base.pth', LORA).backbone
+    config = retina(backbone)
+    teacher = dict(retina(backbone), type='mmdet.GFL')
+    teacher['bbox_head'] = dict(config['bbox_head'], type='mmdet.GFLHead')
+    del teacher['bbox_head']['loss_ld']
+    model = MODELS.build(
+        dict(
+            config,
+            type='mmdet.KnowledgeDistillationSingleStageDetector',
+            teacher_config=dict(model=teacher),
+        )
+    )
+    before = [p.requires_grad for p in model.teacher_model.parameters()]
+    built = build_optim_wrapper(
+        model,
+        dict(
+            optimizer=dict(type='SGD', lr=0.1),
+            constructor='mmflora.PEFTOptimWrapperConstructor',
+        ),
+    )
+    names = {p for g in built.optimizer.param_groups for p in g['params']}
+    assert not names & set(model.teacher_model.parameters())
+    assert names == {p for p in model.parameters() if p.requires_grad}
+    after = [p.requires_grad for p in model.teacher_model.parameters()]
+    assert before == after
+    model.train()
+    assert not model.teacher_model.training
