@@ -18,8 +18,11 @@ def stored_updates(adapter: AdapterFile) -> dict[str, Update]:
     """
     found = {}
     for layer, tensors in adapter.layers().items():
-        method = StoredMethod.of(layer_options(adapter, layer))
-        update = method.reader.stored_update(tensors, method.settings)
+        try:
+            method = StoredMethod.of(layer_options(adapter, layer))
+            update = method.reader.stored_update(tensors, method.settings)
+        except (ValueError, TypeError) as error:
+            raise type(error)(f"'{adapter.path}': {error}") from error
         if update is None:
             raise ValueError(
                 f"'{adapter.path}': layer '{layer}' has an adapter of type "

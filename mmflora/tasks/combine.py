@@ -46,11 +46,11 @@ def combine_adapters(
     _check_weights(adapters, weights)
     try:
         return _combined(adapters, weights)
-    except ValueError as error:
+    except (ValueError, TypeError) as error:
         if any(adapter.path in str(error) for adapter in adapters):
             raise
         names = ', '.join(f"'{adapter.path}'" for adapter in adapters)
-        raise ValueError(f'{names}: {error}') from error
+        raise type(error)(f'{names}: {error}') from error
 
 
 def _combined(
