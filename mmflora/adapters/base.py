@@ -118,8 +118,17 @@ class AdapterBase(Stored, nn.Module):
         """Return the method and its :meth:`meaning`, as checkpoints hold it.
 
         Adapters of equal signature, parameters and weight compute the same.
+        A class that names its settings in ``extra_repr()`` alone, as before
+        there was ``meaning()``, keeps its signature.
         """
-        return f'{type(self).__name__}({_listed(self.meaning())})'
+        settings = _listed(self.meaning())
+        for kind in type(self).__mro__:
+            if 'meaning' in vars(kind):
+                break
+            if 'extra_repr' in vars(kind):
+                settings = self.extra_repr()
+                break
+        return f'{type(self).__name__}({settings})'
 
     def extra_repr(self) -> str:
         """Return the settings, as they stand in a printed model."""

@@ -1,9 +1,17 @@
 """Checkpoints of before hold these texts, and are refused without them."""
 
 import pytest
+import torch
 from torch import nn
 
-from mmflora.adapters import adapted_modules, inject, tuned_parameters
+from mmflora.adapters import (
+    Adapter,
+    AdapterBase,
+    LoRA,
+    adapted_modules,
+    inject,
+    tuned_parameters,
+)
 from mmflora.models.described_method import describe_method
 from mmflora.registry import ADAPTERS
 
@@ -153,8 +161,7 @@ def test_signatures_of_old_checkpoints(
     if method == 'HFPEFT':
         pytest.importorskip('peft')
     # What a printed model shows may change, what files hold may not.
-    for kind in (ADAPTERS.get(method), ADAPTERS.get('LoRA')):
-        monkeypatch.setattr(kind, 'extra_repr', lambda _: '', raising=False)
+    monkeypatch.setattr(AdapterBase, 'extra_repr', lambda _: '')
     model = nn.Sequential()
     model.add_module('conv', nn.Conv2d(3, 6, 3))
     model.add_module('norm', nn.LayerNorm(6))
@@ -172,3 +179,32 @@ def test_signatures_of_old_checkpoints(
     assert found == lines
     described = describe_method(model, {}, '.*', (), None)
     assert described['signature'] == condensed
+
+
+class Shift(Adapter):
+    def extra_repr(self):
+        return 'rank=3, base=2'
+
+
+class WideLoRA(LoRA):
+    def extra_repr(self):
+        return f'{super().extra_repr()}, width=2'
+
+
+class NewLoRA(WideLoRA):
+    def meaning(self):
+        return dict(rank=5)
+
+
+@pytest.mark.parametrize(
+    ('kind', 'written'),
+    [
+        (Shift, 'Shift(rank=3, base=2)'),
+        (WideLoRA, 'WideLoRA(rank=8, scale=2.0, width=2)'),
+        (NewLoRA, 'NewLoRA(rank=5)'),
+    ],
+)
+def test_settings_told_by_extra_repr_alone_stay_in_the_signature(
+    kind, written
+):
+    assert kind(torch.zeros(4, 6)).signature() == written
