@@ -29,6 +29,8 @@ def fit_groups(checkpoint: dict[str, Any], wrapper: OptimWrapper) -> None:
     """
     saved = checkpoint['optimizer']
     groups = wrapper.optimizer.param_groups
+    if not all('param_names' in group for group in groups):
+        return  # another constructor's: PyTorch compares them
     named = _name(saved['param_groups'], groups)
     before = {
         name: (number, group)

@@ -94,6 +94,12 @@ def test_resumed_after_an_epoch(tmp_path):
     check(tmp_path, 'epoch_2.pth', 'epoch_3.pth', **options(hook=hook))
 
 
+def test_resumed_with_the_groups_of_another_constructor(tmp_path):
+    optimizer = dict(type='AdamW', lr=1e-2)
+    wrapper = dict(type='OptimWrapper', optimizer=optimizer)
+    check(tmp_path, 'iter_4.pth', **options(optim_wrapper=wrapper))
+
+
 def test_workers_change_nothing(tmp_path):
     config = backbone_cfg(write_base(tmp_path / 'base.pth'))
     ways = [(0, False), (1, True), (2, False)]
