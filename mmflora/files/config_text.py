@@ -31,6 +31,8 @@ _CLASS = re.compile(r'_*[A-Z]\w*(?<!Runner)(?<!Inferencer)')
 _NAME = re.compile(r'[^\W\d]\w*(\.[^\W\d]\w*)*')
 # Settings whose text mmcv and mmdet evaluate.
 _EVALUATED = ('type', 'warp_mode')
+# Settings that name a package: MMEngine imports its module `registry`.
+_SCOPES = ('_scope_', 'default_scope')
 _stock_fromstring = Config.fromstring
 # Where texts come from, for errors: the hash of a text to its file.
 _files: dict[int, str] = {}
@@ -137,8 +139,7 @@ def _dangers(settings: Mapping[str, Any]) -> Iterator[str]:
     imports = settings.get('custom_imports')
     names = imports.get('imports') if isinstance(imports, Mapping) else None
     for name in [names] if isinstance(names, str) else names or ():
-        module = str(name)
-        if module.split('.')[0] not in PACKAGES and module not in sys.modules:
+        if not _importable(str(name)):
             yield (
                 f'names the module {name!r} to import (`custom_imports`; '
                 'import it before, if you know it)'
@@ -152,8 +153,19 @@ def _dangers(settings: Mapping[str, Any]) -> Iterator[str]:
                 value = node.get(key)
                 if isinstance(value, str) and not _harmless(value, key):
                     yield f'has {key}={value!r:.100}'
+            for key in _SCOPES:
+                value = node.get(key)
+                if isinstance(value, str) and not _importable(value):
+                    yield (
+                        f'names the package {value!r} to import (`{key}`; '
+                        'import it before, if you know it)'
+                    )
         elif isinstance(node, (list, tuple, set)):
             pending += node
+
+
+def _importable(module: str) -> bool:
+    return module.split('.')[0] in PACKAGES or module in sys.modules
 
 
 def _harmless(name: str, key: str) -> bool:

@@ -45,6 +45,8 @@ CODE = {
     'evaluated': 'nms = dict(type="open({mark!r}, chr(119))")',
     'also evaluated': 'a = dict(warp_mode="open({mark!r}, chr(119))")',
     'module': "model = dict(type='evil_module')",
+    'scope': "model = dict(type='BaseModel', _scope_='evil_package')",
+    'default scope': "default_scope = 'evil_package'",
 }
 
 
@@ -89,7 +91,8 @@ def test_nothing_of_a_config_runs(tmp_path, monkeypatch, code, place):
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(str(tmp_path))
     mark = tmp_path / MARK
-    for name in (f'{MARK}.py', 'evil_module.py'):
+    (tmp_path / 'evil_package').mkdir()
+    for name in (f'{MARK}.py', 'evil_module.py', 'evil_package/registry.py'):
         (tmp_path / name).write_text(f'import os\nos.mkdir({str(mark)!r})')
     text = 'seed = 0\n' + code.format(mark=str(mark))
     path = checkpoint(tmp_path, text, place)
