@@ -20,7 +20,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 # Read when a process starts. OpenMP: idle threads sleep, not spin. glibc:
-# large tensors reuse memory; mapping and clearing pages anew for each of them
+# large tensors reuse memory; mapping and clearing new pages for each of them
 # takes longer than many an operator, and its time varies most.
 ENVIRONMENT = {
     'OMP_WAIT_POLICY': 'PASSIVE',

@@ -1,4 +1,4 @@
-"""What a frozen base in few bits costs in exactness, and what it saves.
+"""What quantizing a frozen base costs in accuracy, and what it saves.
 
     python benchmarks/quantization.py
     python benchmarks/quantization.py --checkpoint intern_vit_6b_224px.pth \

@@ -1,11 +1,11 @@
 """Which method adapts which layer, found by trying each, as a page.
 
     python tools/list_methods.py            # the page, printed
-    python tools/list_methods.py --write    # docs/methods.md, written anew
+    python tools/list_methods.py --write    # write docs/methods.md again
     python tools/list_methods.py --check    # whether docs/methods.md is so
 
 Every registered method and every method of huggingface/peft is injected into
-a layer of each kind, its parameters are randomised, the layer is run, merged
+a layer of each kind, its parameters are randomized, the layer is run, merged
 and run again.
 """
 
@@ -35,7 +35,7 @@ HEAD = """\
 # Methods
 
 This page is written by `python tools/list_methods.py --write`, which injects
-every method into a layer of each kind, randomises what trains, runs the
+every method into a layer of each kind, randomizes what trains, runs the
 layer, merges it and runs it again.
 
 - {merges}: adapts the layer, and merges into a plain one of equal outputs;

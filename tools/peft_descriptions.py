@@ -38,7 +38,7 @@ DESCRIPTIONS = {
         _ARXIV + '2509.22793',
     ),
     'DELORA': (
-        'normalised rank-one terms with a learnt bound on their strength',
+        'normalized rank-one terms with a learned bound on their strength',
         _ARXIV + '2503.18225',
     ),
     'FOURIERFT': (
@@ -97,7 +97,7 @@ DESCRIPTIONS = {
         'rotation within the principal subspace of the weight',
         'https://openreview.net/forum?id=FSHrinMArK',
     ),
-    'PVERA': ('VeRA with random, learnt scaling', _ARXIV + '2512.07703'),
+    'PVERA': ('VeRA with random, learned scaling', _ARXIV + '2512.07703'),
     'RANDLORA': (
         'full-rank sum of fixed random factors, scaled by trained vectors',
         _ARXIV + '2502.00987',

@@ -41,7 +41,7 @@ def draw_predictions(
         pictures: RGB pictures of shape ``(H, W, 3)``.
         columns: Title of each column to its objects, one entry a picture.
         classes: Names of the classes.
-        palette: RGB colours of the classes, from 0 to 255.
+        palette: RGB colors of the classes, from 0 to 255.
         out_file: The picture to write.
         min_score: Predictions below it are left out.
     """

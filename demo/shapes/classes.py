@@ -32,7 +32,7 @@ class ShapeClass:
         symmetry: How many turns within 360 degrees look the same; 0 means
             every turn.
         color: RGB in which overlays draw the class. It has nothing to do
-            with the colours of the objects in a picture.
+            with the colors of the objects in a picture.
     """
 
     outline: Points

@@ -16,7 +16,7 @@ from .scenes import Scene, SceneObject
 def to_annotation(thing: SceneObject, side: int) -> dict[str, Any]:
     """Describe an object as COCO does.
 
-    Area and box are those of the mask that pycocotools rasterises from the
+    Area and box are those of the mask that pycocotools rasterizes from the
     polygon, so whoever reads polygon, area or box sees the same object.
     """
     polygon = thing.polygon.ravel().tolist()

@@ -47,7 +47,7 @@ def _read(path: Path, flag: int = cv2.IMREAD_COLOR) -> Picture:
 def _outline(
     image: Picture, points: NDArray[np.float64], label: int, scale: float
 ) -> None:
-    """Draw a closed line in the colour of the class."""
+    """Draw a closed line in the color of the class."""
     fixed = np.rint((points * scale - 0.5) * 2**_SUBPIXEL_BITS)
     cv2.polylines(
         image,
@@ -63,7 +63,7 @@ def _outline(
 def _tint(
     image: Picture, labels: NDArray[np.uint8], strength: float
 ) -> Picture:
-    """Mix in the colour of each pixel's label, counted from 1."""
+    """Mix in the color of each pixel's label, counted from 1."""
     colors = np.array([(0, 0, 0), *SEG_PALETTE], np.float32)[labels]
     share = np.where(labels > 0, strength, 0)[..., None]
     return np.rint(image * (1 - share) + colors * share).astype(np.uint8)
@@ -142,7 +142,7 @@ def _ade20k_tiles(home: Path, count: int) -> list[Picture]:
 def _strip(
     parts: Sequence[tuple[str, tuple[int, int, int] | None]], width: int
 ) -> Picture:
-    """Write a line of texts, each behind a chip where it has a colour."""
+    """Write a line of texts, each behind a chip where it has a color."""
     strip = Image.new('RGB', (width, _STRIP), _PAPER)
     pen = ImageDraw.Draw(strip)
     font = ImageFont.load_default(15)

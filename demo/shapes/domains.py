@@ -17,16 +17,16 @@ class Domain:
     """How scenes of one domain look. Lengths are parts of the image side.
 
     Args:
-        inks: Colours of the objects, one for each class.
-        grounds: Colours of the background.
+        inks: Colors of the objects, one for each class.
+        grounds: Colors of the background.
         count: Fewest and most objects in a scene; fewer (never none) where
             no room is left.
         size: Smallest and largest square root of an oriented box's area.
         tilt: Largest turn to either side, in degrees.
         textured: Whether background and objects carry a pattern.
-        shading: How much brighter or darker the light is in places, in grey
+        shading: How much brighter or darker the light is in places, in gray
             levels.
-        noise: Standard deviation of the pixels' brightness, in grey levels.
+        noise: Standard deviation of the pixels' brightness, in gray levels.
     """
 
     inks: tuple[Color, ...]
@@ -44,7 +44,7 @@ def _colors(*names: str) -> tuple[Color, ...]:
 
 
 DOMAINS: dict[str, Domain] = {
-    # Loud colours on pale paper: lightness alone gives an object away.
+    # Loud colors on pale paper: lightness alone gives an object away.
     'source': Domain(
         inks=_colors(
             '#d62828', '#1d6fb8', '#2a9d4e', '#f08a00', '#7b2cbf', '#12908e'
@@ -53,7 +53,7 @@ DOMAINS: dict[str, Domain] = {
         count=(1, 3),
         size=(0.25, 0.38),
     ),
-    # Warm colours on cold ground, all equally light, under dappled light and
+    # Warm colors on cold ground, all equally light, under dappled light and
     # grain: hue alone gives an object away.
     'target': Domain(
         inks=_colors(

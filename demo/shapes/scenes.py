@@ -157,7 +157,7 @@ def _fill(
 def _finish(
     rng: Generator, domain: Domain, canvas: NDArray[np.float32]
 ) -> NDArray[np.uint8]:
-    """Add light and grain, which are grey."""
+    """Add light and grain, which are gray."""
     side = canvas.shape[0]
     if domain.shading:
         patches = clouds(rng, (side, side), side * rng.uniform(0.12, 0.2))

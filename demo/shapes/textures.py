@@ -1,6 +1,6 @@
 """Patterns that fill an area.
 
-A pattern says how much of the second of two colours each pixel takes.
+A pattern says how much of the second of two colors each pixel takes.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ def stripes(rng: Generator, shape: tuple[int, int], period: float) -> Field:
 
 
 def checks(rng: Generator, shape: tuple[int, int], period: float) -> Field:
-    """A chequerboard in any direction."""
+    """A checkerboard in any direction."""
     first, second = _waves(rng, shape, 1.6 * period, 2)
     return _steps(2 * first * second)
 

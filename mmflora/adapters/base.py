@@ -94,7 +94,7 @@ class AdapterBase(Stored, nn.Module):
 
     @staticmethod
     def parameter_like(weight: Tensor, *shape: int) -> nn.Parameter:
-        """Return an uninitialised parameter that trains beside ``weight``.
+        """Return an uninitialized parameter that trains beside ``weight``.
 
         Its device is the weight's.  Its type is float32 where the weight is
         of half precision, as updates of a half-precision parameter are lost
@@ -208,7 +208,7 @@ class Adapter(AdapterBase):
 
     @classmethod
     def looks_at(cls, layer: nn.Module, **options: Any) -> bool:
-        """Say whether a layer is of a kind that the method deals with.
+        """Return whether a layer is of a kind that the method deals with.
 
         By default these are all with a matrix or a kernel; others are passed
         over in silence.

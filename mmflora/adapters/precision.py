@@ -8,7 +8,7 @@ from torch import Tensor
 
 @torch.compiler.assume_constant_result
 def _knows_autocast(device_type: str) -> bool:
-    """Say whether a device has autocast; the compiler cannot look inside."""
+    """Return whether a device has autocast; the compiler cannot look in."""
     return torch.amp.is_autocast_available(device_type)
 
 

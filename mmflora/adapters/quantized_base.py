@@ -1,4 +1,4 @@
-"""Which weights of a base are stored in few bits, and what that costs."""
+"""Which weights of a base are quantized, and what that costs."""
 
 import logging
 import re
@@ -18,7 +18,7 @@ StoredWeights = list[tuple[nn.Module, str, Any]]
 
 
 def quantized_weights(model: nn.Module) -> dict[str, QuantizedWeight]:
-    """Return the weights of a model that are in few bits, by name."""
+    """Return the quantized weights of a model by name."""
     return {
         name: parameter
         for name, parameter in model.named_parameters()
@@ -56,7 +56,7 @@ def linear_weights(
     if not layers:
         raise ValueError(
             f'`quantize`: {type(model).__name__} has no linear layer whose '
-            'weight could be quantised (convolutions, norms and embeddings '
+            'weight could be quantized (convolutions, norms and embeddings '
             'are not). Leave `quantize` out.'
         )
     targets = quantization.targets
@@ -83,17 +83,17 @@ def linear_weights(
 def quantize_base(
     model: nn.Module, quantization: Quantization, fill: bool = True
 ) -> None:
-    """Store weights of a model in few bits, one after another, in place.
+    """Quantize weights of a model, one after another, in place.
 
     Args:
-        model: A backbone.  Weights that are in few bits already stay.
+        model: A backbone.  Weights that are quantized already stay.
         quantization: The option.
         fill: Round the weights that are there; else put zeros in their place,
             until others are loaded, which then are rounded one by one.
 
     Raises:
         MissingBitsAndBytes: If the library is not there.
-        ValueError: If there is nothing to quantise, or an option is wrong.
+        ValueError: If there is nothing to quantize, or an option is wrong.
     """
     layers = linear_weights(model, quantization)
     done: dict[Tensor, nn.Parameter] = {}
@@ -122,7 +122,7 @@ def _fill(name: str, weight: QuantizedWeight, dense: Tensor) -> None:
 
 
 def check_frozen(model: nn.Module, trained: Iterable[str]) -> None:
-    """Refuse to train what is in few bits.
+    """Refuse to train quantized weights.
 
     Args:
         model: A backbone.
@@ -135,7 +135,7 @@ def check_frozen(model: nn.Module, trained: Iterable[str]) -> None:
     both = [name for name in trained if name in stored]
     if both:
         raise ValueError(
-            f'{len(both)} weights are to train and to be kept in few bits: '
+            f'{len(both)} weights are to train and to be quantized: '
             f'{", ".join(both[:4])}, … A weight that trains needs all its '
             'bits. Leave these layers out with `quantize.exclude`, choose a '
             'method that trains adapters (or biases) alone, or leave '
@@ -144,7 +144,7 @@ def check_frozen(model: nn.Module, trained: Iterable[str]) -> None:
 
 
 def refuse_quantized(model: nn.Module, engine: str) -> None:
-    """Refuse a model with weights in few bits, for an engine.
+    """Refuse a model with quantized weights, for an engine.
 
     Raises:
         ValueError: If it has any.
@@ -152,9 +152,9 @@ def refuse_quantized(model: nn.Module, engine: str) -> None:
     stored = quantized_weights(model)
     if stored:
         raise ValueError(
-            f'{engine} cannot spread weights in few bits over processes, and '
+            f'{engine} cannot spread quantized weights over processes, and '
             f'{len(stored)} are: {", ".join(list(stored)[:2])}, … Set '
-            '`model.backbone.quantize=None`; or keep the few bits and train '
+            '`model.backbone.quantize=None`; or keep `quantize` and train '
             'without this engine, each process with the whole base '
             '(tools/dist_train.sh).'
         )
@@ -170,7 +170,7 @@ def kinds(weights: Iterable[str]) -> Iterator[tuple[str, list[str]]]:
 
 
 def quantization_table(model: nn.Module) -> str:
-    """Return what quantising a model's weights costs, as a text table.
+    """Return what quantizing a model's weights costs, as a text table.
 
     The error of a weight is ‖W − W'‖ / ‖W‖, by Frobenius norms.
     """
@@ -193,7 +193,7 @@ def quantization_table(model: nn.Module) -> str:
 
 
 def say_quantization(model: nn.Module) -> None:
-    """Log what is kept in few bits and at which error, if anything is."""
+    """Log which weights are quantized, and their error, if there are any."""
     weights = quantized_weights(model)
     if not all(weight.origin for weight in weights.values()) or not weights:
         return  # nothing to say, or weights without values
@@ -217,13 +217,13 @@ def say_quantization(model: nn.Module) -> None:
 
 @torch.no_grad()
 def dequantize_base(model: nn.Module) -> StoredWeights:
-    """Give a model dense weights in the place of those in few bits.
+    """Give a model dense weights in the place of quantized ones.
 
     Args:
         model: The model, changed in place.
 
     Returns:
-        The weights in few bits, each with its layer and its name there: what
+        The quantized weights, each with its layer and its name there: what
         :func:`restore_base` takes.
     """
     stored: StoredWeights = []
@@ -240,6 +240,6 @@ def dequantize_base(model: nn.Module) -> StoredWeights:
 
 
 def restore_base(stored: StoredWeights) -> None:
-    """Give layers their weights in few bits back, bit for bit."""
+    """Give layers their quantized weights back, bit for bit."""
     for module, name, weight in stored:
         module._parameters[name] = weight

@@ -45,7 +45,7 @@ def check_type(adapter: Any) -> None:
 
 
 def _is_pefts(kind: str) -> bool:
-    """Say whether huggingface/peft, where it is there, has such a method."""
+    """Return whether huggingface/peft is installed and has such a method."""
     # Here, as the bridge is an adapter itself, and peft takes long to import.
     from .hf_peft.catalogue import supported_types
 
@@ -139,7 +139,7 @@ def check_factor(method: str, name: str, value: Any) -> float:
     if not math.isfinite(number) or number == 0:
         raise ValueError(
             f'{method}: {name} must be finite and not zero, else nothing is '
-            f'learnt; got {name}={value!r}.'
+            f'learned; got {name}={value!r}.'
         )
     if not 1 / LARGEST_FACTOR <= abs(number) <= LARGEST_FACTOR:
         raise ValueError(

@@ -61,7 +61,7 @@ def own_parameters(layer: nn.Module) -> dict[str, nn.Parameter]:
 
 
 def is_norm(layer: nn.Module) -> bool:
-    """Say whether a layer is a norm, of PyTorch or of another library.
+    """Return whether a layer is a norm, of PyTorch or of another library.
 
     Those that subclass nothing of PyTorch's are known by their name and by a
     weight of one dimension (timm's global response norm among them).

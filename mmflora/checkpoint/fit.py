@@ -106,7 +106,7 @@ def check_finite(source: str, model: nn.Module, shapes: Shapes) -> None:
 
     Args:
         source: Where it came from.
-        model: The model that holds it; weights in few bits have been checked
+        model: The model that holds it; quantized weights have been checked
             when they were rounded.
         shapes: The keys of the base.
 

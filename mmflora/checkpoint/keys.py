@@ -11,7 +11,7 @@ Shapes = Mapping[str, tuple[int, ...]]
 
 
 def matches_any(patterns: Iterable[str], name: str) -> bool:
-    """Say whether one of the patterns matches the whole name."""
+    """Return whether one of the patterns matches the whole name."""
     return any(re.fullmatch(pattern, name) for pattern in patterns)
 
 

@@ -41,7 +41,7 @@ def check_plain_checkpoint(
             'Give the checkpoint of an mmflora run, or weights for exactly '
             'this backbone.'
         )
-    record.forgivable = tuple(key for key in shapes if key not in base)
+    record.may_be_missing = tuple(key for key in shapes if key not in base)
     record.replaced = True
     # Content and source are noted when training starts over this base.
     record.set_base(None, None, 'load_from')

@@ -1,8 +1,8 @@
 """Whether adapters and a base agree on how the base is stored.
 
-An adapter that was trained over a base in 4 bits has learnt to live with that
-base's errors, and often to mend them.  Over the same weights in another type
-it computes something else, which nothing in its shapes would show.
+An adapter that was trained over a base in 4 bits is adapted to the rounding
+errors of that base.  Over the same weights in another type it computes
+something else, and its shapes do not show that.
 """
 
 import logging
@@ -21,12 +21,12 @@ from .record import BaseRecord, content_hash
 def same_base(
     module: nn.Module, record: BaseRecord, theirs: Mapping[str, Any]
 ) -> bool:
-    """Say whether a backbone stands on the base that adapters belong to.
+    """Return whether a backbone stands on the base that adapters belong to.
 
-    Where ``allow_other_quantization`` lets both be stored otherwise, it is
-    the weights before rounding that count.  They are gone where this model
-    keeps in few bits what the other did not; the name of the source counts
-    then.
+    With ``allow_other_quantization`` both may be stored differently; then
+    the weights before rounding are compared.  Where this model has quantized
+    weights that the other kept dense, those values are gone, and the name of
+    the source decides.
 
     Args:
         module: The backbone.
@@ -45,7 +45,7 @@ def same_base(
         return content_hash(base, rounded) == theirs['sha256']
     print_log(
         f'The base of {type(module).__name__} is taken for the one that its '
-        'adapters belong to by the name of its file alone: in few bits, its '
+        'adapters belong to by the name of its file alone: quantized, its '
         'content cannot be compared.',
         logger='current',
         level=logging.WARNING,

@@ -32,14 +32,14 @@ def content_hash(
 
     It does not depend on the order of the names, the device or the memory
     format, nor on the layout of the file that the tensors came from.  Where
-    they are sharded, all processes must call it together.  Of a weight in few
-    bits, what it was rounded from counts, by its own SHA-256; how it was
-    rounded does not.
+    they are sharded, all processes must call it together.  Of a quantized
+    weight, the values before rounding count, by their own SHA-256; how they
+    were rounded does not.
 
     Args:
         tensors: By name.
         digested: Names of dense tensors to count by their own SHA-256, as if
-            they were in few bits.
+            they were quantized.
     """
     digest = hashlib.sha256()
     for name in sorted(tensors):
@@ -116,7 +116,7 @@ class BaseRecord(nn.Module):
         # State of one load: its prefix, the keys that it may lack, and
         # whether it is the base itself that is being loaded.
         self.loaded_prefix = ''
-        self.forgivable: tuple[str, ...] = ()
+        self.may_be_missing: tuple[str, ...] = ()
         self.loading = False
         # Whether a plain checkpoint is taking the base's place.
         self.replaced = False

@@ -12,12 +12,12 @@ from torch.distributed.tensor import DTensor, distribute_tensor
 
 
 def is_sharded(tensor: Any) -> bool:
-    """Say whether a tensor is spread over several processes."""
+    """Return whether a tensor is spread over several processes."""
     return isinstance(tensor, DTensor)
 
 
 def any_sharded(tensors: Iterable[Tensor]) -> bool:
-    """Say whether one of the tensors is spread over several processes."""
+    """Return whether one of the tensors is spread over several processes."""
     return any(is_sharded(tensor) for tensor in tensors)
 
 

@@ -65,9 +65,9 @@ def load_recorded_base(
     origin: str,
 ) -> None:
     """Load a base and note its source and content in the record."""
-    outer = (record.loaded_prefix, record.forgivable)
+    outer = (record.loaded_prefix, record.may_be_missing)
     record.loaded_prefix = ''
-    record.forgivable = tuple(
+    record.may_be_missing = tuple(
         key for key in backbone.state_dict() if key not in record.base_keys
     )
     record.loading = True
@@ -81,7 +81,7 @@ def load_recorded_base(
         )
     finally:
         record.loading = False
-        record.loaded_prefix, record.forgivable = outer
+        record.loaded_prefix, record.may_be_missing = outer
     note_base(backbone, record, source, origin)
     keep_base(backbone)
     say_quantization(backbone)
@@ -100,7 +100,7 @@ def _omit_base(
 
 
 def follow_base(backbone: nn.Module) -> None:
-    """Let adapters whose start depends on the base start anew from it."""
+    """Let adapters whose start depends on the base start again from it."""
     for module in adapted_modules(backbone).values():
         module.adapter.follow(module)
 
@@ -111,7 +111,7 @@ def _forget_base_keys(module: nn.Module, keys: Any) -> None:
     if record.replaced:
         record.replaced = False
         follow_base(module)
-    forgotten = {record.loaded_prefix + key for key in record.forgivable}
+    forgotten = {record.loaded_prefix + key for key in record.may_be_missing}
     keys.missing_keys[:] = [
         key for key in keys.missing_keys if key not in forgotten
     ]
@@ -127,7 +127,7 @@ def _check_loaded(
     record: BaseRecord = getattr(module, RECORD_NAME)
     if record.loading:
         return
-    record.loaded_prefix, record.forgivable = prefix, ()
+    record.loaded_prefix, record.may_be_missing = prefix, ()
     record.replaced = False
     state = {
         key.removeprefix(prefix): value
@@ -191,7 +191,7 @@ def _check_adapter_checkpoint(
             'should hold but does not. Without that base its adapters are of '
             'no use: take the file as the training wrote it.'
         )
-    record.forgivable = record.base_keys
+    record.may_be_missing = record.base_keys
     if same_base(module, record, theirs):
         _say_other_name(module, record, theirs)
         return

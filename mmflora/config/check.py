@@ -92,7 +92,7 @@ def _datasets(node: Any, loader: str) -> Iterator[tuple[str, Any]]:
 def _check_dataset(
     key: str, dataset: Mapping[str, Any], options: list[str]
 ) -> list[str]:
-    """List what a data set names and lacks; add the options that mend it."""
+    """List the missing paths of a data set, and the options that set them."""
     if (dataset.get('backend_args') or {}).get('backend', 'local') != 'local':
         return []
     kind = str(dataset['type'])

@@ -22,7 +22,7 @@ RANK_NAMES = ('rank', 'r')
 
 @dataclass(frozen=True)
 class RankChoice:
-    """The rank nearest to a budget, with its neighbours.
+    """The rank nearest to a budget, with its neighbors.
 
     Attributes:
         method: The method's name.
@@ -123,7 +123,7 @@ def _rank_name(adapter: dict[str, Any]) -> str:
 
 
 def _fits(count: Callable[[int], int], rank: int) -> bool:
-    """Say whether the method takes a rank for all of its layers."""
+    """Return whether the method takes a rank for all of its layers."""
     if rank < 1:
         return False
     try:
@@ -138,7 +138,7 @@ def _first_above(count: Callable[[int], int], budget: float) -> int:
 
     Counts grow with the rank, until every mode of every weight is exhausted.
     """
-    count(1)  # What no rank can mend is this one's error.
+    count(1)  # An error that no rank can fix shows here.
     low, high, reached = 0, 1, -1
     while _fits(count, high) and reached < count(high) < budget:
         low, reached = high, count(high)

@@ -18,7 +18,7 @@ def what_cannot_repeat(runner: Any) -> list[str]:
     loop = runner.train_loop
     transforms = list(_transforms(loop.dataloader.dataset))
     checks = {
-        'train_cfg.fast_forward_on_resume=True begins the data anew: leave '
+        'train_cfg.fast_forward_on_resume=True starts the data again: leave '
         'it out.': getattr(loop, 'fast_forward_on_resume', False),
         'A transform keeps earlier images: use Mosaic and MixUp, not '
         'CachedMosaic and CachedMixUp.': any(

@@ -26,8 +26,7 @@ def merge_final(model: nn.Module) -> None:
     """Merge every adapter of a model for good, in place.
 
     A model without adapters, or whose method trains the base's own
-    parameters, stays as it is, but for weights in few bits, which become
-    dense.
+    parameters, stays as it is, except that quantized weights become dense.
 
     Args:
         model: The model; it has no adapter afterwards.

@@ -44,19 +44,19 @@ def draw_spectra(rows: Sequence[LayerEnergy], out_file: str | Path) -> None:
         out_file: The picture to write.
     """
     moved = [row for row in rows if row.norm > 0]
-    colours = matplotlib.colormaps['viridis']
+    colors = matplotlib.colormaps['viridis']
     with matplotlib.rc_context({'font.size': 9}):
         figure = Figure(figsize=(11, 3.4), layout='constrained')
         update, core, energy = figure.subplots(1, 3)
         for index, row in enumerate(moved):
-            colour = colours(index / max(1, len(moved) - 1))
+            color = colors(index / max(1, len(moved) - 1))
             for axis, values in (
                 (update, row.spectrum),
                 (core, row.core_spectrum),
             ):
                 places = range(1, len(values) + 1)
                 relative = (values / row.norm).clamp(min=1e-8)
-                axis.plot(places, relative.tolist(), color=colour, lw=0.8)
+                axis.plot(places, relative.tolist(), color=color, lw=0.8)
         update.set_title('singular values of ΔW, output channels', loc='left')
         core.set_title("those of the adapter's core", loc='left')
         for axis in (update, core):

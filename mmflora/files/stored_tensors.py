@@ -238,7 +238,7 @@ def _safetensors(path: str) -> dict[str, StoredTensor]:
             raise ValueError(
                 f"'{path}': {key} is of type {entry['dtype']}; allowed are "
                 f'{", ".join(_SAFETENSORS_DTYPES)}. Take weights that are '
-                'not quantised.'
+                'not quantized.'
             )
         start = 8 + length + entry['data_offsets'][0]
         table[key] = StoredTensor(path, start, dtype, tuple(entry['shape']))

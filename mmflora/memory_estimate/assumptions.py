@@ -14,7 +14,7 @@ from torch import nn
 from .fake_tensors import KnownValues
 from .live_bytes import tensors_in
 
-# Spread of a head's outputs: about what one puts out that has learnt nothing.
+# Spread of a head's outputs: about what one puts out that has learned nothing.
 SPREAD = 0.1
 
 

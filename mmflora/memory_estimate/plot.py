@@ -7,8 +7,8 @@ from .estimate import Estimate
 from .reporting import Forecast
 from .step import GRADIENTS, STATE
 
-# Colours that are told apart without seeing colour well (Okabe and Ito).
-_COLOURS = {
+# Colors that are told apart without seeing color well (Okabe and Ito).
+_COLORS = {
     'frozen weights': '#999999',
     'trained weights': '#56B4E9',
     'gradients': '#009E73',
@@ -34,7 +34,7 @@ def parts_of(estimate: Estimate) -> dict[str, int]:
         step.peak - gradients - state,
         needed(estimate) - estimate.peak,
     )
-    return dict(zip(_COLOURS, sizes, strict=True))
+    return dict(zip(_COLORS, sizes, strict=True))
 
 
 def plot(forecast: Forecast, path: str | Path) -> None:
@@ -52,9 +52,9 @@ def plot(forecast: Forecast, path: str | Path) -> None:
     FigureCanvasAgg(figure)
     axes = figure.add_subplot()
     ends = [0.0] * len(bars)
-    for part, colour in _COLOURS.items():
+    for part, color in _COLORS.items():
         sizes = [parts[part] / GIB for parts in bars.values()]
-        drawn = axes.barh([*bars], sizes, left=ends, color=colour, label=part)
+        drawn = axes.barh([*bars], sizes, left=ends, color=color, label=part)
         ends = [end + size for end, size in zip(ends, sizes, strict=True)]
     labels = [f'{end:.1f}' for end in ends]
     axes.bar_label(drawn, labels, padding=3, fontsize='small')

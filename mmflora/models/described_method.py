@@ -26,7 +26,7 @@ def describe_method(
         adapter: The method's configuration.
         targets: Which layers it was to adapt.
         exclude: Which it was to leave alone.
-        quantization: How the base is kept in few bits, if it is.
+        quantization: How the base is quantized, if it is.
     """
     options = dict(
         adapter=adapter,

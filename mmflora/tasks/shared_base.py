@@ -77,7 +77,7 @@ class SharedBase:
     def bytes(self) -> int:
         """Return the size of the base in memory."""
         return sum(
-            tensor.nbytes  # of weights in few bits, what is stored
+            tensor.nbytes  # of quantized weights, what is stored
             for tensor in self.tensors.values()
         )
 

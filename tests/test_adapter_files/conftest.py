@@ -75,7 +75,7 @@ def rewrite(path, change):
 
 
 def same(first: AdapterFile, second: AdapterFile):
-    """Say whether two adapters are equal, but for the tensors' description."""
+    """Return whether adapters are equal, except `tensors` in the config."""
     configs = [{**x.config, 'tensors': None} for x in (first, second)]
     return (
         configs[0] == configs[1]

@@ -8,7 +8,7 @@ from mmflora.adapters import FLoRA, adapt_layer, choose_path, path_costs
 from mmflora.adapters.cost import PATHS
 
 
-@settings(max_examples=50, deadline=None, derandomize=True, database=None)
+@settings(max_examples=50, deadline=None, derandomise=True, database=None)
 @given(
     positions=st.integers(0, 100_000),
     rows=st.integers(1, 4096),

@@ -1,4 +1,4 @@
-"""Adapters over a base in few bits compute as over the dense one it gives."""
+"""Adapters over a quantized base compute as over the dense one it gives."""
 
 import copy
 
@@ -52,7 +52,7 @@ def network(dtype=torch.float32):
 
 
 def pair(method, bits, dtype):
-    """Return a network in few bits and the same with a dense base."""
+    """Return a quantized network and the same with a dense base."""
     net = network(dtype)
     quantize_base(net, Quantization(bits=bits))
     dense = copy.deepcopy(net)
@@ -222,7 +222,7 @@ def test_dropout_drops_on_the_update_alone():
     assert torch.equal(*outputs)
 
 
-def test_only_linear_weights_are_quantised():
+def test_only_linear_weights_are_quantized():
     net = nn.Sequential(
         nn.Conv2d(3, 8, 1),
         nn.LayerNorm(8),

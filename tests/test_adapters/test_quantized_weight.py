@@ -1,4 +1,4 @@
-"""A weight in few bits: its values, and all that is done with parameters."""
+"""A quantized weight: its values, and all that is done with parameters."""
 
 import copy
 import io
@@ -59,7 +59,7 @@ def stored(dense, scheme):
 
 
 def layer_in(bits, dtype=torch.float32, out=30, inputs=50):
-    """Return a layer in few bits, and the weight that it had."""
+    """Return a quantized layer, and the weight that it had."""
     layer = nn.Linear(inputs, out, dtype=dtype).requires_grad_(False)
     dense = layer.weight.clone()
     quantize_base(nn.Sequential(layer), Quantization(bits=bits))

@@ -1,4 +1,4 @@
-"""The benchmarks of a base in few bits, on small models."""
+"""The benchmarks of a quantized base, on small models."""
 
 import json
 import re

@@ -68,7 +68,7 @@ def test_types_of_file_and_model(stored, kept, file, tmp_path):
     assert_holds(backbone, state)
 
 
-def test_plain_backbone_loads_when_weights_are_initialised(tmp_path):
+def test_plain_backbone_loads_when_weights_are_initialized(tmp_path):
     state = authors_layout()
     path = write(tmp_path, remote_layout(state))
     backbone = InternViT(**SMALL, init_cfg=pretrained(path))

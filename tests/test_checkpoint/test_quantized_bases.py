@@ -1,4 +1,4 @@
-"""Adapter checkpoints over bases in few bits: which base, how stored."""
+"""Adapter checkpoints over quantized bases: which base, how stored."""
 
 import copy
 

@@ -61,7 +61,7 @@ def test_pictures_are_those_of_coco(roots):
     png = cv2.imread(str(roots['dota'] / 'val/images/P0002__96__0___0.png'))
     jpg = cv2.imread(str(roots['coco'] / 'val2017/000000000002.jpg'))
     difference = np.abs(png.astype(int) - jpg)
-    # Compression at quality 95 blurs the colours of the noise.
+    # Compression at quality 95 blurs the colors of the noise.
     assert 0 < difference.mean() < 9
 
 

@@ -58,7 +58,7 @@ def test_objects_and_boxes_are_inside_and_apart(name):
             assert thing.corners.max() <= SIDE
         labels = scene.label_map
         inner = (labels != BACKGROUND) & (labels != UNLABELLED)
-        # Neighbours of different classes would meet without an edge.
+        # Neighbors of different classes would meet without an edge.
         for axis in (0, 1):
             ahead = np.roll(labels, 1, axis)
             both = inner & np.roll(inner, 1, axis)

@@ -133,7 +133,7 @@ def detector(trained_by_toolkit):
 
 @pytest.fixture(scope='session')
 def picture(tmp_path_factory):
-    """Write a picture of coloured boxes."""
+    """Write a picture of colored boxes."""
     values = np.random.default_rng(0).integers(0, 255, (8, 8, 3), np.uint8)
     path = tmp_path_factory.mktemp('picture') / 'picture.png'
     Image.fromarray(values).resize((128, 128), Image.NEAREST).save(path)

@@ -103,7 +103,7 @@ def test_a_file_that_ends_early_is_noticed(path):
         table['matrix'].read()
 
 
-def test_quantised_weights_are_refused(tmp_path):
+def test_quantized_weights_are_refused(tmp_path):
     path = tmp_path / 'base.safetensors'
     save_file({'a': torch.zeros(2, 2).to(torch.float8_e4m3fn)}, path)
     with pytest.raises(ValueError, match='F8_E4M3'):

@@ -18,7 +18,7 @@ CONFIGS = Path(__file__).parents[2] / 'configs'
 ALL = sorted(
     str(path.relative_to(CONFIGS))
     for path in CONFIGS.glob('*/*internvit*.py')
-    # Those over a base in few bits have a test file of their own.
+    # Those over a quantized base have a test file of their own.
     if not re.search('_(int8|nf4)_', path.name)
 )
 SOURCE = 'full/upernet_internvit-tiny_full_shapes-source.py'

@@ -1,4 +1,4 @@
-"""The configs over a base in few bits: as those without, but for that."""
+"""The configs over a quantized base: as those without, but for that."""
 
 from pathlib import Path
 

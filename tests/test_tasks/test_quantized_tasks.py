@@ -1,4 +1,4 @@
-"""Adapter files that were trained over a base in few bits."""
+"""Adapter files that were trained over a quantized base."""
 
 import pytest
 import torch

@@ -42,7 +42,7 @@ def base(workspace):
     return path
 
 
-# By default the quantised twin takes the same steps (test_quantized_runs).
+# By default the quantized twin takes the same steps (test_quantized_runs).
 @pytest.mark.slow
 def test_train_resume_and_test(workspace, base):
     work = workspace.folder / FLORA.stem

@@ -1,4 +1,4 @@
-"""The small UperNet over a base in few bits, by the tools.
+"""The small UperNet over a quantized base, by the tools.
 
 Default: 4 bits, two iterations and two more, a test and an inference.  Slow:
 8 bits; adapters of 4 bits over the base in its own type.

@@ -1,7 +1,7 @@
 # DOTA-v1.0, cut into 1024x1024 patches by MMRotate, two images per GPU: 16 on
 # eight of them. MMRotate validates on the pictures that it trains on
-# (`trainval`). Here the two are apart, so that the mAP means something; to
-# train for the test server put `trainval/` in both places.
+# (`trainval`). Here the two are separate, so that the mAP is meaningful. To
+# train for the test server, put `trainval/` in both places.
 _base_ = 'mmrotate::_base_/datasets/dota.py'
 
 data_help = (
@@ -20,5 +20,5 @@ val_dataloader = dict(
         ann_file='val/annfiles/', data_prefix=dict(img_path='val/images/')
     )
 )
-# The base is inherited for both, as it is the same one.
+# Both inherit the same base.
 test_dataloader = val_dataloader

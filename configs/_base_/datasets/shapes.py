@@ -1,5 +1,5 @@
 # What the three forms of the generated data share: the classes, and the
-# colours in which overlays draw them, of demo.shapes.
+# colors in which overlays draw them, of demo.shapes.
 shapes = dict(
     data_help='Write the generated data with `python tools/make_shapes.py`.',
     metainfo=dict(

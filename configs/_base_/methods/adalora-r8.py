@@ -1,6 +1,6 @@
 # AdaLoRA (Zhang et al., 2023), by huggingface/peft: LoRA of 12 ranks per layer
-# (k times as many for a k×k kernel), of which a schedule drops the least
-# important ones, until 8 per layer are left on average. The schedule is
+# (k times as many for a k×k kernel). A schedule drops the least important
+# ranks, until 8 per layer are left on average. The schedule is
 # AdaLoRAHook's, which the config adds. A long run also sets `tinit` and
 # `tfinal`, the steps before the first and behind the last drop.
 method = dict(

@@ -1,5 +1,5 @@
-# LoRA on matrices, and the depthwise kernels trained in full: on one of those,
-# LoRA's product has full rank from rank 1 on, at many times the parameters.
+# LoRA on matrices; depthwise kernels train in full. On a depthwise kernel
+# LoRA's product has full rank already at rank 1, with many more parameters.
 _base_ = './lora-r8.py'
 
 method = dict(peft=dict(targets={r'.*\.conv_dw': dict(type='Full'), '.*': {}}))

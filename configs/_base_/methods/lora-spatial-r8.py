@@ -1,4 +1,4 @@
-# LoRA with convolutions as convolutions: a kernel down to the rank, a
+# LoRA of convolutions by two convolutions: a kernel down to the rank, then a
 # pointwise one up. On a depthwise kernel it costs a fraction of loralib's
 # form.
 method = dict(

@@ -1,3 +1,3 @@
-# The stock backbone, every parameter of which trains: for a run that makes a
-# base, from nothing.
+# The stock backbone with all its parameters trained: for a run that makes a
+# base from scratch.
 method = dict(type='mmflora.ConvNeXt')

@@ -7,8 +7,8 @@ atto = dict(
         drop_path_rate=0.0,
         autocast=None,
         init_cfg=dict(
-            # What the config of configs/full writes when it is trained on the
-            # source domain of the generated data.
+            # Written by the config of configs/full that trains on the source
+            # domain of the generated data.
             checkpoint='work_dirs/shapes_base/base.pth',
             prefix='backbone.',
         ),

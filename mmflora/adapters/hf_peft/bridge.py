@@ -127,7 +127,7 @@ class HFPEFT(Adapter):
     def looks_at(
         cls, layer: nn.Module, peft_type: str = '', **options: Any
     ) -> bool:
-        """Say whether a layer is of a kind that the method deals with."""
+        """Return whether a layer is of a kind that the method deals with."""
         weight = layer._parameters.get('weight')
         if str(peft_type).upper() == 'LN_TUNING':
             return weight is not None and weight.dim() == 1
@@ -202,7 +202,7 @@ class HFPEFT(Adapter):
         return signature_of(self.peft_type, self.options)
 
     def follow(self, layer: nn.Module) -> None:
-        """Start anew over another base, where the start depends on it.
+        """Restart over another base, where the start depends on it.
 
         Args:
             layer: The layer that has this adapter.
@@ -215,7 +215,7 @@ class HFPEFT(Adapter):
         if self.peft_type == 'FROD':
             raise ValueError(
                 'FROD takes all frozen weights apart at once, and cannot '
-                'start anew over another base. Name the base with the '
+                'restart over another base. Name the base with the '
                 "backbone's `init_cfg`, so that it is there from the start."
             )
         config = make_config(self.peft_type, self.options, [self.name])

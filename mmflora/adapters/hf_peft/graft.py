@@ -90,7 +90,7 @@ def detach(layers: Mapping[str, Any]) -> None:
 
 
 def _is_owned(child: nn.Module, owned: set[Any]) -> bool:
-    """Say whether all that a module holds is registered elsewhere.
+    """Return whether all that a module holds is registered elsewhere.
 
     A module of its own with a buffer of another is not: buffers are replaced
     when a model moves.

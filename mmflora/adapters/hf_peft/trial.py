@@ -3,7 +3,7 @@
 Peft's refusals come as errors of several types, when it builds a layer, when
 that computes, or never: some combinations of method and layer compute
 something else than the layer they adapt.  So a small copy with random weights
-is adapted, run, randomised, run and merged.
+is adapted, run, randomized, run and merged.
 """
 
 import copy
@@ -130,7 +130,7 @@ def _as_text(options: Mapping[str, Any]) -> Any:
 
 
 def _differ(one: Any, other: Any) -> bool:
-    """Say whether two of peft's layers start at different values."""
+    """Return whether two of peft's layers start at different values."""
     values = dict(other.named_parameters()) | dict(other.named_buffers())
     for key, value in [*one.named_parameters(), *one.named_buffers()]:
         if key.startswith('base_layer.'):
@@ -149,7 +149,7 @@ def _compare(wrapped: Any, base: nn.Module, name: str) -> Verdict:
             expected = base(inputs)
             start = wrapped(inputs)
             steady = _steady(wrapped, inputs, expected)
-            _randomise(wrapped)
+            _randomize(wrapped)
             adapted = wrapped(inputs)
     except Exception as error:
         return Verdict(f'it fails there, {_reason(error, base)}')
@@ -275,14 +275,14 @@ def _random(parameter: Tensor) -> Tensor:
     return torch.randn(parameter.shape, dtype=dtype) / max(1.0, fan**0.5)
 
 
-def _randomise(wrapped: Any) -> None:
+def _randomize(wrapped: Any) -> None:
     for name, parameter in wrapped.named_parameters():
         if parameter.requires_grad and not name.startswith('base_layer.'):
             parameter.add_(torch.randn_like(parameter), alpha=0.1)
 
 
 def _close(one: Tensor, other: Tensor) -> bool:
-    """Say whether results are equal up to rounding in single precision."""
+    """Return whether results are equal up to rounding in single precision."""
     scale = max(1.0, float(other.abs().max()))
     return bool((one - other).abs().max() <= 1e-3 * scale)
 

@@ -49,7 +49,7 @@ def adapted_class(layer: nn.Module) -> type[AdaptedLayer] | None:
     """Return the adapted class for a layer, ``None`` where there is none.
 
     A subclass of a supported layer counts where it changes its construction
-    alone: one with a forward pass of its own (weight standardisation, dynamic
+    alone: one with a forward pass of its own (weight standardization, dynamic
     padding) computes something else than the stock layer would, and the
     adapted class would lose whatever else it overrides.
     """
@@ -79,7 +79,7 @@ def why_not_adapted(layer: nn.Module) -> str:
 
 
 def _overrides(kind: type, stock: type) -> bool:
-    """Say whether a subclass changes more than how a layer is made."""
+    """Return whether a subclass changes more than how a layer is made."""
     bases = kind.__mro__[: kind.__mro__.index(stock)]
     return any(
         name not in _HARMLESS and not name.startswith('__')

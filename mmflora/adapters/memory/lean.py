@@ -118,13 +118,13 @@ def make_lean_again(layers: LeanLayers) -> None:
 
 
 def _is_norm(module: nn.Module) -> bool:
-    """Say whether a layer is a norm; a class of one's own may say so."""
+    """Return whether a layer is a norm; a class of one's own may say so."""
     own: bool = getattr(type(module), 'rebuilt_by_adapters', False)
     return own or type(module) in _NORMS
 
 
 def _is_cheap(module: nn.Module) -> bool:
-    """Say whether a frozen layer is an activation or depthwise."""
+    """Return whether a frozen layer is an activation or depthwise."""
     if isinstance(module, nn.Conv2d):
         depthwise = 1 < module.groups == module.in_channels
         frozen = not module.weight.requires_grad
@@ -211,7 +211,7 @@ class _LeanNorm(nn.Module):
         return super().forward(x)
 
     def lean_forward(self, x: Tensor) -> Tensor:
-        """Normalise as the stock class does, and leave a recipe."""
+        """Normalize as the stock class does, and leave a recipe."""
         if torch.compiler.is_compiling() or not torch.is_grad_enabled():
             return self.stock_forward(x)
         replay = _Replay(self, x.device.type)
@@ -227,7 +227,7 @@ class LeanLayerNorm(_LeanNorm, nn.LayerNorm):
     """``nn.LayerNorm`` that keeps nothing which can be rebuilt."""
 
     def forward(self, input: Tensor) -> Tensor:
-        """Normalise ``(..., C)``."""
+        """Normalize ``(..., C)``."""
         return self.lean_forward(input)
 
 
@@ -235,7 +235,7 @@ class LeanTimmLayerNorm(_LeanNorm, timm_norm.LayerNorm):
     """timm's ``LayerNorm`` that keeps nothing which can be rebuilt."""
 
     def forward(self, x: Tensor) -> Tensor:
-        """Normalise ``(..., C)``."""
+        """Normalize ``(..., C)``."""
         return self.lean_forward(x)
 
 
@@ -243,7 +243,7 @@ class LeanTimmLayerNorm2d(_LeanNorm, timm_norm.LayerNorm2d):
     """timm's ``LayerNorm2d`` that keeps nothing which can be rebuilt."""
 
     def forward(self, x: Tensor) -> Tensor:
-        """Normalise ``(N, C, H, W)`` over its channels."""
+        """Normalize ``(N, C, H, W)`` over its channels."""
         return self.lean_forward(x)
 
 

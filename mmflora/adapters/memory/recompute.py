@@ -100,7 +100,7 @@ class Recipe:
         self.version = version
 
     def holds(self, activation: Tensor) -> bool:
-        """Say whether neither the activation nor a leaf has changed."""
+        """Return whether neither the activation nor a leaf has changed."""
         return self.version == activation._version and all(
             version == leaf._version
             for version, leaf in zip(

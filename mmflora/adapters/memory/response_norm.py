@@ -1,4 +1,4 @@
-"""ConvNeXt-V2's global response normalisation, in half the memory."""
+"""ConvNeXt-V2's global response normalization, in half the memory."""
 
 from typing import Any
 
@@ -14,7 +14,7 @@ from .recompute import keep, kept, leave_recipe
 class GlobalResponseNorm(timm_grn.GlobalResponseNorm):
     """timm's layer, with the same keys and values, in half the memory.
 
-    ConvNeXt-V2's global response normalisation scales each channel by its
+    ConvNeXt-V2's global response normalization scales each channel by its
     norm over the image, relative to the other channels' (Woo et al., 2023,
     section 3).  Written as ``y = x · (1 + γ n(x)) + β`` it needs no other
     tensor of the input's size than the input.
@@ -23,7 +23,7 @@ class GlobalResponseNorm(timm_grn.GlobalResponseNorm):
     lean = False
 
     def forward(self, x: Tensor) -> Tensor:
-        """Normalise ``(N, H, W, C)``, or ``(N, C, H, W)`` if so built."""
+        """Normalize ``(N, H, W, C)``, or ``(N, C, H, W)`` if so built."""
         weight = self.weight.view(self.wb_shape)
         bias = self.bias.view(self.wb_shape)
         if torch.compiler.is_compiling():

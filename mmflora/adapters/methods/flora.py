@@ -117,7 +117,7 @@ class FLoRA(Adapter):
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """Set the core to zero and draw the factors anew."""
+        """Set the core to zero and draw the factors again."""
         nn.init.zeros_(self.core)
         for factor in self.factors:
             nn.init.kaiming_normal_(factor, a=math.sqrt(3))

@@ -98,7 +98,7 @@ class LoRA(Adapter):
         return cls(weight, **options)
 
     def reset_parameters(self) -> None:
-        """Draw A anew and set B to zero."""
+        """Draw A again and set B to zero."""
         nn.init.kaiming_uniform_(self.down, a=math.sqrt(5))
         nn.init.zeros_(self.up)
 

@@ -7,7 +7,7 @@ from torch.utils._pytree import tree_map_only
 
 
 def run_on_dense(kind: Any, func: Any, args: Any, kwargs: Any) -> Any:
-    """Run an operator on dense copies; store anew what it wrote to.
+    """Run an operator on dense copies; quantize again what it wrote to.
 
     Args:
         kind: The class of the tensors, which have ``dequantize()`` and

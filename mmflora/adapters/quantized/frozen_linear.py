@@ -1,4 +1,4 @@
-"""A linear layer over a frozen weight in few bits."""
+"""A linear layer over a quantized frozen weight."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""Numbers to few bits and back, by the operators of bitsandbytes.
+"""Numbers to 8 or 4 bits and back, by the operators of bitsandbytes.
 
 Dettmers et al., "8-bit Optimizers via Block-wise Quantization" (2022) and
 "QLoRA: Efficient Finetuning of Quantized LLMs" (2023).  A weight is read as
@@ -25,7 +25,7 @@ class MissingBitsAndBytes(ImportError):
 
 
 class Stored(NamedTuple):
-    """Numbers in few bits.
+    """Quantized numbers.
 
     Attributes:
         codes: Entries of the table, shape ``(blocks, bytes)``, uint8.
@@ -70,7 +70,7 @@ def scale_dtype(dtype: torch.dtype) -> torch.dtype:
 def blank(
     count: int, scheme: Scheme, dtype: torch.dtype, device: Any
 ) -> Stored:
-    """Return memory for numbers in few bits.
+    """Return memory for quantized numbers.
 
     Args:
         count: How many numbers.
@@ -87,7 +87,7 @@ def blank(
 
 
 def quantize_into(stored: Stored, values: Tensor, scheme: Scheme) -> float:
-    """Round numbers to few bits, a part at a time.
+    """Quantize numbers, a part at a time.
 
     Args:
         stored: Where they go, changed in place.
@@ -107,7 +107,7 @@ def quantize_into(stored: Stored, values: Tensor, scheme: Scheme) -> float:
         if not part.isfinite().all():
             raise ValueError(
                 'A weight with values that are not finite cannot be '
-                'quantised. Take another copy of the base, or `exclude` the '
+                'quantized. Take another copy of the base, or `exclude` the '
                 'layer in `quantize`.'
             )
         if scheme.bits == 8:
@@ -133,7 +133,7 @@ def dequantize(stored: Stored, count: int, scheme: Scheme) -> Tensor:
     """Bring numbers back, rounded to the type of the scales.
 
     Args:
-        stored: The numbers in few bits.
+        stored: The quantized numbers.
         count: How many there are; the last block may not be full.
         scheme: Their meaning.
 

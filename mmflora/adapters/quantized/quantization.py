@@ -1,4 +1,4 @@
-"""How a frozen base is stored in few bits."""
+"""How a frozen base is quantized."""
 
 import dataclasses
 from collections.abc import Iterable, Mapping
@@ -45,7 +45,7 @@ class Quantization:
         block_size: How many consecutive numbers share a scale, one of 64,
             128, 256, 512, 1024: small blocks are more exact, and larger by
             16 / block_size bits for each number of a half-precision base.
-        targets: Names of the linear layers to quantise; by default those
+        targets: Names of the linear layers to quantize; by default those
             that the backbone's class names as ``default_targets``, else all.
         exclude: Names of linear layers to leave alone.
 

@@ -1,4 +1,4 @@
-"""A frozen weight that is stored in few bits, as a tensor."""
+"""A frozen weight that is stored quantized, as a tensor."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -18,7 +18,7 @@ _aten = torch.ops.aten
 
 
 class QuantizedWeight(Tensor):
-    """A frozen weight in few bits; to all that read it, a dense tensor.
+    """A quantized frozen weight; whoever reads it sees a dense tensor.
 
     Shape, type and number of elements are those of the weight; ``nbytes`` is
     what is stored.  ``F.linear`` brings it back in the forward pass and again
@@ -26,11 +26,11 @@ class QuantizedWeight(Tensor):
     operator sees a dense copy, which lives as long as the operator.  Copying,
     moving, saving and changing the type leave the stored numbers as they
     are; whatever writes to the tensor (``copy_`` of a base that is loaded, an
-    initialisation) rounds anew what it wrote.  A *view* is one of a dense
+    initialization) makes it round the new values.  A *view* is one of a dense
     copy: what is written to it is lost.
 
     Args:
-        stored: The numbers in few bits.
+        stored: The quantized numbers.
         scheme: Their meaning.
         shape: The weight's shape.
         dtype: The weight's type.
@@ -152,7 +152,7 @@ class QuantizedWeight(Tensor):
         self.facts.update(origin=tensor_digest(dense), error=error)
 
     def shares_with(self, other: Tensor) -> bool:
-        """Say whether both stand on the same memory."""
+        """Return whether both stand on the same memory."""
         return (
             isinstance(other, QuantizedWeight)
             and self.codes.data_ptr() == other.codes.data_ptr()
@@ -213,7 +213,7 @@ class QuantizedWeight(Tensor):
 
 
 def dense(tensor: Tensor) -> Tensor:
-    """Return a tensor, brought back if it is in few bits."""
+    """Return a tensor, dense if it was quantized."""
     if isinstance(tensor, QuantizedWeight):
         return tensor.dequantize()
     return tensor

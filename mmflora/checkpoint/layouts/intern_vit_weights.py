@@ -97,7 +97,7 @@ def load_intern_vit(
 
 
 def _dense(parameter: Tensor) -> Tensor:
-    """Return a parameter to fill; for one in few bits, the whole of it.
+    """Return a parameter to fill; for a quantized one, the whole of it.
 
     It is rounded at once, and is the only dense weight there is.
     """

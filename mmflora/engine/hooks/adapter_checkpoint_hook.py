@@ -200,7 +200,7 @@ class AdapterCheckpointHook(CheckpointHook):
                     'base on purpose, set `allow_random_base=True`.'
                 )
             else:
-                if not runner._resume:  # init_weights() has drawn it anew
+                if not runner._resume:  # init_weights() has drawn it again
                     follow_base(backbone)
                 runner.logger.warning(
                     f"'{name}': the base has no source; every checkpoint "

@@ -54,7 +54,7 @@ class RMSNorm(nn.RMSNorm):
     rebuilt_by_adapters = True
 
     def forward(self, x: Tensor) -> Tensor:
-        """Normalise ``(..., C)``."""
+        """Normalize ``(..., C)``."""
         weight = self.weight.to(x.dtype)
         with _without_autocast(x.device.type):
             return F.rms_norm(x, self.normalized_shape, weight, self.eps)

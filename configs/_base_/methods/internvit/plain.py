@@ -1,2 +1,2 @@
-# The plain backbone, every parameter of which trains.
+# The plain backbone with all its parameters trained.
 method = dict(type='mmflora.InternViT')
