@@ -20,5 +20,5 @@ val_dataloader = dict(
         ann_file='val/annfiles/', data_prefix=dict(img_path='val/images/')
     )
 )
-# Both inherit the same base.
+# Validation and test read the same base file, so one dict serves both.
 test_dataloader = val_dataloader

@@ -1,3 +1,3 @@
-# The pre-trained backbone as it is: only its new output norms and what stands
-# behind it train.
+# The frozen pre-trained backbone: only its new output norms and the modules
+# after it train.
 method = dict(type='mmflora.PEFTConvNeXt', peft=dict(adapter=None))

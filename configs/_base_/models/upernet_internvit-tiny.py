@@ -1,9 +1,9 @@
 # The small twin of upernet_internvit-6b.py, for the generated data at 128x128:
-# four narrow blocks, each of which feeds the pyramid.
+# four narrow blocks, and each feeds the pyramid.
 _base_ = './upernet_internvit-6b.py'
 
-# What the config of configs/full writes when it is trained on the source
-# domain of the generated data.
+# Written by the config of configs/full that trains on the source domain of
+# the generated data.
 base_weights = 'work_dirs/shapes_base_internvit/base.pth'
 weights_help = (
     'Train it with `python tools/train.py '

@@ -1,5 +1,5 @@
-# The pre-trained backbone as it is: only its new pyramid and what stands
-# behind it train. Nothing of the backbone is dropped, as its authors have it.
+# The frozen pre-trained backbone: only its new pyramid and the modules after
+# it train. There is no stochastic depth, as in its authors' code.
 method = dict(
     type='mmflora.PEFTInternViT', drop_path_rate=0.0, peft=dict(adapter=None)
 )
