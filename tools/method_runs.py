@@ -51,11 +51,11 @@ python tools/method_runs.py --write
 which trains the small Mask R-CNN with each method on the generated target
 domain: {iterations} iterations of {batch} pictures of 128×128, over the same
 base, with the same seed and schedule. The losses show that every method
-trains in the same harness; so few iterations say nothing of which method is
-the better one. Over the frozen base they fall by the heads alone, whose random
-start differs where a method draws random numbers before them; that each
-method's own parameters move, resume and merge is what
-`tests/test_tools/test_method_runs.py` checks.
+trains in the same harness. So few iterations do not show which method is
+better. Over the frozen base the losses fall by the heads alone, whose random
+start differs where a method draws random numbers before them.
+`tests/test_tools/test_method_runs.py` checks that each method's own parameters
+change, resume and merge.
 
 *trained* counts the method's parameters in the backbone; neck, heads and the
 norms of the outputs train in every row. *first* and *last* are the mean losses

@@ -22,7 +22,7 @@ COLUMNS = (
 )
 LEGEND = """\
 *backbone: method* is what the method itself trains in the backbone: adapters,
-or some of the base's own parameters; the per cent beside it are of the
+or some of the base's own parameters; the per cent beside it refer to the
 pre-trained base. *backbone: new* are parameters that no base holds, the norms
 of the outputs. *file* is the weights in a checkpoint of a run (without the
 optimizer's state), *full file* those of the whole model; 1 MB is 10^6 bytes.
