@@ -1,4 +1,6 @@
+import copy
 import os
+import pickle
 
 # Read by OpenMP when torch is loaded, hence before anything imports torch:
 # idle threads sleep instead of spinning, and tiny models need one thread.
@@ -23,6 +25,14 @@ def pytest_collection_modifyitems(items):
     if not torch.cuda.is_available():
         for item in marked:
             item.add_marker(pytest.mark.skip(reason='no CUDA device'))
+
+
+@pytest.fixture(params=['deepcopy', 'pickle'])
+def copy_of(request):
+    """Return a way to copy a module."""
+    if request.param == 'deepcopy':
+        return copy.deepcopy
+    return lambda module: pickle.loads(pickle.dumps(module))
 
 
 @pytest.fixture

@@ -5,7 +5,6 @@ from hypothesis import strategies as st
 from torch import nn
 
 from mmflora.adapters import FLoRA, adapt_layer, choose_path, path_costs
-from mmflora.adapters.cost import PATHS
 
 
 @settings(max_examples=50, deadline=None, derandomise=True, database=None)
@@ -87,11 +86,3 @@ def test_layers_follow_the_rule_for_their_input(
     else:
         assert 'updated' in function
         assert folded is (path == 'folded')
-
-
-@pytest.mark.parametrize('path', ['fold', '', None, 'Folded'])
-def test_unknown_path(path):
-    with pytest.raises(ValueError, match='auto, folded, factored') as caught:
-        FLoRA(torch.empty(8, 6), path=path)
-    assert repr(path) in str(caught.value)
-    assert set(PATHS) == {'folded', 'factored', 'dense'}

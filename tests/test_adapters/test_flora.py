@@ -2,7 +2,6 @@ import math
 
 import pytest
 import torch
-from torch import nn
 
 from mmflora.adapters import FLoRA, tucker_ranks
 
@@ -61,18 +60,6 @@ def test_bad_rank_is_refused_with_its_value(options):
     assert repr(value) in str(caught.value)
 
 
-@pytest.mark.parametrize('scale', [math.inf, -math.inf, math.nan])
-def test_scale_must_be_finite(scale):
-    with pytest.raises(ValueError, match='scale must be finite'):
-        FLoRA(torch.empty(CONV), scale=scale)
-
-
-@pytest.mark.parametrize('dropout', [-0.1, 1.0, 2, math.nan])
-def test_dropout_must_be_a_probability(dropout):
-    with pytest.raises(ValueError, match='dropout'):
-        FLoRA(torch.empty(CONV), dropout=dropout)
-
-
 def test_defaults_are_the_papers():
     adapter = FLoRA(torch.empty(64, 64, 3, 3))
     assert adapter.ranks == (16, 16, 2, 2)
@@ -100,24 +87,6 @@ def test_factors_are_gaussian_not_uniform():
     assert kurtosis == pytest.approx(3, abs=0.2)  # 1.8 for a uniform one
 
 
-def test_same_seed_same_start():
-    def draw():
-        torch.manual_seed(3)
-        return FLoRA(torch.empty(CONV)).state_dict()
-
-    first, second = draw(), draw()
-    assert all(torch.equal(first[key], second[key]) for key in first)
-
-
-def test_scale_enters_once(randomise):
-    adapter = randomise(FLoRA(torch.empty(CONV).double(), rank=2, scale=1.0))
-    unscaled = adapter.delta_weight()
-    adapter.scale = 2.5
-    torch.testing.assert_close(
-        adapter.delta_weight(), 2.5 * unscaled, rtol=1e-10, atol=1e-12
-    )
-
-
 def test_core_parameters_are_the_core():
     adapter = FLoRA(torch.empty(CONV))
     assert [id(core) for core in adapter.core_parameters()] == [
@@ -125,40 +94,5 @@ def test_core_parameters_are_the_core():
     ]
 
 
-@pytest.mark.parametrize(
-    ('frozen', 'trained'),
-    [
-        (torch.float64, torch.float64),
-        (torch.float32, torch.float32),
-        (torch.bfloat16, torch.float32),
-        (torch.float16, torch.float32),
-    ],
-    ids=str,
-)
-def test_type_of_the_parameters(frozen, trained):
-    adapter = FLoRA(torch.empty(CONV, dtype=frozen))
-    assert {value.dtype for value in adapter.parameters()} == {trained}
-    assert all(value.requires_grad for value in adapter.parameters())
-
-
-def test_parameters_follow_the_weights_device():
-    adapter = FLoRA(nn.Conv2d(6, 8, 3, device='meta').weight)
-    assert all(value.is_meta for value in adapter.parameters())
-    assert adapter.delta_weight().shape == CONV
-
-
 def test_ranks_and_scale_are_printed():
     assert 'ranks=(4, 4, 2, 2), scale=4' in repr(FLoRA(torch.empty(CONV), 4))
-
-
-def test_signature_tells_settings_apart_but_not_dropout():
-    def signature(**options):
-        return FLoRA(torch.empty(CONV), **options).signature()
-
-    assert signature() == signature(rank=[16, 16, 2, 2], dropout=0.1)
-    others = [
-        signature(scale=4.0000001),
-        signature(rank=2),
-        signature(kernel_rank=1),
-    ]
-    assert len({signature(), *others}) == 4

@@ -1,20 +1,12 @@
-"""The autograd functions against finite differences, and their geometry."""
+"""Layers of any geometry against stock operators with W + ΔW."""
 
-import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from layer_cases import Case
 from torch import nn
-from torch.autograd import gradcheck
 
-from mmflora.adapters.memory.response_norm import GlobalResponseNorm
-from mmflora.adapters.operators import (
-    Geometry,
-    LinearMap,
-    trained,
-    updated,
-)
+from mmflora.adapters.operators import Geometry
 from mmflora.adapters.operators.geometry import _depthwise_weight_gradient
 
 FEW = settings(max_examples=15, deadline=None, derandomize=True, database=None)
@@ -22,88 +14,6 @@ FEW = settings(max_examples=15, deadline=None, derandomize=True, database=None)
 
 def draw(*shape, grad=True):
     return torch.randn(shape, dtype=torch.float64, requires_grad=grad)
-
-
-@pytest.mark.parametrize('shape', [(3, 4), (2, 3, 4), (4,)], ids=str)
-def test_linear(shape):
-    for bias in (draw(5), None):
-        arguments = draw(*shape), draw(5, 4), bias, LinearMap()
-        assert gradcheck(trained, arguments)
-
-
-@pytest.mark.parametrize('folded', [True, False])
-@pytest.mark.parametrize('shape', [(3, 4), (2, 3, 4), (4,)], ids=str)
-def test_low_rank_linear(shape, folded):
-    frozen = draw(5, 4, grad=False)
-    factors = draw(5, 2), draw(2, 4)
-    for bias in (draw(5), draw(5, grad=False), None):
-        arguments = draw(*shape), frozen, bias, *factors
-        assert gradcheck(updated, (*arguments, LinearMap(), folded))
-
-
-# Shape of the input, of the weight; stride, padding, dilation, groups.
-GEOMETRIES = {
-    '1d': ((2, 4, 6), (3, 4, 2), Geometry((2,), (1,), (2,))),
-    '2d': ((2, 4, 5, 4), (3, 4, 2, 3), Geometry((2, 1), (1, 1), (1, 1))),
-    '3d': (
-        (1, 2, 3, 3, 4),
-        (3, 2, 2, 1, 2),
-        Geometry((1, 1, 2), (0, 1, 0), (1, 1, 1)),
-    ),
-    'groups': (
-        (2, 4, 4, 3),
-        (6, 2, 2, 2),
-        Geometry((1, 1), (1, 0), (1, 1), 2),
-    ),
-    'depthwise': (
-        (3, 4, 6, 5),
-        (8, 1, 2, 2),
-        Geometry((3, 2), (1, 0), (1, 2), 4),
-    ),
-    'depthwise, 1d': (
-        (2, 3, 7),
-        (3, 1, 4),
-        Geometry((2,), (2,), (1,), 3),
-    ),
-}
-
-
-@pytest.mark.parametrize(
-    ('inputs', 'weight', 'geometry'), GEOMETRIES.values(), ids=GEOMETRIES
-)
-def test_conv(inputs, weight, geometry):
-    for bias in (draw(weight[0]), None):
-        # gradcheck would take the geometry's tuple apart.
-        assert gradcheck(
-            lambda *tensors: trained(*tensors, geometry),
-            (draw(*inputs), draw(*weight), bias),
-        )
-
-
-@pytest.mark.parametrize('folded', [True, False])
-@pytest.mark.parametrize('name', ['1d', '2d', '3d'])
-def test_low_rank_conv(name, folded):
-    inputs, weight, geometry = GEOMETRIES[name]
-    factors = draw(weight[0], 2), draw(2, *weight[1:])
-    frozen = draw(*weight, grad=False)
-    for bias in (draw(weight[0]), None):
-        assert gradcheck(
-            lambda *tensors: updated(*tensors, geometry, folded),
-            (draw(*inputs), frozen, bias, *factors),
-        )
-
-
-@pytest.mark.parametrize('channels_last', [True, False])
-def test_global_response_norm(channels_last):
-    norm = GlobalResponseNorm(3, channels_last=channels_last).double()
-    shape = (2, 4, 2, 3) if channels_last else (2, 3, 4, 2)
-
-    def function(inputs, weight, bias):
-        return torch.func.functional_call(
-            norm, {'weight': weight, 'bias': bias}, (inputs,)
-        )
-
-    assert gradcheck(function, (draw(*shape), draw(3), draw(3)))
 
 
 def random_geometry(dims, values, groups):

@@ -42,12 +42,6 @@ def test_unknown_method_names_the_nearest():
         inject(net(), dict(type='HFPEFT', r=3))
 
 
-def test_case_of_the_name_does_not_matter():
-    model = net()
-    adapt(model, 'lora')
-    assert adapters(model)['head'].peft_type == 'LORA'
-
-
 def test_unknown_option_names_the_nearest():
     with pytest.raises(TypeError, match=r"no option 'lora_alhpa'.*lora_alpha"):
         adapt(net(), 'LORA', lora_alhpa=3)

@@ -2,7 +2,6 @@
 
 import copy
 import importlib
-import pickle
 
 import pytest
 import torch
@@ -143,13 +142,6 @@ def test_backward_twice(stored, lean, images):
             assert torch.equal(found, wanted)
 
 
-COPIES = {
-    'deepcopy': copy.deepcopy,
-    'pickle': lambda model: pickle.loads(pickle.dumps(model)),
-}
-
-
-@pytest.mark.parametrize('copy_of', COPIES.values(), ids=COPIES)
 def test_copies_are_lean_and_stand_alone(stored, lean, images, copy_of):
     other = copy_of(lean)
     assert_equal(step(other, images), step(stored, images))
@@ -186,19 +178,6 @@ def kept_bytes(model, images):
     total = sum(size for size, _ in kept.values())
     del output
     return total
-
-
-def test_less_is_kept(stored, images):
-    plain, norms, lean = stored, copy.deepcopy(stored), copy.deepcopy(stored)
-    make_lean(norms, norms_only=True)
-    make_lean(lean)
-    images = torch.randn(8, 3, 32, 32, dtype=torch.float64)
-    sizes = [kept_bytes(model, images) for model in (plain, norms, lean)]
-    # A transformer keeps its attention's operands, which nothing rebuilds.
-    attends = isinstance(stored, VisionTransformer)
-    bounds = (0.93, 0.8) if attends else (0.95, 0.6)
-    assert sizes[1] < bounds[0] * sizes[0]
-    assert sizes[2] < bounds[1] * sizes[0]
 
 
 def test_inference_keeps_nothing_and_computes_the_same(stored, lean, images):

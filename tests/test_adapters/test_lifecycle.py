@@ -1,7 +1,6 @@
 """Merging, switching off, copying and moving every kind of layer."""
 
 import copy
-import pickle
 
 import pytest
 import torch
@@ -91,13 +90,6 @@ def test_disabled_is_the_frozen_layer_bit_for_bit(stock, layer, inputs):
     assert torch.equal(call(layer, inputs), expected)
 
 
-COPIES = {
-    'deepcopy': copy.deepcopy,
-    'pickle': lambda module: pickle.loads(pickle.dumps(module)),
-}
-
-
-@pytest.mark.parametrize('copy_of', COPIES.values(), ids=COPIES)
 def test_copies_stand_alone(stock, layer, inputs, copy_of):
     other = copy_of(layer)
     expected = call(layer, inputs)

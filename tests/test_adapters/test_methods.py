@@ -214,33 +214,6 @@ def test_starts_anew_from_another_base(method):
     torch.testing.assert_close(layer(inputs), other(inputs), **EXACT)
 
 
-BAD = {
-    'rank 0': (dict(rank=0), 'rank=0'),
-    'rank 1.5': (dict(rank=1.5), 'rank=1.5'),
-    'rank True': (dict(rank=True), 'rank=True'),
-    'alpha 0': (dict(alpha=0.0), 'alpha'),
-    'alpha nan': (dict(alpha=float('nan')), 'alpha'),
-    'dropout': (dict(dropout=1.0), '1.0'),
-    'path': (dict(path='fast'), "'fast'"),
-}
-
-
-@pytest.mark.parametrize('kind', ['LoRA', 'DoRA', 'PiSSA', 'OLoRA', 'LoRAXS'])
-@pytest.mark.parametrize(('options', 'part'), BAD.values(), ids=BAD)
-def test_refused_settings_name_layer_and_value(kind, options, part):
-    with pytest.raises(ValueError, match='.') as caught:
-        adapt(nn.Linear(4, 4), dict(type=kind) | options)
-    message = str(caught.value)
-    assert "'layer' (Linear, weight (4, 4))" in message
-    assert kind in message or part == "'fast'"
-    assert part in message
-
-
-def test_unknown_form():
-    with pytest.raises(ValueError, match='spatial, loralib'):
-        adapt(nn.Linear(4, 4), dict(type='LoRA', form='depthwise'))
-
-
 def test_method_that_leaves_every_layer_out_is_an_error():
     with pytest.raises(ValueError, match='square Conv2d kernels') as caught:
         adapt(nn.Conv1d(4, 4, 3), dict(type='LoRA', form='loralib'))

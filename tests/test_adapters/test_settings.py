@@ -41,6 +41,7 @@ BAD = [
     ('SSF', dict(shift='yes'), TypeError, "True or False, got shift='yes'"),
     ('SSF', dict(rank=4), TypeError, 'Its settings are shift.'),
     ('Houlsby', dict(scale=0), ValueError, 'scale=0'),
+    ('Houlsby', dict(activation='tanh'), ValueError, "activation='tanh'"),
     ('Houlsby', dict(rank=4), TypeError, 'settings are width, activation'),
     ('Pfeiffer', dict(scale='big'), TypeError, "scale='big'"),
     ('AdaptFormer', dict(width=None), ValueError, 'width=None'),

@@ -11,7 +11,6 @@ from adapter_models import (
     refused,
 )
 from convnext_files import V1, V2, stock_net
-from mmengine.logging import MMLogger
 
 from mmflora.checkpoint import BaseRecord
 from mmflora.checkpoint.state import INFO_KEY
@@ -27,23 +26,6 @@ def test_adapters_of_another_base(state, kind, base, tmp_path):
     assert str(other_base) in message
     assert 'init_cfg.checkpoint' in message
     assert torch.equal(model(IMAGES), before)
-
-
-def test_base_that_is_gone(state, kind, base):
-    base.unlink()
-    message = refused(FileNotFoundError, build(kind), state)
-    assert str(base) in message
-    assert 'MMFLORA_BASES=' in message
-
-
-def test_base_that_has_changed(state, kind, base):
-    net = stock_net(V2)
-    with torch.no_grad():
-        net.stem[0].bias[0] += 1e-3
-    torch.save(net.state_dict(), base)
-    message = refused(ValueError, build(kind), state)
-    assert str(base) in message
-    assert 'other weights' in message
 
 
 def test_base_that_is_truncated(state, kind, base):
@@ -101,18 +83,9 @@ def test_a_missing_adapter_is_listed(state, kind, base):
     assert f'missing in the file: {key.removeprefix("backbone.")}' in message
 
 
-@pytest.mark.parametrize(
-    'damage',
-    [
-        lambda info: info.zero_(),
-        lambda info: info[:40],
-        lambda info: info.fill_(0xC3),
-    ],
-    ids=['zeros', 'cut off', 'noise'],
-)
-def test_damaged_record(damage, state, kind, base):
+def test_damaged_record(state, kind, base):
     key = next(key for key in state if key.endswith(INFO_KEY))
-    state[key] = damage(state[key])
+    state[key] = state[key][:40]
     assert 'damaged' in refused(ValueError, build(kind, base), state)
 
 
@@ -190,7 +163,7 @@ RECORDS = {
     ('said', 'ours', 'outcome'), RECORDS.values(), ids=RECORDS
 )
 def test_what_a_record_says_of_its_base(
-    said, ours, outcome, trained, state, kind, base, tmp_path, caplog
+    said, ours, outcome, trained, state, kind, base, tmp_path, log_text
 ):
     files = dict(base=base, nix=tmp_path / 'nix.pth')
     files['other'], files['copy'] = tmp_path / 'other.pth', tmp_path / 'copy'
@@ -205,14 +178,9 @@ def test_what_a_record_says_of_its_base(
         with pytest.raises((ValueError, FileNotFoundError), match=outcome):
             model.load_state_dict(state, strict=False)
         return
-    logger = MMLogger.get_current_instance()
-    logger.addHandler(caplog.handler)
-    try:
-        model.load_state_dict(state, strict=True)
-    finally:
-        logger.removeHandler(caplog.handler)
+    model.load_state_dict(state, strict=True)
     assert torch.equal(model(IMAGES), trained(IMAGES))
-    assert ('same content' in caplog.text) == (outcome == 'said')
+    assert ('same content' in log_text()) == (outcome == 'said')
 
 
 def test_adapters_without_a_record_are_refused(trained, kind, base):

@@ -143,18 +143,6 @@ def test_half_precision_file_fills_a_float32_model(tmp_path):
     assert_holds(backbone, net.float())
 
 
-def test_init_weights_changes_nothing_more(tmp_path, randomise):
-    path = write(tmp_path / 'base.pth', stock_net(V2).state_dict())
-    backbone = FLoRAConvNeXt(arch=V2, init_cfg=pretrained(path))
-    randomise(value for value in backbone.parameters() if value.requires_grad)
-    before = {
-        key: value.clone() for key, value in backbone.state_dict().items()
-    }
-    backbone.init_weights()
-    after = backbone.state_dict()
-    assert all(torch.equal(after[key], before[key]) for key in before)
-
-
 def test_timm_tag_reads_the_hubs_cache(tmp_path, monkeypatch):
     """The cache is laid out as the hub's client leaves it after a download."""
     net = stock_net(
@@ -269,21 +257,6 @@ def test_backbone_of_a_detector_needs_its_prefix(tmp_path):
     with pytest.raises(ValueError, match='prefix') as caught:
         FLoRAConvNeXt(arch=V2, init_cfg=pretrained(path))
     assert 'backbone.stem.0.weight' in str(caught.value)
-
-
-def test_prefix_that_the_file_lacks(tmp_path):
-    path = write(tmp_path / 'base.pth', stock_net(V2).state_dict())
-    with pytest.raises(ValueError, match="prefix 'backbone.'") as caught:
-        FLoRAConvNeXt(arch=V2, init_cfg=pretrained(path, prefix='backbone.'))
-    assert str(path) in str(caught.value)
-    assert 'stem' in str(caught.value)  # what the file holds instead
-
-
-def test_missing_file(tmp_path):
-    path = tmp_path / 'nowhere.pth'
-    with pytest.raises(FileNotFoundError, match=r'nowhere\.pth') as caught:
-        FLoRAConvNeXt(arch=V2, init_cfg=pretrained(path))
-    assert 'timm://' in str(caught.value)
 
 
 INIT_CFGS = {

@@ -5,7 +5,6 @@ from torch import nn
 from mmflora.checkpoint.keys import (
     compare_keys,
     float_shapes,
-    matches_any,
     state_shapes,
 )
 
@@ -70,12 +69,6 @@ def test_long_lists_are_cut_and_counted():
     assert 'key11' in text
     assert 'key12' not in text
     assert '40 in all' in text
-
-
-def test_matches_any_matches_the_whole_name():
-    assert matches_any([r'a\..*', 'b'], 'a.weight')
-    assert not matches_any(['a'], 'a.weight')
-    assert not matches_any([], 'a')
 
 
 def test_shapes_count_weights_and_float_buffers():

@@ -4,6 +4,7 @@ import copy
 
 import pytest
 import torch
+from intern_vit_files import SMALL
 from torch import nn
 
 from mmflora.adapters.quantized_base import (
@@ -14,14 +15,6 @@ from mmflora.checkpoint import adapter_state_dict, content_hash
 from mmflora.models import FLoRAInternViT, InternViT
 from mmflora.tasks.shared_base import SharedBase
 
-SMALL = dict(
-    img_size=56,
-    embed_dims=24,
-    depth=4,
-    num_heads=3,
-    mlp_ratio=2.0,
-    out_indices=(0, 1, 2, 3),
-)
 ALLOW = dict(allow_other_quantization=True)
 WAYS = dict(
     dense=None,

@@ -1,6 +1,5 @@
 import copy
 import hashlib
-import pickle
 import struct
 
 import pytest
@@ -204,11 +203,6 @@ def test_damaged_record(info):
         BaseRecord.decode(info)
 
 
-@pytest.mark.parametrize(
-    'copy_of',
-    [copy.deepcopy, lambda module: pickle.loads(pickle.dumps(module))],
-    ids=['deepcopy', 'pickle'],
-)
 def test_copies_of_a_record(copy_of):
     first = record()
     first.set_base(SOURCE, 'ab' * 32, 'init_cfg')

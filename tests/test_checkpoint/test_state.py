@@ -1,12 +1,10 @@
 import copy
 import logging
-import pickle
 
 import pytest
 import torch
 from adapter_models import IMAGES, build, plain_state, prefixed, record_of
 from convnext_files import V2, stock_net
-from mmengine.logging import MMLogger
 from mmengine.model import ExponentialMovingAverage
 from mmengine.runner import checkpoint as mmengine_checkpoint
 
@@ -88,13 +86,6 @@ def test_init_weights_keeps_a_base_that_came_with_the_adapters(
     getattr(other, 'backbone', other).init_weights()
     assert torch.equal(other(IMAGES), trained(IMAGES))
     assert record_of(other).source == record_of(trained).source
-
-
-def test_no_key_is_reported(trained, state, kind, base):
-    for source in (base, None):
-        result = build(kind, source).load_state_dict(state, strict=False)
-        assert result.missing_keys == []
-        assert result.unexpected_keys == []
 
 
 def test_nothing_is_logged(trained, state, kind, base, tmp_path, caplog):
@@ -195,15 +186,9 @@ def test_plain_checkpoint_replaces_the_base(trained, kind):
         assert set(trained.state_dict()) == set(after)
 
 
-def test_replaced_base_is_announced(trained, kind, caplog):
-    # MMEngine's logger does not propagate to the root, where caplog listens.
-    logger = MMLogger.get_current_instance()
-    logger.addHandler(caplog.handler)
-    try:
-        trained.load_state_dict(prefixed(kind, plain_state()), strict=False)
-    finally:
-        logger.removeHandler(caplog.handler)
-    assert 'replaces the base' in caplog.text
+def test_replaced_base_is_announced(trained, kind, log_text):
+    trained.load_state_dict(prefixed(kind, plain_state()), strict=False)
+    assert 'replaces the base' in log_text()
 
 
 def test_adapters_return_over_a_replaced_base(trained, state, kind, base):
@@ -214,13 +199,6 @@ def test_adapters_return_over_a_replaced_base(trained, state, kind, base):
     assert torch.equal(other(IMAGES), trained(IMAGES))
 
 
-COPIES = {
-    'deepcopy': copy.deepcopy,
-    'pickle': lambda model: pickle.loads(pickle.dumps(model)),
-}
-
-
-@pytest.mark.parametrize('copy_of', COPIES.values(), ids=COPIES)
 def test_copies_save_load_and_check_by_themselves(
     copy_of, trained, state, kind, base
 ):

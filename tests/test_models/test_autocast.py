@@ -1,6 +1,3 @@
-import copy
-import pickle
-
 import pytest
 import torch
 from torch import nn
@@ -93,11 +90,6 @@ def test_meta_device_knows_no_autocast():
     assert probe(inputs().to('meta'))[0].is_meta
 
 
-@pytest.mark.parametrize(
-    'copy_of',
-    [copy.deepcopy, lambda module: pickle.loads(pickle.dumps(module))],
-    ids=['deepcopy', 'pickle'],
-)
 def test_copies_have_a_scope_of_their_own(copy_of):
     probe = Probe()
     run_in_autocast(probe, 'bfloat16')

@@ -1,9 +1,6 @@
-import logging
-
 import pytest
 import torch
 from backbone_cases import CASES, FLORA, RESNET, build
-from mmengine.logging import MMLogger
 from mmengine.registry import MODELS, DefaultScope
 from torch import nn
 
@@ -97,16 +94,10 @@ def test_backbone_that_loads_nothing(tmp_path):
         adapt_backbone(backbone, PEFTOptions(FLORA))
 
 
-def test_layers_left_frozen_are_said(caplog):
-    logger = MMLogger.get_current_instance()
-    logger.setLevel(logging.INFO)
-    logger.addHandler(caplog.handler)
-    try:
-        build(CASES['timm MobileNet'])
-    finally:
-        logger.removeHandler(caplog.handler)
-    assert 'conv_stem: Conv2dSame has no adapted class' in caplog.text
-    assert 'left frozen' in caplog.text
+def test_layers_left_frozen_are_said(log_text):
+    build(CASES['timm MobileNet'])
+    assert 'conv_stem: Conv2dSame has no adapted class' in log_text()
+    assert 'left frozen' in log_text()
 
 
 def test_plain_checkpoint_without_its_statistics():

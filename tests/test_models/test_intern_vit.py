@@ -4,7 +4,6 @@ import pytest
 import torch
 import torch.nn.functional as F
 from intern_vit_reference import intern_vit
-from mmengine.registry import MODELS
 
 from mmflora.models import InternViT
 from mmflora.models.plain.intern_vit_features import FeaturePyramid, RMSNorm
@@ -208,12 +207,6 @@ def test_pyramid_keeps_the_size_of_its_input():
     outputs = pyramid(features)
     assert outputs[1].std().item() == pytest.approx(1.0, rel=0.1)
     assert outputs[2] is features[2]
-
-
-@pytest.mark.parametrize('scope', ['mmdet', 'mmseg', 'mmrotate', 'mmengine'])
-def test_built_by_its_scoped_name_from_any_toolkit(scope):
-    config = dict(type='mmflora.InternViT', **SMALL, _scope_=scope)
-    assert type(MODELS.build(config)) is InternViT
 
 
 @pytest.mark.parametrize(
