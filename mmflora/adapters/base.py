@@ -203,7 +203,6 @@ class Adapter(AdapterBase):
 
     @classmethod
     def for_layer(cls, layer: nn.Module, **options: Any) -> 'Adapter':
-        """Build the adapter of one layer from its weight."""
         return cls(frozen_weight(layer), **options)
 
     @classmethod
@@ -244,11 +243,7 @@ class Adapter(AdapterBase):
         return None
 
     def adapted_weight(self, weight: Tensor) -> Tensor:
-        """Return W + ΔW, added in the wider type, in the type of ``weight``.
-
-        Args:
-            weight: The frozen weight W.
-        """
+        """Return W + ΔW, added in the wider type, in the type of W."""
         return (weight + self.delta_weight()).to(weight.dtype)
 
     def adapted_bias(self, bias: Tensor | None) -> Tensor | None:
@@ -264,9 +259,6 @@ class Adapter(AdapterBase):
 
         Layers then take the fast path of ``low_rank()`` and scale the output
         channels; ``None`` where nothing is scaled.
-
-        Args:
-            weight: The frozen weight W.
 
         Returns:
             Shape ``(out,)``, or ``None``.

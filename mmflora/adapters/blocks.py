@@ -77,7 +77,6 @@ class BlockAdapter(AdapterBase):
 
     @classmethod
     def for_layer(cls, layer: nn.Module, **options: Any) -> 'BlockAdapter':
-        """Build the adapter of one block."""
         return cls(layer, **options)
 
     def reset_parameters(self) -> None:
@@ -132,11 +131,9 @@ class BlockAdapter(AdapterBase):
         raise NotImplementedError
 
     def core_parameters(self) -> Any:
-        """Yield the up-projection, which starts at zero."""
         yield self.up
 
     def meaning(self) -> dict[str, Any]:
-        """Return width, activation and scale, and the block's channels."""
         return dict(
             channels=self.channels,
             width=self.width,

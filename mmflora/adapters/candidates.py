@@ -28,9 +28,6 @@ class Survey:
     Weight adapters deal with layers, tuning methods with modules that have
     parameters of theirs to train, block adapters with blocks.
 
-    Args:
-        model: The model.
-
     Attributes:
         read: See :func:`read_layers`.
     """
@@ -46,10 +43,6 @@ class Survey:
         self, method: type, options: Mapping[str, Any]
     ) -> Candidates:
         """Map the name of each part to it and to why it cannot be adapted.
-
-        Args:
-            method: A class registered in ``ADAPTERS``.
-            options: Its settings.
 
         Raises:
             TypeError: If it is no method.

@@ -131,9 +131,6 @@ def merge_for_good(model: nn.Module) -> list[str]:
     Each layer's frozen weight and adapter are dropped before the next layer
     is merged, so that the memory needed is the model's and one layer's.
 
-    Args:
-        model: A model with adapters, changed in place.
-
     Returns:
         The names of the merged layers.
 

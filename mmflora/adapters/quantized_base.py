@@ -35,13 +35,6 @@ def linear_weights(
     parent reads past the forward pass are left out: what they read stays
     alive until the backward pass.
 
-    Args:
-        model: A backbone.
-        quantization: The option.
-
-    Returns:
-        By name.
-
     Raises:
         ValueError: If nothing is left, or a pattern matches no such layer.
     """
@@ -123,10 +116,6 @@ def _fill(name: str, weight: QuantizedWeight, dense: Tensor) -> None:
 
 def check_frozen(model: nn.Module, trained: Iterable[str]) -> None:
     """Refuse to train quantized weights.
-
-    Args:
-        model: A backbone.
-        trained: Names of its parameters that are to train.
 
     Raises:
         ValueError: If one of them is.
@@ -218,9 +207,6 @@ def say_quantization(model: nn.Module) -> None:
 @torch.no_grad()
 def dequantize_base(model: nn.Module) -> StoredWeights:
     """Give a model dense weights in the place of quantized ones.
-
-    Args:
-        model: The model, changed in place.
 
     Returns:
         The quantized weights, each with its layer and its name there: what

@@ -9,14 +9,11 @@ from typing import Any
 
 from mmflora.registry import ADAPTERS
 
-from .targets import did_you_mean
+from .targets import check_names
 
 
 def check_type(adapter: Any) -> None:
     """Check that a configuration names a registered method.
-
-    Args:
-        adapter: What stands as ``adapter`` in a configuration.
 
     Raises:
         TypeError: If it is no dict with a type.
@@ -71,10 +68,6 @@ def check_settings(method: type, given: Mapping[str, Any]) -> None:
     weight or block, and for those that ``from_layer`` names: these the method
     reads from the layer itself.
 
-    Args:
-        method: The class of the method.
-        given: The settings by name.
-
     Raises:
         TypeError: If it has no such setting; the nearest is named.
     """
@@ -84,14 +77,7 @@ def check_settings(method: type, given: Mapping[str, Any]) -> None:
     own = [item.name for item in arguments]
     read = getattr(method, 'from_layer', ())
     known = [name for name in own if name not in read]
-    for name, value in given.items():
-        if name not in known:
-            hint = did_you_mean(name, known)
-            raise TypeError(
-                f'{method.__name__} has no setting {name!r}, got '
-                f'{name}={value!r}.{hint} Its settings are '
-                f'{", ".join(known) or "none"}.'
-            )
+    check_names(method.__name__, 'setting', given, known)
 
 
 # Beyond these no weight has a use for a rank, and float32 none for a factor.

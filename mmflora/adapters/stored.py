@@ -144,9 +144,6 @@ class Stored:
     def summed_settings(cls, settings: Sequence[Settings]) -> dict[str, Any]:
         """Return what changes of the settings in a sum.
 
-        Args:
-            settings: Those of all parts.
-
         Raises:
             ValueError: If adapters of these settings have no sum.
         """
@@ -159,10 +156,6 @@ class Stored:
         cls, parts: Sequence[Part], settings: Settings
     ) -> dict[str, Tensor]:
         """Return the tensors of the weighted sum of adapters of one layer.
-
-        Args:
-            parts: The adapters.
-            settings: The sum's.
 
         Raises:
             ValueError: If their tensors have no sum.

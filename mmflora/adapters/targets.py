@@ -2,7 +2,7 @@
 
 import difflib
 import re
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 Targets = str | Iterable[str] | Mapping[str, Mapping[str, Any]]
@@ -12,10 +12,6 @@ def compile_patterns(
     patterns: Targets, argument: str
 ) -> dict[str, re.Pattern[str]]:
     """Compile one pattern, several, or those that a mapping has as keys.
-
-    Args:
-        patterns: Regular expressions.
-        argument: What they are called, for the error.
 
     Raises:
         ValueError: If one is no regular expression.
@@ -69,3 +65,20 @@ def did_you_mean(name: Any, known: Iterable[str]) -> str:
     """Return a hint at the nearest known name, ``''`` where none is near."""
     near = difflib.get_close_matches(str(name), list(known), n=1)
     return f' Did you mean {near[0]!r}?' if near else ''
+
+
+def check_names(
+    owner: str, kind: str, given: Mapping[str, Any], known: Sequence[str]
+) -> None:
+    """Check that settings that are given are known.
+
+    Raises:
+        TypeError: If one is not; the nearest is named.
+    """
+    for name, value in given.items():
+        if name not in known:
+            raise TypeError(
+                f'{owner} has no {kind} {name!r}, got {name}={value!r}.'
+                f'{did_you_mean(name, known)} Its {kind}s are '
+                f'{", ".join(known) or "none"}.'
+            )

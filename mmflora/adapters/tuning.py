@@ -47,7 +47,6 @@ class Tuning(Stored):
         raise NotImplementedError
 
     def signature(self) -> str:
-        """Return what gives the parameters their meaning."""
         return f'{type(self).__name__}()'
 
 

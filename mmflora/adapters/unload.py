@@ -72,9 +72,6 @@ def unload(model: nn.Module) -> nn.Module:
 
     Merged before, the model keeps the merged weights, and is one that trains.
 
-    Args:
-        model: A model with adapters, enabled or not.
-
     Returns:
         The same model.
 

@@ -194,10 +194,6 @@ def weighted_sum(
     factor is contracted into the core and becomes the identity of size d.
     Where an update has no factors, neither has the sum.
 
-    Args:
-        updates: Of one weight.
-        weights: One factor w_i each.
-
     Returns:
         An update of the rank ``min(Σ r_i, d)`` in each mode.
 

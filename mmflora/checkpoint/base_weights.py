@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from mmflora.files.sources import check_source, find_source, read_state_dict
 
-from .fit import Fit, check_finite, conversion_remedy
+from .fit import Fit, check_base_finite, conversion_remedy
 from .keys import Shapes, float_shapes
 from .layouts import unused_keys
 from .layouts.swin_keys import as_mmdet_reads
@@ -97,7 +97,7 @@ def load_base(
     own: Any = getattr(backbone, 'load_published', None)
     if own is not None:
         own(init_cfg, shapes, optional, unused)
-        check_finite(source, backbone, shapes)
+        check_base_finite(source, backbone, shapes)
         return
     prefix = init_cfg.get('prefix')
     stored = read_state_dict(source, prefix)
@@ -114,7 +114,7 @@ def load_base(
         )
     fit.note_resized(float_shapes(stored))
     fit.conclude(source, backbone)
-    check_finite(source, backbone, shapes)
+    check_base_finite(source, backbone, shapes)
 
 
 def load_converted(
@@ -127,15 +127,8 @@ def load_converted(
 ) -> None:
     """Load weights of any layout that a model's class can convert.
 
-    Nothing is loaded unless all fits.
-
-    Args:
-        model: The model.
-        init_cfg: See :func:`load_base`, also for the rest.
-        convert: Renames weights to the model's own keys.
-        shapes: See there.
-        optional: See there.
-        unused: See there.
+    Nothing is loaded unless all fits.  ``convert`` renames weights to the
+    model's own keys; the rest is as for :func:`load_base`.
 
     Raises:
         FileNotFoundError: If the file is missing.

@@ -11,6 +11,7 @@ from timm.models import adapt_input_conv
 from torch import Tensor, nn
 
 from mmflora.adapters.quantized import QuantizedWeight
+from mmflora.files.checksums import check_finite
 
 from .keys import Shapes, compare_keys, float_shapes, matches_any
 
@@ -101,7 +102,7 @@ class Fit:
         say_remarks(source, model, self.remarks)
 
 
-def check_finite(source: str, model: nn.Module, shapes: Shapes) -> None:
+def check_base_finite(source: str, model: nn.Module, shapes: Shapes) -> None:
     """Refuse a base with NaN or infinity in it.
 
     Args:
@@ -111,25 +112,16 @@ def check_finite(source: str, model: nn.Module, shapes: Shapes) -> None:
         shapes: The keys of the base.
 
     Raises:
-        ValueError: If a value is not finite; names the first such tensors.
+        ValueError: If a value is not finite; names the first such tensor.
     """
-    tensors = chain(model.named_parameters(), model.named_buffers())
-    broken = [
-        name
-        for name, tensor in tensors
-        if name in shapes
-        and not isinstance(tensor, QuantizedWeight)
-        and not tensor.is_meta
-        and not bool(tensor.detach().isfinite().all())
-    ]
-    if broken:
-        raise ValueError(
-            f"The base weights '{source}' hold NaN or infinity in "
-            f'{len(broken)} tensors of {type(model).__name__}: '
-            f'{", ".join(broken[:4])}. Nothing can be computed with them: '
-            'take a checkpoint from before the loss became NaN, or another '
-            'copy of the file.'
+    tensors = {
+        name: tensor
+        for name, tensor in chain(
+            model.named_parameters(), model.named_buffers()
         )
+        if name in shapes and not isinstance(tensor, QuantizedWeight)
+    }
+    check_finite(tensors, f"The base weights '{source}'")
 
 
 def left_out(key: str, theirs: Any, ours: Any) -> str:

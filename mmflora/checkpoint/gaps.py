@@ -12,7 +12,7 @@ from typing import Any
 
 import mmengine.runner
 from mmengine.model import BaseTTAModel, is_model_wrapper
-from torch import Tensor, nn
+from torch import nn
 
 from .keys import KeyReport, compare_keys, float_shapes, state_shapes
 from .record import base_records
@@ -60,10 +60,7 @@ def load_state_dict(
 def refuse_gaps(model: nn.Module, state: Mapping[str, Any]) -> None:
     """Refuse a state dict that would leave a part of a model random.
 
-    Args:
-        model: A whole model.
-        state: What is to be loaded; it may lack frozen bases of which it has
-            a record, which the backbones check by themselves.
+    It may lack frozen bases of which it has a record: backbones check those.
 
     Raises:
         ValueError: If it would; lists all keys.
@@ -92,13 +89,12 @@ def _gaps(model: nn.Module, state: Mapping[str, Any]) -> KeyReport:
         prefix = f'{name}.' if name else ''
         if prefix + INFO_KEY in state:
             omitted |= {prefix + key for key in record.base_keys}
-    tensors = {k: v for k, v in state.items() if isinstance(v, Tensor)}
     expected = {
         key: shape
         for key, shape in state_shapes(model).items()
         if key not in omitted or key in state
     }
-    return compare_keys(float_shapes(tensors), expected, ignored=('.*',))
+    return compare_keys(float_shapes(state), expected, ignored=('.*',))
 
 
 def _is_whole(model: nn.Module, state: Mapping[str, Any]) -> bool:

@@ -3,8 +3,8 @@
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 Shapes = Mapping[str, tuple[int, ...]]
@@ -21,11 +21,7 @@ def state_shapes(module: nn.Module) -> dict[str, tuple[int, ...]]:
     Integer buffers (counters, index tables) follow from the architecture;
     files may lack them, and they do not count here.
     """
-    return {
-        key: tuple(value.shape)
-        for key, value in module.state_dict().items()
-        if isinstance(value, Tensor) and value.is_floating_point()
-    }
+    return float_shapes(module.state_dict())
 
 
 @dataclass
@@ -94,12 +90,12 @@ def compare_keys(
     return report
 
 
-def float_shapes(state: Mapping[str, Tensor]) -> dict[str, tuple[int, ...]]:
+def float_shapes(state: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
     """Return the shapes of the floating-point tensors of a state dict."""
     return {
         key: tuple(value.shape)
         for key, value in state.items()
-        if torch.is_floating_point(value)
+        if isinstance(value, Tensor) and value.is_floating_point()
     }
 
 

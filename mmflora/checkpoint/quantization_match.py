@@ -15,7 +15,7 @@ from torch import nn
 from mmflora.adapters.quantized import Quantization, QuantizedWeight
 from mmflora.adapters.quantized_base import linear_weights
 
-from .record import BaseRecord, content_hash
+from .record import BaseRecord, base_tensors, content_hash
 
 
 def same_base(
@@ -27,18 +27,12 @@ def same_base(
     the weights before rounding are compared.  Where this model has quantized
     weights that the other kept dense, those values are gone, and the name of
     the source decides.
-
-    Args:
-        module: The backbone.
-        record: Its record.
-        theirs: The record that came with the adapters.
     """
     if not record.in_place:
         return False
     if theirs['method'].get('quantize') == record.method.get('quantize'):
         return theirs['sha256'] == record.sha256
-    parameters = dict(module.named_parameters())
-    base = {key: parameters[key] for key in record.base_keys}
+    base = base_tensors(module, record)
     stored = {key for key in base if isinstance(base[key], QuantizedWeight)}
     rounded = _rounded(module, theirs['method'].get('quantize'))
     if stored <= rounded:
@@ -57,11 +51,6 @@ def check_quantization(
     module: nn.Module, record: BaseRecord, theirs: Mapping[str, Any]
 ) -> None:
     """Refuse adapters over a base that is stored otherwise than theirs was.
-
-    Args:
-        module: The backbone.
-        record: Its record, which says whether this is allowed.
-        theirs: The record that came with the adapters.
 
     Raises:
         ValueError: If they are, and nothing allows it.

@@ -15,8 +15,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from mmflora.adapters.quantized import QuantizedWeight, tensor_digest
-from mmflora.files.checksums import check_finite
+from mmflora.adapters.quantized import QuantizedWeight
+from mmflora.files.checksums import add_tensor, check_finite, tensor_digest
 
 from .sharded import is_sharded, whole
 
@@ -47,10 +47,7 @@ def content_hash(
         if origin:
             digest.update(f'{name}|{origin}|'.encode())
             continue
-        tensor = whole(tensors[name].detach()).cpu().contiguous()
-        header = f'{name}|{tensor.dtype}|{tuple(tensor.shape)}|'
-        digest.update(header.encode())
-        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
+        add_tensor(digest, f'{name}|', whole(tensors[name].detach()))
     return digest.hexdigest()
 
 

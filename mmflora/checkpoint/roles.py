@@ -114,9 +114,6 @@ def base_keys(model: nn.Module) -> set[str]:
 
     Everything else of a model's state dict is saved.  A base without a
     source is saved too, see :func:`mmflora.checkpoint.adapter_state_dict`.
-
-    Args:
-        model: The whole model, not wrapped.
     """
     return {
         f'{name}.{key}' if name else key

@@ -79,10 +79,22 @@ def tensors_sha256(
     for name, text in sorted((texts or {}).items()):
         digest.update(f'{name}|{text}|'.encode())
     for name in sorted(tensors):
-        tensor = tensors[name].contiguous()
-        digest.update(f'{name}|{tensor.dtype}|{tuple(tensor.shape)}|'.encode())
-        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
+        add_tensor(digest, f'{name}|', tensors[name])
     return digest.hexdigest()
+
+
+def tensor_digest(tensor: Tensor) -> str:
+    """Return the SHA-256 of one tensor: type, shape, values."""
+    digest = hashlib.sha256()
+    add_tensor(digest, '', tensor)
+    return digest.hexdigest()
+
+
+def add_tensor(digest: Any, start: str, tensor: Tensor) -> None:
+    """Add a text and a tensor's type, shape and values to a hash."""
+    tensor = tensor.detach().cpu().contiguous()
+    digest.update(f'{start}{tensor.dtype}|{tuple(tensor.shape)}|'.encode())
+    digest.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
 
 
 def is_finite(tensor: Tensor) -> bool:

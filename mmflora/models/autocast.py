@@ -15,11 +15,7 @@ AUTOCAST_DTYPES = {'bfloat16': torch.bfloat16, 'float16': torch.float16}
 
 
 class AutocastScope:
-    """Forward hooks that open autocast before and close it after.
-
-    Args:
-        dtype: The lower-precision type.
-    """
+    """Forward hooks that open autocast before and close it after."""
 
     def __init__(self, dtype: torch.dtype) -> None:
         self.dtype = dtype
@@ -47,10 +43,6 @@ class AutocastScope:
 
 def run_in_autocast(backbone: nn.Module, dtype: str) -> None:
     """Make a backbone compute under autocast and return float32.
-
-    Args:
-        backbone: The backbone.
-        dtype: ``'bfloat16'`` or ``'float16'``.
 
     Raises:
         ValueError: If ``dtype`` is another one.

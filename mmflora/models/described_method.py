@@ -19,15 +19,7 @@ def describe_method(
     exclude: str | Iterable[str],
     quantization: Quantization | None,
 ) -> dict[str, Any]:
-    """Describe for the record how a base is adapted, in plain types.
-
-    Args:
-        backbone: The backbone, adapted.
-        adapter: The method's configuration.
-        targets: Which layers it was to adapt.
-        exclude: Which it was to leave alone.
-        quantization: How the base is quantized, if it is.
-    """
+    """Describe for the record how a base is adapted, in plain types."""
     options = dict(
         adapter=adapter,
         targets=targets,
@@ -51,6 +43,11 @@ def _signature(backbone: nn.Module) -> str:
         f'{name}: {tuning.signature()}'
         for name, tuning in tuned_parameters(backbone).items()
     ]
+    return condensed(lines)
+
+
+def condensed(lines: Iterable[str]) -> str:
+    """Condense the signatures of a backbone's layers, one a line."""
     return hashlib.sha256('\n'.join(lines).encode()).hexdigest()[:16]
 
 

@@ -123,13 +123,6 @@ def adapt_backbone(backbone: nn.Module, options: PEFTOptions) -> nn.Module:
     The base is loaded here, not by ``init_weights``, which the runner skips
     when it tests.
 
-    Args:
-        backbone: The backbone; its ``init_cfg`` names the base.
-        options: How it is adapted.
-
-    Returns:
-        The same backbone.
-
     Raises:
         FileNotFoundError: If the base's file is missing.
         MissingBitsAndBytes: If ``quantize`` needs the library.

@@ -1,11 +1,11 @@
 """How a backbone is frozen and adapted: what stands under ``peft``."""
 
-import difflib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields
 from typing import Any
 
 from mmflora.adapters.inject import Targets
+from mmflora.adapters.targets import check_names
 
 
 @dataclass(frozen=True)
@@ -78,15 +78,7 @@ class PEFTOptions:
                 '`peft` is a dict of settings, such as dict(adapter=dict('
                 f"type='FLoRA', rank=16)), got {settings!r}."
             )
-        for name in settings:
-            if name not in PEFT_NAMES:
-                near = difflib.get_close_matches(name, PEFT_NAMES, n=1)
-                hint = f' Did you mean {near[0]!r}?' if near else ''
-                raise TypeError(
-                    f'`peft` has no setting {name!r}, got '
-                    f'{name}={settings[name]!r}.{hint} Its settings are '
-                    f'{", ".join(PEFT_NAMES)}.'
-                )
+        check_names('`peft`', 'setting', settings, PEFT_NAMES)
         if 'adapter' not in settings:
             raise TypeError(
                 '`peft` names no adapter: add adapter=dict(type=...), or '
@@ -134,9 +126,6 @@ def peft_settings(backbone: Mapping[str, Any]) -> dict[str, Any]:
     They stand under ``peft``.  Those that stand directly in the config, as
     before there was ``peft``, replace or extend them, as a config that
     inherits replaces or extends its base's.
-
-    Args:
-        backbone: The config of a backbone.
 
     Raises:
         TypeError: If ``peft`` is no dict.

@@ -54,9 +54,6 @@ class KeptStatistics:
 
     It runs before each forward pass, whatever was set by ``train()``, and
     knows layers by name: a conversion to SyncBN replaces them.
-
-    Args:
-        names: The names of the layers in the backbone.
     """
 
     def __init__(self, names: Iterable[str]) -> None:

@@ -5,7 +5,6 @@ adapter of the same method, exactly; each method says how its tensors add up,
 see :class:`mmflora.adapters.stored.Stored`.
 """
 
-import hashlib
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -21,6 +20,7 @@ from mmflora.adapter_files.method_options import (
 )
 from mmflora.adapters.settings import settings_for
 from mmflora.adapters.stored import Part
+from mmflora.models.described_method import condensed
 
 
 def combine_adapters(
@@ -273,4 +273,4 @@ def _signature(adapter: AdapterFile, name: str) -> str:
         method = StoredMethod.of(options)
         if method.tunes:
             lines.append(f'{own}: {method.kind().signature()}')
-    return hashlib.sha256('\n'.join(lines).encode()).hexdigest()[:16]
+    return condensed(lines)

@@ -11,17 +11,12 @@ from .catalogue import (
     refused_types,
     supported_types,
 )
-from .graft import shadow_of
-from .layers import BridgedLayer, bridged_class
 
 __all__ = [
     'HFPEFT',
-    'BridgedLayer',
     'MissingPeft',
-    'bridged_class',
     'config_class',
     'load_peft',
     'refused_types',
-    'shadow_of',
     'supported_types',
 ]

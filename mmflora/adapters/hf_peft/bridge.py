@@ -30,14 +30,6 @@ class HFPEFT(Adapter):
 
     Adapters come from :meth:`build_all`, as peft must see all layers.
 
-    Args:
-        weight: The frozen weight.
-        peft_layer: Peft's layer around the adapted one.
-        config: Peft's configuration, the same object for all layers.
-        name: The layer's name in the model.
-        options: The settings that the configuration was made of.
-        verdict: What the trial of such a layer showed.
-
     Example:
         >>> adapter = dict(type='HFPEFT', peft_type='LORA', r=8, use_dora=True)
     """
@@ -127,7 +119,6 @@ class HFPEFT(Adapter):
     def looks_at(
         cls, layer: nn.Module, peft_type: str = '', **options: Any
     ) -> bool:
-        """Return whether a layer is of a kind that the method deals with."""
         weight = layer._parameters.get('weight')
         if str(peft_type).upper() == 'LN_TUNING':
             return weight is not None and weight.dim() == 1
@@ -139,7 +130,6 @@ class HFPEFT(Adapter):
         return str(self.config.peft_type.value)
 
     def layer_class(self, layer: nn.Module) -> type[BridgedLayer]:
-        """Return the class of the adapted layer."""
         return bridged_class(type(layer))
 
     def delta_weight(self) -> Tensor:
@@ -194,18 +184,13 @@ class HFPEFT(Adapter):
         }
 
     def meaning(self) -> dict[str, Any]:
-        """Return the settings."""
         return meaning_of(self.options)
 
     def signature(self) -> str:
-        """Return the method, its name in peft and its settings."""
         return signature_of(self.peft_type, self.options)
 
     def follow(self, layer: nn.Module) -> None:
         """Restart over another base, where the start depends on it.
-
-        Args:
-            layer: The layer that has this adapter.
 
         Raises:
             ValueError: If the method looks at all layers at once.
@@ -235,7 +220,6 @@ class HFPEFT(Adapter):
                 yield parameter
 
     def remark(self) -> str:
-        """Say where the method asks for attention."""
         if not self.starts:
             return (
                 f'{self.peft_type} does not start at the frozen layer with '
@@ -255,12 +239,10 @@ class HFPEFT(Adapter):
         return self
 
     def extra_repr(self) -> str:
-        """Return the method and its settings."""
         return self.signature().removeprefix('HFPEFT(').removesuffix(')')
 
     @classmethod
     def reader(cls, settings: Settings) -> type[Stored]:
-        """Return the class that reads tensors of the method of peft."""
         return READERS.get(
             str(settings.get('peft_type')).upper(), StoredByPeft
         )

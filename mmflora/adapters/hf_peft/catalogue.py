@@ -128,11 +128,6 @@ def make_config(
 ) -> Any:
     """Build peft's configuration for layers of the given names.
 
-    Args:
-        peft_type: The method.
-        options: Its settings, as peft names them.
-        names: The names of the layers to adapt.
-
     Raises:
         TypeError: If the method has no such setting.
         ValueError: If a setting is mmflora's to decide, or peft refuses it.

@@ -40,10 +40,6 @@ def wrap(config: Any, shadows: Mapping[str, nn.Module]) -> dict[str, Any]:
 
     All layers are seen at once, as methods may share parameters among them.
 
-    Args:
-        config: Peft's configuration; its targets are the shadows' names.
-        shadows: The shadows by the layers' names in the model.
-
     Returns:
         What stands in the shadows' places: peft's layers, or the shadows
         themselves where peft passed them over.
@@ -66,9 +62,6 @@ def detach(layers: Mapping[str, Any]) -> None:
     The base layers leave the modules, so that no key names them; parameters
     that do not train become buffers; what layers share stays registered in
     the first of them alone, so that files hold it once.
-
-    Args:
-        layers: Peft's layers by name, changed in place.
     """
     owned: set[Any] = set()
     for layer in layers.values():

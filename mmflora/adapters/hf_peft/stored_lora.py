@@ -10,31 +10,16 @@ from ..stored import Settings, Stored, Tensors
 from ..updates import Update
 from .catalogue import config_class
 
-READERS: dict[str, type[Stored]] = {}
-"""What reads a method's tensors, by peft's name of it."""
-
-
-def reads(peft_type: str) -> Any:
-    """Register the class that reads the tensors of one of peft's methods."""
-
-    def register(reader: type[Stored]) -> type[Stored]:
-        READERS[peft_type] = reader
-        return reader
-
-    return register
-
 
 class StoredByPeft(Stored):
     """A method of peft whose tensors mean nothing without its layers."""
 
     @classmethod
     def label(cls, settings: Settings) -> str:
-        """Return peft's name beside the bridge's."""
         return f'HFPEFT {str(settings.get("peft_type")).upper()}'
 
     @classmethod
     def stored_signature(cls, tensors: Tensors, settings: Settings) -> str:
-        """Return the method and its settings."""
         return signature_of(settings['peft_type'], settings)
 
 
@@ -58,15 +43,8 @@ def signature_of(peft_type: str, settings: Settings) -> str:
     return f'HFPEFT({", ".join([peft_type.upper(), *named])})'
 
 
-@reads('LORA')
 class StoredLoRA(StoredByPeft):
-    """ΔW = s B A, with peft's names of A, B and B's bias.
-
-    Args:
-        weight: The frozen weight.
-        peft_type: ``'LORA'``.
-        **settings: Peft's.
-    """
+    """ΔW = s B A, with peft's names of A, B and B's bias."""
 
     up, down = 'lora_B.default.weight', 'lora_A.default.weight'
     products = ((up, down),)
@@ -81,7 +59,6 @@ class StoredLoRA(StoredByPeft):
 
     @classmethod
     def setting(cls, settings: Settings, name: str) -> Any:
-        """Return a setting, or peft's default."""
         return settings.get(name, getattr(config_class('LORA'), name))
 
     @classmethod
@@ -103,10 +80,13 @@ class StoredLoRA(StoredByPeft):
 
     @classmethod
     def summed_settings(cls, settings: Sequence[Settings]) -> dict[str, Any]:
-        """Add up the ranks."""
         if any(one.get('use_dora') for one in settings):
             raise ValueError(
                 "peft's LoRA with use_dora divides by norms of the sum: it "
                 'has no weighted sum. Merge the adapters one by one instead.'
             )
         return super().summed_settings(settings)
+
+
+# By peft's names of the methods; others mean nothing without its layers.
+READERS: dict[str, type[Stored]] = {'LORA': StoredLoRA}

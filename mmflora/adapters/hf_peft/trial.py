@@ -46,10 +46,6 @@ class Trials:
     """Trials of one method with its settings.
 
     Equal layers are tried once in a process.
-
-    Args:
-        peft_type: The method.
-        options: Its settings.
     """
 
     _known: ClassVar[dict[Any, Verdict]] = {}
@@ -61,12 +57,7 @@ class Trials:
         self._method: Any = (peft_type.upper(), _as_text(options))
 
     def verdict(self, name: str, layer: nn.Module) -> Verdict:
-        """Return whether a layer can be adapted, and merged.
-
-        Args:
-            name: The layer's name in the model.
-            layer: The layer, which stays as it is.
-        """
+        """Return whether a layer can be adapted, and merged."""
         kind = (
             self._method,
             name if self._by_name else '',
@@ -205,10 +196,6 @@ def merged_base(
 ) -> nn.Module:
     """Let peft merge a copy of its layer into a copy of the base layer.
 
-    Args:
-        wrapped: Peft's layer, detached; it stays as it is.
-        parameters: The base's parameters.
-
     Returns:
         A plain layer.
     """
@@ -226,11 +213,7 @@ def merged_base(
 
 
 def example_input(layer: nn.Module) -> Tensor:
-    """Return a small random input for a layer, in its type.
-
-    Args:
-        layer: A linear, convolution, embedding or norm layer.
-    """
+    """Return a small random input for a layer, in its type."""
     weight = layer.get_parameter('weight')
     dtype = weight.dtype
     if isinstance(layer, nn.Embedding):

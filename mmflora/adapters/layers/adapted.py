@@ -24,7 +24,6 @@ class AdaptedLayer(nn.Module):
             if not.
         weight_name: The name of the weight that is adapted.
         bias_name: The name of the bias that goes with it.
-        channel_dim: The dimension of the output's channels, from the end.
     """
 
     weight: Tensor
@@ -34,7 +33,6 @@ class AdaptedLayer(nn.Module):
     adapter_enabled: bool = True
     weight_name: ClassVar[str] = 'weight'
     bias_name: ClassVar[str] = 'bias'
-    channel_dim: int = -1
 
     def base_weight(self) -> nn.Parameter:
         """Return the frozen weight W."""
@@ -65,7 +63,7 @@ class AdaptedLayer(nn.Module):
         """Return the adapted bias, the frozen one if it is disabled."""
         bias = self.base_bias()
         return (
-            self.adapter.adapted_bias(bias) if self.adapter_enabled else (bias)
+            self.adapter.adapted_bias(bias) if self.adapter_enabled else bias
         )
 
 
@@ -80,6 +78,11 @@ def adapted_layers(model: nn.Module) -> dict[str, AdaptedLayer]:
 
 class OperatorLayer(AdaptedLayer):
     """An adapted layer that applies one operator with one weight."""
+
+    @property
+    def channel_dim(self) -> int:
+        """The dimension of the output's channels, from the end."""
+        return 1 - self.weight.dim()
 
     def compute(
         self,

@@ -15,11 +15,6 @@ def check_adapter(
 ) -> type[AdaptedLayer]:
     """Return the class that a layer would have with an adapter.
 
-    Args:
-        layer: See :func:`adapt_layer`.
-        adapter: See :func:`adapt_layer`.
-        read: See :func:`adapt_layer`.
-
     Raises:
         TypeError: If the layer's type cannot be adapted.
         ValueError: If the adapter has dropout, and the layer no place for it.

@@ -24,19 +24,12 @@ class AdaptedConv(OperatorLayer, nn.modules.conv._ConvNd):
 
     lean: bool = False
 
-    @property
-    def channel_dim(self) -> int:  # type: ignore[override]
-        """The dimension of the output's channels, from the end."""
-        return 1 - self.weight.dim()
-
     def compute(
         self, inputs: Tensor, weight: Tensor, bias: Tensor | None
     ) -> Tensor:
-        """Convolve with the layer's stride, padding, dilation and groups."""
         return self._conv_forward(inputs, weight, bias)
 
     def compute_adapted(self, inputs: Tensor) -> Tensor:
-        """Convolve by the path that the adapter allows."""
         batched = inputs.dim() == self.weight.dim()
         inputs, geometry = self._pad(inputs if batched else inputs[None])
         output = self._convolve(inputs, geometry)

@@ -1,7 +1,6 @@
 """Adapted transposed convolutions."""
 
-from collections.abc import Callable
-from typing import Any, ClassVar
+from typing import Any
 
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -16,13 +15,6 @@ class AdaptedConvTranspose(OperatorLayer, nn.modules.conv._ConvTransposeNd):
     are the weight's, in this order.
     """
 
-    operator: ClassVar[Callable[..., Tensor]]
-
-    @property
-    def channel_dim(self) -> int:  # type: ignore[override]
-        """The dimension of the output's channels, from the end."""
-        return 1 - self.weight.dim()
-
     def compute(
         self,
         inputs: Tensor,
@@ -30,7 +22,6 @@ class AdaptedConvTranspose(OperatorLayer, nn.modules.conv._ConvTransposeNd):
         bias: Tensor | None,
         output_size: list[int] | None = None,
     ) -> Tensor:
-        """Convolve with the layer's geometry and the output's size."""
         geometry: dict[str, Any] = dict(
             stride=self.stride,
             padding=self.padding,
@@ -39,7 +30,8 @@ class AdaptedConvTranspose(OperatorLayer, nn.modules.conv._ConvTransposeNd):
             dilation=self.dilation,
         )
         output_padding = self._output_padding(inputs, output_size, **geometry)
-        return type(self).operator(
+        convolve = getattr(F, f'conv_transpose{len(self.stride)}d')
+        return convolve(
             inputs,
             weight,
             bias,
@@ -60,16 +52,10 @@ class AdaptedConvTranspose(OperatorLayer, nn.modules.conv._ConvTransposeNd):
 class AdaptedConvTranspose1d(AdaptedConvTranspose, nn.ConvTranspose1d):
     """``nn.ConvTranspose1d`` with an adapter."""
 
-    operator = staticmethod(F.conv_transpose1d)
-
 
 class AdaptedConvTranspose2d(AdaptedConvTranspose, nn.ConvTranspose2d):
     """``nn.ConvTranspose2d`` with an adapter."""
 
-    operator = staticmethod(F.conv_transpose2d)
-
 
 class AdaptedConvTranspose3d(AdaptedConvTranspose, nn.ConvTranspose3d):
     """``nn.ConvTranspose3d`` with an adapter."""
-
-    operator = staticmethod(F.conv_transpose3d)

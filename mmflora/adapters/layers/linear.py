@@ -17,11 +17,9 @@ class AdaptedLinear(OperatorLayer, nn.Linear):  # type: ignore[misc]
     def compute(
         self, inputs: Tensor, weight: Tensor, bias: Tensor | None
     ) -> Tensor:
-        """Apply the linear map."""
         return F.linear(inputs, weight, bias)
 
     def compute_adapted(self, inputs: Tensor) -> Tensor:
-        """Apply the linear map, by the path that the adapter allows."""
         positions = inputs.numel() // max(1, inputs.shape[-1])
         output = self.compute_low_rank(inputs, positions, _MAP)
         if output is not None:

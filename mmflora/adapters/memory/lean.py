@@ -210,8 +210,9 @@ class _LeanNorm(nn.Module):
         """Compute the norm as its stock class does."""
         return super().forward(x)
 
-    def lean_forward(self, x: Tensor) -> Tensor:
+    def forward(self, *inputs: Tensor, **named: Tensor) -> Tensor:
         """Normalize as the stock class does, and leave a recipe."""
+        (x,) = (*inputs, *named.values())
         if torch.compiler.is_compiling() or not torch.is_grad_enabled():
             return self.stock_forward(x)
         replay = _Replay(self, x.device.type)
@@ -226,25 +227,13 @@ class _LeanNorm(nn.Module):
 class LeanLayerNorm(_LeanNorm, nn.LayerNorm):
     """``nn.LayerNorm`` that keeps nothing which can be rebuilt."""
 
-    def forward(self, input: Tensor) -> Tensor:
-        """Normalize ``(..., C)``."""
-        return self.lean_forward(input)
-
 
 class LeanTimmLayerNorm(_LeanNorm, timm_norm.LayerNorm):
     """timm's ``LayerNorm`` that keeps nothing which can be rebuilt."""
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Normalize ``(..., C)``."""
-        return self.lean_forward(x)
-
 
 class LeanTimmLayerNorm2d(_LeanNorm, timm_norm.LayerNorm2d):
     """timm's ``LayerNorm2d`` that keeps nothing which can be rebuilt."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Normalize ``(N, C, H, W)`` over its channels."""
-        return self.lean_forward(x)
 
 
 _LEAN_NORMS: dict[type[nn.Module], type[nn.Module]] = {

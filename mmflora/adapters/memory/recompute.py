@@ -178,13 +178,7 @@ def _view_again(
 
 
 def keep(ctx: Any, activation: Tensor, *others: Tensor | None) -> None:
-    """Save an activation, or its recipe, and other tensors for backward.
-
-    Args:
-        ctx: The context of an ``autograd.Function``.
-        activation: Its input, as the caller had it.
-        *others: Further tensors to save.
-    """
+    """Save an activation, or its recipe, and other tensors for backward."""
     recipe = None
     if not torch.compiler.is_compiling():
         recipe = recipe_of(activation)
@@ -198,12 +192,7 @@ def keep(ctx: Any, activation: Tensor, *others: Tensor | None) -> None:
 
 
 def kept(ctx: Any, others: int) -> tuple[Any, ...]:
-    """Return what :func:`keep` saved: the activation, then the others.
-
-    Args:
-        ctx: The context of an ``autograd.Function``.
-        others: How many other tensors there are.
-    """
+    """Return what :func:`keep` saved: the activation, then the others."""
     saved = ctx.saved_tensors
     if ctx.rebuild is None:
         return saved[others], *saved[:others]

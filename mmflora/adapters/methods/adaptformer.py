@@ -16,11 +16,9 @@ class AdaptFormer(BlockAdapter):
     normed input.
 
     Args:
-        block: See :class:`BlockAdapter`, as for all that follow.
-        width: Width of the bottleneck.
-        activation: Its activation.
+        block: The block.
         scale: The paper's s.
-        places: Names of the blocks.
+        **options: As for :class:`BlockAdapter`.
 
     Example:
         >>> adapter = dict(type='AdaptFormer', width=64, scale=0.1)

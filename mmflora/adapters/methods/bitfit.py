@@ -25,7 +25,6 @@ class BitFit(Tuning):
     paper = 'Ben Zaken et al., 2022, arXiv:2106.10199'
 
     def parameters_of(self, layer: nn.Module) -> list[str]:
-        """Return the names of a layer's biases."""
         return [
             name
             for name, parameter in own_parameters(layer).items()

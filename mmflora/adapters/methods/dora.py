@@ -70,7 +70,6 @@ class DoRA(LoRA):
 
     @classmethod
     def for_layer(cls, layer: nn.Module, **options: Any) -> LoRA:
-        """Build the adapter of one layer; read where its channels are."""
         groups = transposed_groups(layer)
         if groups:
             options = {**options, 'transposed': groups}
@@ -81,7 +80,6 @@ class DoRA(LoRA):
         yield self.magnitude
 
     def follow(self, layer: nn.Module) -> None:
-        """Restart at the weight that took the place of the first."""
         self.reset_parameters()
         weight = frozen_weight(layer).detach()
         self.magnitude.data.copy_(self._norms(weight))

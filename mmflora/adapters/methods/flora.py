@@ -80,8 +80,7 @@ class FLoRA(Adapter):
             per mode.
         kernel_rank: Rank of the kernel's modes (the paper's r3).
         scale: The paper's s.
-        dropout: See :class:`Adapter`.
-        path: See :class:`Adapter`.
+        **options: As for :class:`Adapter`.
 
     Raises:
         TypeError: If ``scale`` is no number.
@@ -152,18 +151,15 @@ class FLoRA(Adapter):
     def stored_shape(
         cls, tensors: Tensors, settings: Settings
     ) -> tuple[int, ...]:
-        """Return the sizes of the factors."""
         modes = range(tensors['core'].dim())
         return tuple(len(tensors[f'factors.{mode}']) for mode in modes)
 
     @classmethod
     def has_sums(cls) -> bool:
-        """Return whether there are sums, as there are."""
         return True
 
     @classmethod
     def summed_settings(cls, settings: Sequence[Settings]) -> dict[str, Any]:
-        """Add up the ranks."""
         ranks = [cls.setting(one, 'rank') for one in settings]
         kernels = [cls.setting(one, 'kernel_rank') for one in settings]
         lists = [isinstance(rank, list | tuple) for rank in ranks]
@@ -192,13 +188,10 @@ class FLoRA(Adapter):
         return found
 
     def core_parameters(self) -> Iterator[nn.Parameter]:
-        """Yield the Tucker core."""
         yield self.core
 
     def remark(self) -> str:
-        """Say that a rank was clipped to the size of its mode."""
         return f'ranks clipped to {self.ranks}' if self.clipped else ''
 
     def meaning(self) -> dict[str, Any]:
-        """Return ranks and scale."""
         return dict(ranks=self.ranks, scale=self.scale)

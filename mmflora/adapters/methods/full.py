@@ -23,5 +23,4 @@ class Full(Tuning):
     ordinary = True
 
     def parameters_of(self, layer: nn.Module) -> list[str]:
-        """Return all of a layer's own parameters."""
         return list(own_parameters(layer))

@@ -16,11 +16,8 @@ class Houlsby(Pfeiffer):
     branch adds the shortcut itself (those of mmcv) it stands behind the sum.
 
     Args:
-        block: See :class:`BlockAdapter`, as for all that follow.
-        width: Width of the bottleneck.
-        activation: Its activation.
-        scale: Factor on its output.
-        places: Names of the blocks; a ConvNeXt has MLPs alone.
+        block: The block; a ConvNeXt has MLPs alone.
+        **options: As for :class:`BlockAdapter`.
 
     Example:
         >>> adapter = dict(type='Houlsby', width=64)

@@ -48,8 +48,7 @@ class LoRA(Adapter):
         form: See above; matrices have one form only.
         rslora: Scale by alpha / √rank instead (Kalajdzievski, 2023).
         groups: The groups of the convolution, for loralib's form.
-        dropout: See :class:`Adapter`.
-        path: See :class:`Adapter`.
+        **options: As for :class:`Adapter`.
 
     Raises:
         TypeError: If ``alpha`` is no number or ``rslora`` no flag.
@@ -90,7 +89,6 @@ class LoRA(Adapter):
 
     @classmethod
     def for_layer(cls, layer: nn.Module, **options: Any) -> 'LoRA':
-        """Build the adapter of one layer; read its groups."""
         weight = frozen_weight(layer)
         if options.get('form') == 'loralib' and weight.dim() > 2:
             _check_loralib(layer, weight)
@@ -148,7 +146,6 @@ class LoRA(Adapter):
 
     @classmethod
     def summed_settings(cls, settings: Sequence[Settings]) -> dict[str, Any]:
-        """Add up the ranks."""
         forms = {one.get('form', 'spatial') for one in settings}
         if len(forms) != 1:
             raise ValueError(
@@ -162,11 +159,9 @@ class LoRA(Adapter):
         yield self.up
 
     def remark(self) -> str:
-        """Say that the rank was clipped."""
         return f'rank clipped to {len(self.down)}' if self.clipped else ''
 
     def meaning(self) -> dict[str, Any]:
-        """Return rank and scale, and the form where there are several."""
         one_form = math.prod(self.weight_shape[2:]) == 1
         form = {} if one_form else dict(form=self.form)
         return dict(rank=self.rank, scale=self.scale) | form

@@ -29,11 +29,9 @@ class StartedLoRA(LoRA):
         weight: The frozen weight.
         rank: The rank r.
         alpha: s = alpha / rank.  By default s = 1.
-        rslora: See :class:`LoRA`.
         iterations: Where the start is a decomposition that can be had by
             iteration: how often, for large weights.  ``None``: exactly.
-        dropout: See :class:`Adapter`.
-        path: See :class:`Adapter`.
+        **options: As for :class:`LoRA`.
     """
 
     products = (('up', 'down'), ('start_up', 'start_down'))
@@ -74,7 +72,6 @@ class StartedLoRA(LoRA):
         raise NotImplementedError
 
     def follow(self, layer: nn.Module) -> None:
-        """Restart at the weight that took the place of the first."""
         self._begin(frozen_weight(layer))
 
     @torch.no_grad()

@@ -32,8 +32,7 @@ class LoRAXS(Adapter):
         rank: The rank r.
         alpha: s = alpha / rank.
         iterations: See :class:`StartedLoRA`.
-        dropout: See :class:`Adapter`.
-        path: See :class:`Adapter`.
+        **options: As for :class:`Adapter`.
 
     Raises:
         TypeError: If ``alpha`` is no number.
@@ -83,7 +82,6 @@ class LoRAXS(Adapter):
         nn.init.zeros_(self.core)
 
     def follow(self, layer: nn.Module) -> None:
-        """Restart at the weight that took the place of the first."""
         self._begin(frozen_weight(layer))
 
     def low_rank(self) -> LowRank:
@@ -95,7 +93,6 @@ class LoRAXS(Adapter):
     def stored_shape(
         cls, tensors: Tensors, settings: Settings
     ) -> tuple[int, ...]:
-        """Return the weight's shape as the singular vectors have it."""
         return len(tensors['left']), *tensors['right'].shape[1:]
 
     @classmethod
@@ -110,13 +107,10 @@ class LoRAXS(Adapter):
         return {}
 
     def core_parameters(self) -> Iterator[nn.Parameter]:
-        """Yield the core."""
         yield self.core
 
     def remark(self) -> str:
-        """Say that the rank was clipped."""
         return f'rank clipped to {len(self.core)}' if self.clipped else ''
 
     def meaning(self) -> dict[str, Any]:
-        """Return rank and scale."""
         return dict(rank=self.rank, scale=self.scale)

@@ -21,5 +21,4 @@ class NormTuning(Tuning):
     paper = 'Frankle et al., 2021, arXiv:2003.00152'
 
     def parameters_of(self, layer: nn.Module) -> list[str]:
-        """Return the names of a norm's parameters, none of other layers."""
         return list(own_parameters(layer)) if is_norm(layer) else []

@@ -18,11 +18,7 @@ class OLoRA(StartedLoRA):
 
     Args:
         weight: The frozen weight.
-        rank: See :class:`StartedLoRA`, as for all that follow.
-        alpha: s = alpha / rank.
-        rslora: Scale by alpha / √rank.
-        dropout: Of the update's input.
-        path: How layers compute.
+        **options: As for :class:`StartedLoRA`, without iterations.
 
     Example:
         >>> adapter = dict(type='OLoRA', rank=16)

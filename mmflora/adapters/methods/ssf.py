@@ -67,7 +67,6 @@ class SSF(Adapter):
     def for_layer(
         cls, layer: nn.Module, shift: bool = True, **options: Any
     ) -> 'SSF':
-        """Build the adapter of one layer; no shift where it has no bias."""
         if isinstance(layer, nn.Embedding):
             raise CannotAdapt('an embedding has no output channels')
         check_flag('SSF', 'shift', shift)
@@ -86,8 +85,7 @@ class SSF(Adapter):
     def stored_shape(
         cls, tensors: Tensors, settings: Settings
     ) -> tuple[int, ...]:
-        """Return the channels, as one column."""
-        return len(tensors['scale']), 1
+        return len(tensors['scale']), 1  # as one column
 
     @classmethod
     def stored_signature(cls, tensors: Tensors, settings: Settings) -> str:
@@ -136,9 +134,7 @@ class SSF(Adapter):
         return scale_output(output, self.scale, bias, layer.channel_dim)
 
     def remark(self) -> str:
-        """Say that there is no shift where the layer has no bias."""
         return 'no shift: the layer has no bias' if self.left_out else ''
 
     def meaning(self) -> dict[str, Any]:
-        """Return the channels, and whether they are shifted."""
         return dict(channels=len(self.scale), shift=self.shift is not None)

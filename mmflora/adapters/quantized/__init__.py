@@ -1,6 +1,5 @@
 """Frozen weights in 8 or 4 bits, over which adapters train."""
 
-from .digest import tensor_digest
 from .kernels import MissingBitsAndBytes, load_kernels
 from .quantization import Quantization, Scheme
 from .weight import QuantizedWeight, dense, stored_tensors
@@ -13,5 +12,4 @@ __all__ = [
     'dense',
     'load_kernels',
     'stored_tensors',
-    'tensor_digest',
 ]

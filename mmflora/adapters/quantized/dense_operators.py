@@ -9,12 +9,7 @@ from torch.utils._pytree import tree_map_only
 def run_on_dense(kind: Any, func: Any, args: Any, kwargs: Any) -> Any:
     """Run an operator on dense copies; quantize again what it wrote to.
 
-    Args:
-        kind: The class of the tensors, which have ``dequantize()`` and
-            ``store()``.
-        func: The operator, as ``__torch_dispatch__`` has it.
-        args: Its arguments.
-        kwargs: Its named ones.
+    The tensors of this kind have ``dequantize()`` and ``store()``.
     """
     copies: list[tuple[Any, Tensor]] = []
 

@@ -58,31 +58,20 @@ def load_kernels() -> Any:
     return torch.ops.bitsandbytes
 
 
-def scale_dtype(dtype: torch.dtype) -> torch.dtype:
-    """Return the type of the scales, to which numbers are brought back.
-
-    It is the weight's own, as a block's scale is one of its numbers; float32
-    for float64, which no kernel takes.
-    """
-    return torch.float32 if dtype == torch.float64 else dtype
-
-
 def blank(
     count: int, scheme: Scheme, dtype: torch.dtype, device: Any
 ) -> Stored:
     """Return memory for quantized numbers.
 
-    Args:
-        count: How many numbers.
-        scheme: Their meaning.
-        dtype: The type that they come from.
-        device: Where.
+    The scales, to whose type numbers are brought back, have the weight's own,
+    as each is one of its numbers; float32 for float64, which no kernel takes.
     """
     blocks = -(-count // scheme.block_size)
     width = scheme.block_size * scheme.bits // 8
+    kind = torch.float32 if dtype == torch.float64 else dtype
     return Stored(
         torch.empty(blocks, width, dtype=torch.uint8, device=device),
-        torch.empty(blocks, dtype=scale_dtype(dtype), device=device),
+        torch.empty(blocks, dtype=kind, device=device),
     )
 
 

@@ -4,7 +4,7 @@ import dataclasses
 from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
-from ..targets import did_you_mean
+from ..targets import check_names
 
 QUANT_TYPES = {8: ('int8',), 4: ('nf4', 'fp4')}
 # Those that the kernels of all devices take.
@@ -98,9 +98,6 @@ class Quantization:
     def of(cls, options: Any) -> 'Quantization | None':
         """Read the option as it stands in a configuration.
 
-        Args:
-            options: A dict of the arguments above, or ``None``.
-
         Raises:
             TypeError: If it is something else, or has unknown entries.
             ValueError: If an entry is not allowed.
@@ -113,14 +110,7 @@ class Quantization:
                 f'dict(bits=8), got {options!r}.'
             )
         known = [field.name for field in dataclasses.fields(cls)]
-        for name, value in options.items():
-            if name not in known:
-                hint = did_you_mean(name, known)
-                raise TypeError(
-                    f'`quantize` has no option {name!r}, got '
-                    f'{name}={value!r}.{hint} Its options are '
-                    f'{", ".join(known)}.'
-                )
+        check_names('`quantize`', 'option', options, known)
         return cls(**options)
 
     @property

@@ -8,8 +8,9 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensor
 
+from mmflora.files.checksums import tensor_digest
+
 from .dense_operators import run_on_dense
-from .digest import tensor_digest
 from .frozen_linear import frozen_linear
 from .kernels import Stored, blank, dequantize, quantize_into
 from .quantization import Scheme
@@ -73,13 +74,7 @@ class QuantizedWeight(Tensor):
     def empty(
         cls, like: Tensor, scheme: Scheme, device: Any = None
     ) -> 'QuantizedWeight':
-        """Return a weight that waits for its values.
-
-        Args:
-            like: Shape, type and device are read.
-            scheme: How to store it.
-            device: Another device.
-        """
+        """Return a weight that waits for its values."""
         where = like.device if device is None else device
         stored = blank(like.numel(), scheme, like.dtype, where)
         return cls(stored, scheme, like.shape, like.dtype)
@@ -245,10 +240,6 @@ def _detach(weight: QuantizedWeight) -> QuantizedWeight:
     )
 
 
-def _clone(weight: QuantizedWeight, **_: Any) -> QuantizedWeight:
-    return _to(weight)
-
-
 def _to(weight: QuantizedWeight, **options: Any) -> Any:
     """Copy the parts; another type is one to bring the values back to."""
     dtype = options.get('dtype') or weight.dtype
@@ -285,7 +276,7 @@ def _copy(weight: QuantizedWeight, values: Tensor, *_: Any) -> QuantizedWeight:
 _ON_PARTS: dict[Any, Callable[..., Any]] = {
     _aten.detach.default: _detach,
     _aten.alias.default: _detach,
-    _aten.clone.default: _clone,
+    _aten.clone.default: _to,
     _aten._to_copy.default: _to,
     _aten.empty_like.default: _empty_like,
     _aten.copy_.default: _copy,

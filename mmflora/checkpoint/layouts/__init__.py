@@ -9,11 +9,7 @@ _CLASSIFIERS = r'(head|fc|classifier)\..*'
 
 
 def unused_keys(backbone: nn.Module) -> tuple[str, ...]:
-    """Return patterns of published keys without use for a backbone.
-
-    Args:
-        backbone: A backbone, whose family is known by its class's name.
-    """
+    """Return patterns of published keys without use for a backbone."""
     names = {kind.__name__ for kind in type(backbone).__mro__}
     return (
         _CLASSIFIERS,

@@ -93,9 +93,6 @@ class Place:
 def intern_vit_places(keys: Iterable[str]) -> dict[str, Place]:
     """Say where each tensor of a file belongs, whatever its layout.
 
-    Args:
-        keys: The file's keys.
-
     Returns:
         Key of the file to place.  Keys of a chat model's other parts are
         left out; one that no layout knows stays as it is, for the caller to
@@ -125,10 +122,6 @@ def expected_shapes(
     shapes: Mapping[str, tuple[int, ...]], places: Iterable[Place]
 ) -> dict[str, tuple[int, ...]]:
     """Return a model's shapes by place, split where the file splits them.
-
-    Args:
-        shapes: The model's shapes by key.
-        places: The places that the file has tensors for.
 
     Returns:
         Shapes by the places' names.

@@ -29,12 +29,7 @@ UNUSED_KEYS = (
 def as_mmdet_reads(
     backbone: Any, state: Mapping[str, Tensor]
 ) -> Mapping[str, Tensor]:
-    """Put ``backbone.`` before the keys where mmdet's class demands it.
-
-    Args:
-        backbone: Any backbone.
-        state: Its weights, under their own keys or behind ``backbone.``.
-    """
+    """Put ``backbone.`` before the keys where mmdet's class demands it."""
     if getattr(backbone, 'convert_weights', True) or any(
         key.startswith('backbone.') for key in state
     ):

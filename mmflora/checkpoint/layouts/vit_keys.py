@@ -33,11 +33,6 @@ def with_resized_tables(
 
     The classes would do it by a function that SciPy has dropped; timm's
     follows the same rule, a geometric sequence of distances.
-
-    Args:
-        backbone: Any backbone.
-        state: Its weights.
-        shapes: Its shapes by key.
     """
     names = {kind.__name__ for kind in type(backbone).__mro__}
     window = getattr(backbone, 'patch_shape', None)
