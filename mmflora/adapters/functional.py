@@ -65,8 +65,8 @@ def tucker_to_low_rank(
 ) -> tuple[Tensor, Tensor]:
     """Return a Tucker product as two factors, W = L R.
 
-    L is the first factor, R what core and others span; for a matrix whose
-    inner rank is the smaller one L takes the core in.
+    L is the first factor, R the product of the core and the others.  For a
+    matrix whose inner rank is the smaller one, the core goes into L.
 
     The arguments are those of :func:`tucker_to_weight`; the results have the
     shapes ``(d_1, rank)`` and ``(rank, d_2, ..., d_N)``.

@@ -30,9 +30,10 @@ class Part(NamedTuple):
 class Stored:
     """How a method's stored tensors are read and summed, without a model.
 
-    A method whose update W + ΔW is in its tensors alone says by
-    :meth:`stored_shape` which weight they belong to.  One of which a weighted
-    sum is an adapter of it again declares of what kind its tensors are.
+    If the tensors of a method hold its whole update ΔW,
+    :meth:`stored_shape` returns the shape of the weight.  If a weighted sum of
+    adapters is an adapter of the same method, the class declares the kind of
+    its tensors.
 
     Attributes:
         products: Pairs B, A of tensors whose products are the update; in a

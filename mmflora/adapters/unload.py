@@ -62,7 +62,7 @@ def injections(model: nn.Module) -> list[dict[str, Any]]:
 
 
 def unload(model: nn.Module) -> nn.Module:
-    """Take all adapters off a model, in place, without a trace.
+    """Take all adapters off a model, in place.
 
     Layers get their stock classes back, hooks of ours go, and each parameter
     requires a gradient again if it did before the first injection.  The
@@ -70,7 +70,7 @@ def unload(model: nn.Module) -> nn.Module:
     own and keeps its values.  A record of the base stays where a backbone's
     configuration has attached it.
 
-    Merged before, the model keeps the merged weights, and is one that trains.
+    A model that was merged before keeps the merged weights, and they train.
 
     Returns:
         The same model.

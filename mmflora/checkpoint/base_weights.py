@@ -73,9 +73,9 @@ def load_base(
     """Load a base, with every key accounted for.
 
     A class that reads published files itself has ``load_published``.  Any
-    other loads with its own ``init_weights``: it is handed the weights as if
-    its file held them bare, and what it finally offers to its parameters is
-    fitted to them and compared.
+    other class loads with its own ``init_weights``.  It gets the weights
+    without wrappers, and the state dict that it then loads is fitted to its
+    parameters and compared with them.
 
     Args:
         backbone: Any backbone whose ``init_weights`` follows ``init_cfg``.

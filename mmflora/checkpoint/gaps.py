@@ -2,9 +2,9 @@
 
 MMEngine's loading never fails, and building a model for a test (``Runner``,
 ``init_detector``, ``init_model``, the inferencers) never runs
-``init_weights``.  What a file lacks, a head of other classes above all, would
-stay as its layers drew it.  All these ways end in MMEngine's
-``load_state_dict``, which therefore checks first.
+``init_weights``.  A part that the file lacks, such as a head of other classes,
+would stay random.  All these ways end in MMEngine's ``load_state_dict``, which
+therefore checks first.
 """
 
 from collections.abc import Mapping

@@ -1,10 +1,10 @@
-"""What a backbone knows of its frozen base, and how that travels.
+"""What a backbone knows of its frozen base, and how checkpoints store it.
 
-An adapter checkpoint is of use over its own base alone, and MMEngine's ways of
+An adapter checkpoint works only over its own base.  MMEngine's ways of
 building a model for a test (``Runner.test``, ``init_detector``, the
 inferencers) never run ``init_weights`` and never fail on missing keys.  So
-each backbone with a frozen base carries a :class:`BaseRecord`, whose one
-buffer travels in the state dict and names the base.
+each backbone with a frozen base has a :class:`BaseRecord`.  Its one buffer is
+saved in the state dict and names the base.
 """
 
 import hashlib
@@ -64,9 +64,9 @@ def _as_json(described: Any) -> bytes:
 class BaseRecord(nn.Module):
     """The base of one backbone: which parameters, and where they come from.
 
-    What may change while a model lives stands in the buffer ``info``, JSON
-    padded to a size that the method alone decides, so that copies of the
-    model (an averaged one, other ranks') follow it like any buffer.
+    The facts that may change during a run are in the buffer ``info``: JSON,
+    padded to a size that only depends on the method.  So copies of the model
+    (an averaged one, those of other ranks) follow it like any buffer.
 
     Args:
         base_keys: Names of the frozen parameters in the backbone.
@@ -75,7 +75,8 @@ class BaseRecord(nn.Module):
             with the base, saved with the adapters, and no part of the frozen
             base's content.
         method: The adapter's configuration, for the checkpoint's reader.
-        allow_random: Whether training over a base without a source is meant.
+        allow_random: Whether training over a base without a source is
+            allowed.
         stock_shapes: Shapes of the backbone's weights and buffers by key,
             without adapters.
         optional: Patterns of those keys that a base may lack.

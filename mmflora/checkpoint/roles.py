@@ -1,7 +1,7 @@
-"""What is frozen, what trains, what is saved: the one answer for all who ask.
+"""Which parameters are frozen, train and are saved; decided only here.
 
 The optimizer, the table of what trains, the hooks, the memory estimate and
-all readers of checkpoints ask here and nowhere else.
+all readers of checkpoints use it.
 """
 
 from collections.abc import Iterator
@@ -37,8 +37,8 @@ class NamedParameter:
         role: What it is to the training.
         part: The name of the frozen part that it stands in, or ``None``.
         trains: Whether it trains.
-        decays: Whether weight decay is meant for it: not where zero is
-            neither the frozen model nor an ordinary weight's goal.
+        decays: Whether weight decay applies to it; not if decay towards zero
+            would pull it away from the frozen model.
     """
 
     name: str
@@ -54,10 +54,10 @@ def parameter_roles(model: nn.Module) -> Iterator[NamedParameter]:
     """Yield every parameter of a model once, with its role.
 
     A frozen part is a module with a record of its base, usually a backbone.
-    Within it, adapters (and their cores), tuned and new parameters train, the
-    base does not; but a part that its owner froze as a whole, such as the
-    teacher of a semi-supervised detector, stays frozen.  What stands outside
-    of every part trains as its owner decided.
+    Within it, adapters (and their cores), tuned and new parameters train, and
+    the base does not.  A part that its owner froze as a whole, such as the
+    teacher of a semi-supervised detector, stays frozen.  Parameters outside
+    of every part train if their owner decided so.
 
     Args:
         model: The whole model, not wrapped.

@@ -33,8 +33,8 @@ def shard_like(value: Tensor, tensor: Tensor) -> Tensor:
 
     Args:
         value: The whole.
-        tensor: The tensor that it is to take the place of; where this one is
-            not spread, or has another shape, the value stays as it is.
+        tensor: The tensor that it replaces; if this one is not spread, or
+            has another shape, the value stays as it is.
     """
     if not isinstance(tensor, DTensor) or value.shape != tensor.shape:
         return value

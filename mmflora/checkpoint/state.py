@@ -1,8 +1,8 @@
 """State dicts of a backbone with a frozen base: without it, and checked.
 
 :func:`attach_record` gives a backbone its :class:`BaseRecord` and three hooks
-of ``nn.Module``: leave the base out of a state dict where that is wanted,
-check whatever is loaded, and forget the base's keys among the missing ones.
+of ``nn.Module``: one leaves the base out of a state dict if asked to, one
+checks what is loaded, one removes the base's keys from the missing ones.
 """
 
 from collections.abc import Iterator, Mapping

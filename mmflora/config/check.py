@@ -2,8 +2,8 @@
 
 Training finds a missing folder only after the model has been built, and a
 missing annotation file of the evaluator only after the first epoch.  These
-checks read the config alone, look at every path in it, and report all that
-is missing in one error.
+checks read the config alone, look at every path in it, and report everything
+that is missing in one error.
 """
 
 import os
@@ -27,10 +27,10 @@ EVALUATORS = {'train': 'val_evaluator', 'test': 'test_evaluator'}
 def check_paths(cfg: Mapping[str, Any], stage: str) -> None:
     """Check that data, annotations and weights of a run are there.
 
-    Looked at are the data sets of the stage's loaders, with whatever wraps
-    them, the evaluator's files, and the weights that the model and the run
-    start from.  What lies behind a scheme (``s3://``) or another file backend
-    is left to MMEngine.
+    The check covers the data sets of the stage's loaders (also wrapped ones),
+    the evaluator's files, and the weights that the model and the run start
+    from.  Paths with a scheme (``s3://``) or another file backend are left to
+    MMEngine.
 
     Args:
         cfg: The whole config, all options merged.

@@ -1,8 +1,8 @@
 """Whether data and heads of a config agree on the classes.
 
-A head for fewer classes than the data has fails in the first loss, on a GPU
-without saying where; a name that the annotations do not hold is dropped by
-MMDetection, and the labels behind it move.
+A head with fewer classes than the data fails in the first loss; on a GPU the
+error does not say where.  MMDetection drops a name that the annotations lack,
+and the labels after it shift.
 """
 
 import difflib
@@ -40,8 +40,8 @@ _MOST_BYTES = 2**24
 def check_classes(cfg: Config, stage: str) -> None:
     """Check that data, annotations and heads have the same classes.
 
-    What cannot be read is left to the run: other formats of annotations,
-    files that are not there, heads without a ``num_classes``.
+    Some things cannot be read and are not checked: other formats of
+    annotations, missing files, heads without ``num_classes``.
 
     Args:
         cfg: The whole config, all options merged.

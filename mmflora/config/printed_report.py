@@ -1,4 +1,4 @@
-"""What tools share that print a report: nothing else goes to the output."""
+"""Shared by tools that print a report: nothing else goes to the output."""
 
 import contextlib
 import sys

@@ -40,11 +40,12 @@ class PEFTOptimWrapperConstructor(DefaultOptimWrapperConstructor):
     learning rate and weight decay share one group, named after their role.
     A table of what trains is logged once.
 
-    Weight decay pulls towards zero.  It leaves alone what zero would undo:
-    parameters that an adapter declares (``no_decay_parameters()``: scales,
-    magnitudes, factors that start elsewhere), and biases and norms of the
-    base that a tuning method trains, unless that is full fine-tuning.  A
-    custom key with ``decay_mult`` overrides this.
+    Weight decay pulls towards zero.  It skips parameters whose zero is not
+    the frozen model: those that an adapter declares
+    (``no_decay_parameters()``: scales, magnitudes, factors that do not start
+    at zero), and biases and norms of the base that a tuning method trains,
+    unless that is full fine-tuning.  A custom key with ``decay_mult``
+    overrides this.
 
     Args:
         optim_wrapper_cfg: Configuration of the optimizer wrapper, with

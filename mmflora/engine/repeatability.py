@@ -1,4 +1,4 @@
-"""What keeps a resumed run from repeating the uninterrupted one."""
+"""Reasons why a resumed run cannot repeat the uninterrupted one."""
 
 from collections.abc import Iterator
 from typing import Any

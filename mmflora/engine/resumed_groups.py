@@ -13,10 +13,10 @@ _NO_SETTINGS = ('params', 'param_names', 'name')
 def fit_groups(checkpoint: dict[str, Any], wrapper: OptimWrapper) -> None:
     """Fit the optimizer and schedulers of a checkpoint to the config's groups.
 
-    PyTorch would refuse groups that are cut otherwise, and would take the
-    checkpoint's learning rates and weight decays for the config's in silence.
-    Here each parameter keeps its state, and schedules go on from where they
-    were, at the values that the config names; the log says what changed.
+    PyTorch would refuse groups that are split differently, and would silently
+    use the checkpoint's learning rates and weight decays.  Here each parameter
+    keeps its state, and schedules continue with the values of the config; the
+    log says what changed.
 
     Args:
         checkpoint: The checkpoint, which is changed.

@@ -1,10 +1,10 @@
 """Batches of a data loader whose randomness follows from their place.
 
-Data workers draw from generators of their own, which go on from sample to
-sample: what a sample gets depends on how many workers there are, what each
-has loaded, and when it was started.  Here a batch carries a key instead, and
-whoever loads it, a worker or the process itself, seeds the generators with
-that key before each of its samples.
+Each data worker has its own random generators, which continue from sample to
+sample.  So the random numbers of a sample depend on the number of workers, on
+what each has loaded, and on when it was started.  Here a batch has a key
+instead.  The process that loads it, a worker or the main one, seeds the
+generators with that key before each sample.
 """
 
 import itertools

@@ -101,8 +101,8 @@ def check_weights(
 ) -> list[str]:
     """Check that merged weights hold what the adapters made of them.
 
-    A weight whose adapter was dropped, or added with the wrong sign, is off
-    by more than rounding, unless rounding leaves nothing of the change.
+    The error of a weight whose adapter was dropped, or added with the wrong
+    sign, is larger than rounding, unless rounding removes the whole change.
 
     Args:
         samples: What :func:`sample_weights` found before the merge.

@@ -1,7 +1,7 @@
-"""Whether files may run code while they are read: only where someone says so.
+"""Whether files may run code while they are read: only if the user allows it.
 
-Pickles, and the text of a config in a checkpoint, can run anything.  What
-reads files here reads values alone, unless the files are trusted.
+Pickles, and the text of a config in a checkpoint, can run any code.  The
+readers here only read values, unless the files are trusted.
 """
 
 from collections.abc import Iterator
@@ -10,7 +10,7 @@ from contextvars import ContextVar
 
 OPTION = '--trust-checkpoints'
 REMEDY = (
-    'If you trust whoever made the file, give tools/train.py or '
+    'If you trust the author of the file, give tools/train.py or '
     f'tools/test.py the option {OPTION}; in Python, read it within '
     '`mmflora.checkpoint.trusted_checkpoints()`.'
 )

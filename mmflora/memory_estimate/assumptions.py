@@ -1,9 +1,9 @@
 """What is assumed of a detector's data, in a step without any.
 
-How many proposals are matched to objects decides how much memory the heads
-take, and changes while a model learns.  Assumed is the most: each sampler of
-a second stage finds as many positives as it may take.  Outputs of heads, from
-which proposals come, are small random numbers, as of an untrained head.
+The number of proposals that match objects decides how much memory the heads
+take, and changes during training.  The largest number is assumed: each sampler
+of a second stage finds as many positives as it may take.  Outputs of heads,
+which give the proposals, are small random numbers, as of an untrained head.
 """
 
 from collections.abc import Callable
@@ -14,7 +14,7 @@ from torch import nn
 from .fake_tensors import KnownValues
 from .live_bytes import tensors_in
 
-# Spread of a head's outputs: about what one puts out that has learned nothing.
+# Spread of a head's outputs: about that of an untrained head.
 SPREAD = 0.1
 
 

@@ -1,8 +1,8 @@
-"""What PyTorch does otherwise on a GPU, done on fake tensors of the CPU.
+"""Choices that PyTorch makes differently on a GPU, for fake CPU tensors.
 
-A fake tensor of the CPU goes through PyTorch's own engine for backward passes,
-which one of a GPU cannot where there is no GPU.  So the forecast's tensors
-are the CPU's, and what their device decides in PyTorch is decided here.
+PyTorch's own engine runs backward passes of fake CPU tensors; without a GPU it
+cannot run those of fake GPU tensors.  So the forecast uses CPU tensors, and
+this file makes the choices that PyTorch makes by device.
 """
 
 from collections.abc import Callable, Iterator

@@ -1,10 +1,10 @@
 """Counting the bytes that tensors occupy, on any device, to the byte.
 
-Hooks on saved tensors miss what selective activation checkpointing caches and
-what Python objects hold; an allocator's statistics exist on GPUs alone, and
-depend on its block sizes.  Here every storage that an operator creates is
-followed by a weak reference, whoever holds it, so that the count is the same
-on every machine, and under ``FakeTensorMode`` without any computation.
+Hooks on saved tensors miss the caches of selective activation checkpointing
+and tensors that Python objects hold.  An allocator's statistics exist on GPUs
+only, and depend on its block sizes.  Here a weak reference follows every
+storage that an operator creates, whoever holds it.  So the count is the same
+on every machine, and works under ``FakeTensorMode`` without any computation.
 """
 
 import gc

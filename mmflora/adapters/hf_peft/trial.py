@@ -1,9 +1,9 @@
 """Whether peft can adapt a layer: by trying, on a copy of its kind.
 
-Peft's refusals come as errors of several types, when it builds a layer, when
-that computes, or never: some combinations of method and layer compute
-something else than the layer they adapt.  So a small copy with random weights
-is adapted, run, randomized, run and merged.
+Peft refuses a layer with errors of several types, when it builds the layer or
+when the layer computes.  Some combinations of method and layer give no error
+and compute something else than the layer that they adapt.  So a small copy
+with random weights is adapted, run, randomized, run and merged.
 """
 
 import copy

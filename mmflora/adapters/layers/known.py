@@ -48,8 +48,8 @@ def weight_name(layer: nn.Module) -> str:
 def adapted_class(layer: nn.Module) -> type[AdaptedLayer] | None:
     """Return the adapted class for a layer, ``None`` where there is none.
 
-    A subclass of a supported layer counts where it changes its construction
-    alone: one with a forward pass of its own (weight standardization, dynamic
+    A subclass of a supported layer counts if it changes its construction
+    alone.  One with a forward pass of its own (weight standardization, dynamic
     padding) computes something else than the stock layer would, and the
     adapted class would lose whatever else it overrides.
     """

@@ -1,10 +1,10 @@
 """Activations that are rebuilt in the backward pass instead of being kept.
 
-An adapter needs the input of its layer to compute its gradients, and that
-input often is the output of an element-wise layer (a norm, a GELU) whose own
-input is kept anyway.  Such layers leave a recipe on their output; whoever
-needs the output in the backward pass keeps the recipe's leaves, which cost
-nothing more, and rebuilds.  Matrix products and convolutions are never
+An adapter needs the input of its layer to compute its gradients.  That input
+often is the output of an element-wise layer (a norm, a GELU) whose own input
+is kept anyway.  Such layers leave a recipe on their output.  A layer that
+needs the output in the backward pass keeps the recipe's leaves, which cost no
+more memory, and rebuilds it.  Matrix products and convolutions are never
 repeated.
 
 Nothing here hooks into autograd: leaves go through ``save_for_backward``, so
@@ -84,9 +84,8 @@ class Recipe:
     Args:
         rebuild: The steps.
         leaves: The tensors that they start from.
-        version: How often the activation had been changed in place; changed
-            again, it is no longer what the recipe gives, and no more if a
-            leaf is.
+        version: How often the activation had been changed in place.  If it,
+            or a leaf, is changed again, the recipe no longer gives it.
     """
 
     __slots__ = ('leaf_versions', 'leaves', 'rebuild', 'version')

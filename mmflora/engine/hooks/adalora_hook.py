@@ -20,7 +20,7 @@ _KEY = 'mmflora_adalora'
 
 @HOOKS.register_module()
 class AdaLoRAHook(Hook):
-    """Drops AdaLoRA's least important ranks while training goes on.
+    """Drops AdaLoRA's least important ranks during training.
 
     After each step of the optimizer, peft's ``RankAllocator`` updates the
     importance of every rank from the gradients, and zeroes the least

@@ -20,10 +20,11 @@ class IterationSeedHook(Hook):
 
     Each training iteration is seeded by the run's seed, its number and the
     rank: stochastic depth, dropout and the sampling of proposals depend on
-    nothing else.  Each sample is seeded by its place in the run, whoever
-    loads it: augmentation depends neither on the number of data workers nor
-    on when they were started.  A resumed run keeps the order of the data and
-    leaves out the batches that were seen, also in the middle of an epoch.
+    nothing else.  Each sample is seeded by its place in the run, whichever
+    process loads it: augmentation depends neither on the number of data
+    workers nor on when they were started.  A resumed run keeps the order of
+    the data and skips the batches that were seen, also in the middle of an
+    epoch.
 
     What cannot be repeated is logged once, with the reason.
 
