@@ -48,7 +48,7 @@ class AdapterFile:
     def move_base(self, checkpoint: str) -> None:
         """Name another place of the base; its content stays the same.
 
-        Whoever loads the adapter checks the content by its hash.
+        The hash of the content is checked when the adapter is loaded.
 
         Args:
             checkpoint: A file, URL or ``timm://<tag>``.

@@ -35,8 +35,8 @@ def save_adapter(
     """Save what a model learns: adapters, heads, buffers, but no base.
 
     Args:
-        model: A model built from a config of mmflora, or any module of which
-            :func:`mmflora.inject` has adapted a part or all.
+        model: A model built from a config of mmflora, or any module that
+            :func:`mmflora.inject` has adapted, in part or in full.
         path: A name that ends in ``.safetensors``, or a folder, which is
             made if need be.
         metrics: What the adapter reached, by name, for its description.

@@ -25,9 +25,9 @@ METADATA_KEY = 'mmflora'
 def write_adapter(adapter: AdapterFile, path: str | os.PathLike[str]) -> Path:
     """Write an adapter to a folder, or to one ``.safetensors`` file.
 
-    The description stands in the metadata of the tensors' file, which so is
-    complete by itself and is renamed into place at once: whatever happens
-    meanwhile, a reader finds the old adapter or the new one.  A folder holds
+    The description is in the metadata of the tensors' file.  So this file is
+    complete by itself, and one rename puts it in place: a reader always finds
+    the old adapter or the new one.  A folder holds
     the same description as ``adapter_config.json`` to read and search.
 
     Args:

@@ -209,8 +209,8 @@ class Adapter(AdapterBase):
     def looks_at(cls, layer: nn.Module, **options: Any) -> bool:
         """Return whether a layer is of a kind that the method deals with.
 
-        By default these are all with a matrix or a kernel; others are passed
-        over in silence.
+        By default these are all layers with a matrix or a kernel; others are
+        skipped without a message.
         """
         if isinstance(layer, nn.MultiheadAttention):
             return True

@@ -27,8 +27,8 @@ class BlockAdapter(AdapterBase):
     """A bottleneck on a block's output: u(x) = act(x Dᵀ + d) Uᵀ + u.
 
     U and both biases start at zero, so that the block starts unchanged; D
-    starts as Kaiming's uniform.  What is fed in, and where the result goes,
-    is the subclass's.  It cannot be merged: there is an activation in it.
+    starts as Kaiming's uniform.  The subclass decides what goes in and where
+    the result goes.  It cannot be merged, because it has an activation.
 
     Args:
         block: The block.  Its width is that of its last matrix or kernel, and

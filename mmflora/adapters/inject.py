@@ -166,7 +166,7 @@ def _choose(
 
 
 def _check_free(name: str, part: nn.Module, tunes: bool) -> None:
-    """Check that an earlier injection has not been at a part already.
+    """Check that no earlier injection has changed the same part.
 
     A layer may have an adapter and parameters of its own that train.
 

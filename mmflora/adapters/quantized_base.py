@@ -31,9 +31,9 @@ def linear_weights(
 ) -> dict[str, nn.Linear]:
     """Return the linear layers whose weights an option means.
 
-    These are stock linear layers, adapted or not.  Those whose weight their
-    parent reads past the forward pass are left out: what they read stays
-    alive until the backward pass.
+    These are stock linear layers, adapted or not.  A layer whose parent reads
+    its weight without calling it is left out: the dense copy that the parent
+    reads would stay alive until the backward pass.
 
     Raises:
         ValueError: If nothing is left, or a pattern matches no such layer.

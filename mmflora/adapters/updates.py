@@ -1,9 +1,8 @@
 """The algebra of updates: norms, angles, sums and truncation, layer by layer.
 
-An update is ΔW = G ×1 A1 … ×N AN, as a Tucker update or a product of two
-factors is; all here is then computed on cores and factors, which are small
-where the weight is large.  What has no such form is its own core without
-factors.
+A Tucker update, or a product of two factors, is ΔW = G ×1 A1 … ×N AN.  Then
+everything here is computed on cores and factors, which are small if the weight
+is large.  An update without such a form is its own core, without factors.
 """
 
 from collections.abc import Sequence

@@ -158,6 +158,6 @@ def conversion_remedy(model: nn.Module) -> str:
     if converts is None:
         return ''
     return (
-        " Whether the file has its authors' keys says `convert_weights`, "
-        f'{converts} here.'
+        " Tell the class whether the file has its authors' keys: "
+        f'`convert_weights`, {converts} here.'
     )

@@ -60,7 +60,7 @@ def load_state_dict(
 def refuse_gaps(model: nn.Module, state: Mapping[str, Any]) -> None:
     """Refuse a state dict that would leave a part of a model random.
 
-    It may lack frozen bases of which it has a record: backbones check those.
+    It may lack frozen bases if it has their records: backbones check those.
 
     Raises:
         ValueError: If it would; lists all keys.

@@ -155,7 +155,7 @@ def build_model(
 
 def build_runner(cfg: Config) -> Any:
     """Build the runner that a config asks for, its toolkit registered."""
-    # Late: bad input is told before the libraries are loaded.
+    # Imported late, so that bad input is found before the libraries load.
     from mmengine.registry import RUNNERS
     from mmengine.runner import Runner
 

@@ -1,4 +1,4 @@
-"""Leaving mmflora: plain checkpoints, plain configs, graphs."""
+"""Models without mmflora: plain checkpoints, plain configs, graphs."""
 
 from .dense_outputs import DenseOutputs, Difference, largest_difference
 from .graphs import GRAPH_BOUND, export_graph

@@ -158,13 +158,14 @@ def _check_targets(
     targets: tuple[str | Path | None, ...],
     sources: tuple[str | Path | None, ...],
 ) -> None:
-    """Refuse to replace what is merged by the result."""
+    """Refuse to overwrite the input of a merge by its result."""
     kept = {Path(source).resolve() for source in sources if source}
     for target in targets:
         if target and Path(target).resolve() in kept:
             raise ValueError(
-                f"'{target}' is what is merged: adapters cannot be taken out "
-                'of the result again. Give --out and --out-config other names.'
+                f"'{target}' is an input of the merge, and adapters cannot be "
+                'taken out of the result again. Give --out and --out-config '
+                'other names.'
             )
 
 

@@ -48,7 +48,7 @@ _STOCK_MULTIPLIERS = (
     'bypass_duplicate',
     'custom_keys',
 )
-# Variables of mmflora's configs of which only other settings are made.
+# Variables of mmflora's configs that only serve to make other settings.
 _VARIABLES = (
     'atto',
     'method',

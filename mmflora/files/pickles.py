@@ -1,9 +1,8 @@
 """Reading pickles without running what they may hold.
 
 A checkpoint is a pickle, and unpickling runs what the file says.
-``torch.load(weights_only=True)`` reads tensors and plain types alone; what
-the trainings of OpenMMLab write holds a little more.  Exactly this is read
-beside:
+``torch.load(weights_only=True)`` reads tensors and plain types alone.  The
+checkpoints of OpenMMLab hold a little more.  Exactly these are read too:
 
 ================================= =========================================
 name in the file                  what it is read as
@@ -71,7 +70,7 @@ def read_safely(
 ) -> Any:
     """Read a file that ``torch.save`` wrote, running nothing of it.
 
-    Whoever reads such a file in mmflora, or through MMEngine, does it here.
+    mmflora and MMEngine read every such file through this function.
 
     Args:
         path: The file.

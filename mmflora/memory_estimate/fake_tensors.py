@@ -34,8 +34,8 @@ from .live_bytes import tensors_in
 
 _ATTRIBUTE = '_mmflora_value'
 _aten = torch.ops.aten
-# Followed are tensors of up to so many elements: all anchors of an image,
-# say, but no feature maps.
+# Values of tensors with up to so many elements are followed: all anchors of an
+# image, for example, but no feature maps.
 LARGEST = 1 << 24
 
 

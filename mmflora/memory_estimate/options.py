@@ -81,7 +81,7 @@ def _beside(key: str, backbone: Mapping[str, Any]) -> Iterator[Option]:
                 name = f'{argument}.bits={value["bits"]}'
             changes = {f'{key}.{argument}': value}
             if argument == 'lean' and backbone.get('with_cp') is True:
-                # Where all is computed again, nothing is left to rebuild.
+                # With full recomputation there is nothing left to rebuild.
                 name = f'{name} with_cp=False'
                 changes[f'{key}.with_cp'] = False
             yield Option(name, changes)

@@ -22,7 +22,7 @@ from .cards import (
 from .estimate import Estimate
 from .step import BACKWARD, GRADIENTS, INPUTS, LOSSES, STATE, UPDATE
 
-# Numbered children of which there are more are one component.
+# More numbered children than this are one component.
 _FEW = 6
 _LARGEST_TERMS = 6
 
@@ -93,8 +93,8 @@ class Forecast:
             )
         if self.sharding:
             lines.append(
-                f'What {self.sharding} shares out among GPUs is counted '
-                'whole, as if there were one.'
+                f'Everything that {self.sharding} shards over GPUs is counted '
+                'in full, as for one GPU.'
             )
         if own.assumed:
             lines.append(
@@ -176,7 +176,7 @@ class Forecast:
         ) + (
             f'It fits with {" or ".join(ways)}.'
             if ways
-            else 'Nor does any option; the least is '
+            else 'No option fits either; the smallest needs '
             f'{gigabytes(sizes[least])} GB ({least}).'
         )
 

@@ -1,4 +1,4 @@
-"""What a backbone's ``train()`` must not do: freeze adapters, move a base."""
+"""Keeps ``train()`` of a backbone from freezing adapters or moving a base."""
 
 from collections.abc import Collection, Iterable
 from typing import Any

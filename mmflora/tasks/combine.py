@@ -155,11 +155,12 @@ def _check_method(adapter: AdapterFile, layer: str) -> None:
     if not method.reader.has_sums():
         raise ValueError(
             f"'{adapter.path}': layer '{layer}' has an adapter of type "
-            f'{method.name}, of which a weighted sum is no adapter of that '
-            'type. FLoRA, LoRA and other methods whose update is linear in '
-            'their tensors (see `Sums` in docs/adapters-as-files.md) and '
-            'tuned parameters of the base can be summed; of others, merge '
-            'each model and average their weights.'
+            f'{method.name}. A weighted sum of such adapters is not an '
+            'adapter of that type. FLoRA, LoRA and other methods whose update '
+            'is linear in their tensors (see `Sums` in '
+            'docs/adapters-as-files.md) and tuned parameters of the base can '
+            'be summed. For others, merge each model and average their '
+            'weights.'
         )
 
 

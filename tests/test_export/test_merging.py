@@ -195,10 +195,10 @@ def test_options_that_do_not_go_together(options, text):
 
 def test_adapters_are_not_overwritten(segmentor, tmp_path):
     before = segmentor.checkpoint.read_bytes()
-    with pytest.raises(ValueError, match='is what is merged'):
+    with pytest.raises(ValueError, match='is an input of the merge'):
         segmentor.merge(segmentor.checkpoint)
     assert segmentor.checkpoint.read_bytes() == before
-    with pytest.raises(ValueError, match=r'\.py.*is what is merged'):
+    with pytest.raises(ValueError, match=r'\.py.*is an input of the merge'):
         segmentor.merge(tmp_path / 'merged.pth', segmentor.config)
     assert list(tmp_path.iterdir()) == []
 

@@ -98,7 +98,7 @@ def test_advice_names_what_helps():
     assert 'lean' in lean
     assert 'large' not in lean
     assert lean.startswith('13 GB: does not fit')
-    assert 'Nor does any option; the least is' in none
+    assert 'No option fits either; the smallest needs' in none
     assert '(lean)' in none
     text = str(found)
     assert all(line in text for line in (fits, lean, none))

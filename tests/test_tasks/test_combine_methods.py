@@ -133,11 +133,11 @@ def test_mixed_methods(toy):
 @pytest.mark.parametrize(
     ('adapter', 'options', 'message'),
     [
-        (dict(type='DoRA', rank=2), {}, 'DoRA, of which a weighted sum'),
+        (dict(type='DoRA', rank=2), {}, 'DoRA. A weighted sum'),
         (
             dict(type='HFPEFT', peft_type='LOHA', r=2),
             dict(targets=MLP),
-            'HFPEFT LOHA, of which',
+            'HFPEFT LOHA. A weighted sum',
         ),
         (
             dict(type='HFPEFT', peft_type='LORA', r=2, use_dora=True),
@@ -147,7 +147,7 @@ def test_mixed_methods(toy):
         (
             dict(type='Houlsby', width=2),
             dict(targets='.*'),
-            'Houlsby, of which',
+            'Houlsby. A weighted sum',
         ),
     ],
     ids=['dora', 'loha', 'peft dora', 'houlsby'],

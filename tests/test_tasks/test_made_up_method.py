@@ -132,5 +132,5 @@ def test_what_declares_nothing_is_refused(toy):
     silent = adapter_of(toy(1, adapter=dict(type='Silent')))
     with pytest.raises(ValueError, match='Silent, whose update is not in the'):
         compare_adapters(silent, silent)
-    with pytest.raises(ValueError, match='Silent, of which a weighted sum'):
+    with pytest.raises(ValueError, match='Silent. A weighted sum'):
         combine_adapters([silent, silent], (0.5, 0.5))

@@ -64,7 +64,7 @@ def test_as_it_is_without_room(run):
     printed = run(TWIN, *words)
     assert '2 images of 96x64 (as given)' in printed.out
     assert '1 GB: does not fit' in printed.out
-    assert 'Nor does any option' in printed.out
+    assert 'No option fits either' in printed.out
     assert 'lean=True' not in printed.out
 
 

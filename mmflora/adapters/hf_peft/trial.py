@@ -113,10 +113,10 @@ class Trials:
 
 
 def _as_text(options: Mapping[str, Any]) -> Any:
-    """Return settings as text, or what equals nothing else."""
+    """Return settings as text, or an object that equals nothing else."""
     try:
         return json.dumps(dict(options), sort_keys=True)
-    except TypeError:  # objects, of which no text tells all
+    except TypeError:  # objects that no text describes fully
         return object()
 
 

@@ -34,8 +34,8 @@ from .response_norm import GlobalResponseNorm
 
 LeanLayers = list[tuple[Any, type[nn.Module], bool]]
 
-# Layers without state or chance whose own gradient needs their input.  (A
-# ReLU keeps its output: nothing is to be won there.)
+# Layers without state or randomness whose own gradient needs their input.  (A
+# ReLU keeps its output, so a recipe would save nothing.)
 _NORMS: tuple[type[nn.Module], ...] = (
     nn.LayerNorm,
     nn.RMSNorm,

@@ -2,9 +2,9 @@
 
 Dettmers et al., "8-bit Optimizers via Block-wise Quantization" (2022) and
 "QLoRA: Efficient Finetuning of Quantized LLMs" (2023).  A weight is read as
-one row of numbers and cut into blocks; each block keeps its largest magnitude
-as its scale, and of each number the nearest entry of a table, relative to it.
-The tables hold 1, so that values that were rounded once round to themselves.
+one row of numbers and cut into blocks.  The scale of a block is its largest
+magnitude.  Each number is divided by the scale and replaced by the nearest
+entry of a table.  The tables contain 1, so rounding again changes nothing.
 """
 
 from collections.abc import Iterator

@@ -26,9 +26,9 @@ class QuantizedWeight(Tensor):
     in the backward pass, and keeps no dense copy in between.  Every other
     operator sees a dense copy, which lives as long as the operator.  Copying,
     moving, saving and changing the type leave the stored numbers as they
-    are; whatever writes to the tensor (``copy_`` of a base that is loaded, an
-    initialization) makes it round the new values.  A *view* is one of a dense
-    copy: what is written to it is lost.
+    are.  An operator that writes to the tensor (``copy_`` of a base that is
+    loaded, an initialization) makes it round the new values.  A *view* shows a
+    dense copy: values that are written to the view are lost.
 
     Args:
         stored: The quantized numbers.
