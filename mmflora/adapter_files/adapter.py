@@ -10,6 +10,8 @@ from torch import Tensor
 
 from mmflora.checkpoint.record import RECORD_NAME, BaseRecord
 
+from .schema import described_base
+
 ADAPTER_PART = 'adapter'
 
 
@@ -89,7 +91,9 @@ class AdapterFile:
     def groups(self) -> dict[str, list[str]]:
         """Return the keys of adapters, of the rest of backbones, of heads."""
         layers = self.layers()
-        names = tuple(f'{name}.' if name else '' for name in self._names())
+        names = tuple(
+            f'{name}.' if name else '' for name in self.config['backbones']
+        )
         grouped: dict[str, list[str]] = dict(
             adapters=[], backbone=[], heads=[]
         )
@@ -98,12 +102,9 @@ class AdapterFile:
             if layer != key and layer in layers:
                 grouped['adapters'].append(key)
             else:
-                own = key.startswith(names) if names else False
-                grouped['backbone' if own else 'heads'].append(key)
+                part = 'backbone' if key.startswith(names) else 'heads'
+                grouped[part].append(key)
         return grouped
-
-    def _names(self) -> Iterable[str]:
-        return self.config['backbones']
 
 
 def record_key(backbone: str) -> str:
@@ -133,12 +134,8 @@ def decode_record(info: Tensor) -> dict[str, Any]:
     record = json.loads(json.dumps(BaseRecord.decode(info)))
     return dict(
         method=record['method'],
-        base=dict(
-            source=record['source'],
-            layout=None,
-            sha256=record['sha256'],
-            origin=record['origin'],
-            saved_along=record['source'] is None,
+        base=described_base(
+            record['source'], record['sha256'], record['origin']
         ),
         config=None,
     )

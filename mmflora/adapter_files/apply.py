@@ -37,7 +37,7 @@ def apply_adapter(
         ValueError: If toolkit, base, settings, keys or shapes differ; all
             that differs is listed.
     """
-    _check_toolkit(adapter, toolkit or _toolkit_of(model))
+    check_toolkit(adapter, toolkit or _toolkit_of(model))
     _check_keys(model, adapter)
     # Backbones first: where they refuse, nothing else has been loaded yet.
     load_backbones(model, adapter)
@@ -69,10 +69,6 @@ def load_backbones(model: nn.Module, adapter: AdapterFile) -> None:
 def build_and_check(config: str | Config, adapter: AdapterFile) -> nn.Module:
     """Build the model of a config, and put an adapter into it.
 
-    Args:
-        config: A config or its path.
-        adapter: The adapter.
-
     Returns:
         The model, in evaluation mode, with its config as ``cfg``.
 
@@ -93,20 +89,16 @@ def build(config: str | Config, adapter: AdapterFile) -> nn.Module:
         ValueError: If the adapter is of another toolkit.
     """
     config = read_config(config)
-    check_toolkit(adapter, config)
+    check_toolkit(adapter, config.get('default_scope'))
     return build_model(config)
 
 
-def check_toolkit(adapter: AdapterFile, config: Config) -> None:
-    """Refuse an adapter for a config of another toolkit.
+def check_toolkit(adapter: AdapterFile, ours: str | None) -> None:
+    """Refuse an adapter for a model of another toolkit, where both are known.
 
     Raises:
         ValueError: If they differ.
     """
-    _check_toolkit(adapter, config.get('default_scope'))
-
-
-def _check_toolkit(adapter: AdapterFile, ours: str | None) -> None:
     theirs = adapter.config['toolkit']
     if theirs is None or ours is None or theirs == ours:
         return

@@ -40,9 +40,6 @@ def layout_of(keys: Iterable[str]) -> str | None:
 def layout_of_source(source: Mapping[str, Any] | None) -> str | None:
     """Return the layout of a base's file, as far as it can be seen here.
 
-    Args:
-        source: The ``init_cfg`` of the base.
-
     Returns:
         See :func:`layout_of`; ``None`` also for files that are elsewhere.
     """

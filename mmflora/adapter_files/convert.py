@@ -19,7 +19,7 @@ from mmflora.version import __version__
 from .adapter import ADAPTER_PART, AdapterFile, contiguous, decode_record
 from .base_layout import layout_of_source
 from .provenance import logged_metrics, versions
-from .schema import FORMAT, SCHEMA_VERSION, check_config, plain_json
+from .schema import check_config, description, plain_json
 from .write import write_adapter
 
 _INFO = f'{RECORD_NAME}.info'
@@ -80,6 +80,7 @@ def from_state(
             "mmflora's methods."
         )
     settings = read_settings(str(meta.get('cfg') or ''))
+    ours = _part(meta, 'mmflora')
     layers = layers_in_order(state)
     backbones = {}
     for key in records:
@@ -89,23 +90,26 @@ def from_state(
         described['base']['layout'] = layout_of_source(
             described['base']['source']
         )
-        described['config'] = _backbone_config(settings, name)
+        own = _part(settings, 'model', *(name.split('.') if name else ()))
+        described['config'] = {
+            key: value for key, value in own.items() if key != 'init_cfg'
+        } or None
         described['layers'] = [
             layer.removeprefix(prefix)
             for layer in layers
             if layer.startswith(prefix)
         ]
-        described['tuned'] = _tuned(meta, name)
+        described['tuned'] = _part(ours, 'backbones', name).get('tuned') or []
         backbones[name] = described
-    config = dict(
-        format=FORMAT,
-        schema_version=SCHEMA_VERSION,
-        tensors={},
-        toolkit=_toolkit(meta, settings),
-        model=_type_of(settings.get('model')),
-        backbones=backbones,
+    toolkit = ours.get('toolkit') or settings.get('default_scope')
+    model = _part(settings, 'model').get('type')
+    trained = {'mmflora_of_training': str(ours.get('version') or '')}
+    config = description(
+        backbones,
+        toolkit=None if toolkit is None else str(toolkit),
+        model=None if model is None else str(model),
         dataset_meta=_dataset_meta(meta),
-        versions=versions() | _written_by(meta),
+        versions=versions() | {k: v for k, v in trained.items() if v},
         metrics=dict(metrics),
         training={key: meta[key] for key in ('epoch', 'iter') if key in meta},
     )
@@ -207,41 +211,16 @@ def write_any(adapter: AdapterFile, path: str) -> Path:
     return write(adapter, path)
 
 
-def _written_by(meta: Mapping[str, Any]) -> dict[str, str]:
-    ours = meta.get('mmflora') or {}
-    trained = {'mmflora_of_training': ours.get('version')}
-    return {key: str(value) for key, value in trained.items() if value}
-
-
-def _tuned(meta: Mapping[str, Any], name: str) -> list[str]:
-    """Return which of the base's parameters were trained, in the backbone."""
-    backbones = (meta.get('mmflora') or {}).get('backbones') or {}
-    return list((backbones.get(name) or {}).get('tuned') or ())
-
-
-def _toolkit(meta: Mapping[str, Any], settings: dict[str, Any]) -> str | None:
-    ours = meta.get('mmflora') or {}
-    toolkit = ours.get('toolkit') or settings.get('default_scope')
-    return None if toolkit is None else str(toolkit)
+def _part(node: Any, *keys: str) -> Mapping[str, Any]:
+    """Return what stands under some keys; nothing where it is no mapping."""
+    for key in keys:
+        node = node.get(key) if isinstance(node, Mapping) else None
+    return node if isinstance(node, Mapping) else {}
 
 
 def _dataset_meta(meta: Mapping[str, Any]) -> dict[str, Any]:
-    found = meta.get('dataset_meta') or {}
+    found = _part(meta, 'dataset_meta')
     lower = {str(key).lower(): value for key, value in found.items()}
     return {
         key: lower[key] for key in ('classes', 'palette') if lower.get(key)
     }
-
-
-def _backbone_config(settings: dict[str, Any], name: str) -> Any:
-    node: Any = settings.get('model')
-    for part in name.split('.') if name else ():
-        node = node.get(part) if isinstance(node, dict) else None
-    if not isinstance(node, dict):
-        return None
-    return {key: value for key, value in node.items() if key != 'init_cfg'}
-
-
-def _type_of(model: Any) -> str | None:
-    kind = model.get('type') if isinstance(model, dict) else None
-    return None if kind is None else str(kind)

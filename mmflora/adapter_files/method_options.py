@@ -27,9 +27,6 @@ class StoredMethod(NamedTuple):
     def of(cls, options: Mapping[str, Any]) -> 'StoredMethod':
         """Look a method up.
 
-        Args:
-            options: Its settings with its ``type``.
-
         Raises:
             TypeError: If they name no type.
             ValueError: If there is no such method.

@@ -23,7 +23,7 @@ from .apply import apply_adapter
 from .convert import from_state
 from .provenance import versions
 from .read import read_any
-from .schema import FORMAT, SCHEMA_VERSION, plain_json
+from .schema import described_base, description, plain_json
 from .write import write_adapter
 
 
@@ -151,10 +151,7 @@ def _from_injections(
         backbones[name] = dict(
             method=_describe(part),
             base=dict(
-                source=None,
-                layout=None,
-                sha256=content_hash(frozen),
-                origin=None,
+                described_base(None, content_hash(frozen), None),
                 saved_along=False,
             ),
             config=None,
@@ -163,17 +160,11 @@ def _from_injections(
         )
         for key in frozen:
             state.pop(f'{name}.{key}' if name else key)
-    config = dict(
-        format=FORMAT,
-        schema_version=SCHEMA_VERSION,
-        tensors={},
-        toolkit=None,
+    config = description(
+        backbones,
         model=type(model).__name__,
-        backbones=backbones,
-        dataset_meta={},
         versions=versions(),
         metrics=dict(metrics),
-        training={},
     )
     return AdapterFile(plain_json(config), state)
 

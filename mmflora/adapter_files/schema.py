@@ -229,31 +229,46 @@ def plain_json(value: Any) -> Any:
     return str(value)
 
 
+def description(backbones: Mapping[str, Any], **known: Any) -> dict[str, Any]:
+    """Return a description, of which all that is not given is empty."""
+    empty: dict[str, Any] = dict(
+        format=FORMAT,
+        schema_version=SCHEMA_VERSION,
+        tensors={},
+        toolkit=None,
+        model=None,
+        backbones=backbones,
+        dataset_meta={},
+        versions={},
+        metrics={},
+        training={},
+    )
+    return empty | known
+
+
+def described_base(source: Any, sha256: Any, origin: Any) -> dict[str, Any]:
+    """Return what a description says of a base, of whatever layout."""
+    return dict(
+        source=source,
+        layout=None,
+        sha256=sha256,
+        origin=origin,
+        saved_along=source is None,
+    )
+
+
 def _from_0(config: dict[str, Any], path: str) -> dict[str, Any]:
     source = config.get('base')
-    return dict(
-        format=FORMAT,
-        schema_version=1,
+    origin = 'init_cfg' if source else None
+    base = described_base(source, config.get('base_sha256'), origin)
+    backbone = dict(method=config.get('method'), base=base, config=None)
+    return description(
+        dict(backbone=backbone),
         tensors={'file': config.get('file', TENSORS_NAME)},
         toolkit=config.get('toolkit'),
-        model=None,
-        backbones=dict(
-            backbone=dict(
-                method=config.get('method'),
-                base=dict(
-                    source=source,
-                    layout=None,
-                    sha256=config.get('base_sha256'),
-                    origin='init_cfg' if source else None,
-                    saved_along=source is None,
-                ),
-                config=None,
-            )
-        ),
         dataset_meta={'classes': config.get('classes')},
         versions=config.get('versions', {}),
         metrics=config.get('metrics', {}),
-        training={},
     )
 
 

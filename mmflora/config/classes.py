@@ -18,6 +18,7 @@ from mmengine.config import Config
 from mmengine.registry import DATASETS
 
 from .build import register_toolkit
+from .check import LOADERS
 from .walk import find_dicts
 
 HEADS = ('bbox_head', 'mask_head', 'decode_head', 'auxiliary_head')
@@ -29,10 +30,6 @@ OTHER_HEADS = ('STDCHead', 'SideAdapterCLIPHead')
 READERS = ('CocoDataset', 'DOTADataset', 'XMLDataset', 'BaseSegDataset')
 """Data sets whose classes are those of ``METAINFO`` and ``metainfo``."""
 
-_LOADERS = {
-    'train': ('train_dataloader', 'val_dataloader'),
-    'test': ('test_dataloader',),
-}
 _MOST_FILES = 200
 _MOST_BYTES = 2**24
 
@@ -53,7 +50,7 @@ def check_classes(cfg: Config, stage: str) -> None:
     register_toolkit(cfg)
     wrong: list[str] = []
     heads = dict(_heads(cfg))
-    for loader in _LOADERS[stage]:
+    for loader in LOADERS[stage]:
         node = cfg.get(loader)
         dataset = node.get('dataset') if isinstance(node, Mapping) else None
         for place, settings in find_dicts(dataset, f'{loader}.dataset'):

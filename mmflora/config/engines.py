@@ -17,9 +17,6 @@ _INSTEAD = {
 def check_engine(cfg: Mapping[str, Any]) -> None:
     """Refuse a strategy that would be ignored, or loses the frozen base.
 
-    Args:
-        cfg: The whole config.
-
     Raises:
         ValueError: If ``runner_type`` and ``strategy`` do not fit, or the
             strategy is one of MMEngine's that has a counterpart here.

@@ -115,7 +115,9 @@ class PEFTOptimWrapperConstructor(DefaultOptimWrapperConstructor):
         sharded = any_sharded(item.parameter for item in items)
         self._freeze(items, wrapped or sharded)
         trained = [item for item in items if item.trains]
-        groups = self._groups(trained, self._layer_scales(inner))
+        decay = self.paramwise_cfg.get('layer_decay')
+        scales = {} if decay is None else layer_scales(inner, decay)
+        groups = self._groups(trained, scales)
         self.multipliers.check_used(items)
         optimizer = OPTIMIZERS.build(dict(self.optimizer_cfg, params=groups))
         config = dict(self.optim_wrapper_cfg)
@@ -150,10 +152,6 @@ class PEFTOptimWrapperConstructor(DefaultOptimWrapperConstructor):
             )
         for item in changed:
             item.parameter.requires_grad_(item.trains)
-
-    def _layer_scales(self, model: nn.Module) -> dict[nn.Parameter, float]:
-        decay = self.paramwise_cfg.get('layer_decay')
-        return {} if decay is None else layer_scales(model, decay)
 
     def _groups(
         self,

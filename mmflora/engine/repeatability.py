@@ -9,9 +9,6 @@ from mmengine.hooks import CheckpointHook, EarlyStoppingHook
 def what_cannot_repeat(runner: Any) -> list[str]:
     """Return what a checkpoint of this run does not hold.
 
-    Args:
-        runner: A runner about to train.
-
     Returns:
         One sentence for each setting, with the reason and what would help.
     """

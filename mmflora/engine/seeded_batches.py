@@ -63,10 +63,6 @@ class SeededBatches:
     It can leave out the batches that an interrupted run has seen, for any
     sampler: it draws their indices and loads nothing.
 
-    Args:
-        batches: The loader's batch sampler.
-        rank: The rank of this process.
-
     Attributes:
         seed: The run's seed.
         next_pass: The number of the next pass over the data.

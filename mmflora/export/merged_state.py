@@ -13,6 +13,7 @@ from mmflora.adapters.base import AdapterBase
 from mmflora.adapters.quantized_base import dequantize_base
 from mmflora.checkpoint import base_records
 from mmflora.checkpoint.record import RECORD_NAME
+from mmflora.files.plain_types import make_plain
 from mmflora.version import __version__
 
 DTYPES = {
@@ -142,15 +143,10 @@ def cast_parameters(
 def plain_meta(
     meta: Mapping[str, Any], model: nn.Module, config: str
 ) -> dict[str, Any]:
-    """Keep what stock tools read, in types that any reader allows.
-
-    Args:
-        meta: The training checkpoint's.
-        model: The adapted model.
-        config: The plain config's text.
-    """
+    """Keep what stock tools read, in types that any reader allows."""
     kept = ('dataset_meta', 'CLASSES', 'PALETTE', 'epoch', 'iter', 'seed')
-    result = {key: _simple(meta[key]) for key in kept if key in meta}
+    result = {key: meta[key] for key in kept if key in meta}
+    make_plain(result)
     result['cfg'] = config
     result['merged_by'] = f'mmflora {__version__}'
     result['merged_from'] = json.dumps(
@@ -165,14 +161,3 @@ def plain_meta(
         default=str,
     )
     return result
-
-
-def _simple(value: Any) -> Any:
-    """Turn arrays, sets and mappings of any kind into plain ones."""
-    if isinstance(value, dict):
-        return {str(key): _simple(item) for key, item in value.items()}
-    if isinstance(value, set):
-        return [_simple(item) for item in sorted(value)]
-    if isinstance(value, list | tuple):
-        return type(value)(map(_simple, value))
-    return value.tolist() if hasattr(value, 'tolist') else value

@@ -92,9 +92,6 @@ class PlainConfig:
     def write(self, path: str | Path) -> list[Path]:
         """Write the config, and the backbone's module beside it if needed.
 
-        Args:
-            path: A ``.py`` file.
-
         Returns:
             The files.
         """

@@ -83,10 +83,6 @@ def _refine(exact: Tensor, start: Update, iterations: int) -> list[Tensor]:
 def spectrum(tensor: Tensor, mode: int = 0) -> Tensor:
     """Return the singular values of an unfolding, in descending order.
 
-    Args:
-        tensor: Of any number of modes.
-        mode: The mode that becomes the rows.
-
     Returns:
         A vector; its squares sum to the squared norm.
     """

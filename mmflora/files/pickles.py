@@ -95,14 +95,8 @@ def read_safely(
             checkpoint = torch.load(source, map_location, **options)
     except (FileNotFoundError, MemoryError):
         raise
-    except pickle.UnpicklingError as error:
-        raise ValueError(_refusal(name, error)) from error
     except Exception as error:  # whatever a damaged file makes a reader do
-        raise ValueError(
-            f"'{name}' is truncated or damaged "
-            f'({type(error).__name__}: {str(error).strip():.200}). Copy it '
-            'again.'
-        ) from error
+        raise ValueError(_refusal(name, error)) from error
     note_config_texts(checkpoint, name)
     return checkpoint
 
@@ -131,13 +125,8 @@ class PlainPickleHandler(PickleHandler):
         name = str(getattr(file, 'name', 'a pickle'))
         try:
             return _PlainUnpickler(file, **kwargs).load()
-        except pickle.UnpicklingError as error:
-            raise ValueError(_refusal(name, error)) from error
         except Exception as error:  # whatever a damaged file makes it do
-            raise ValueError(
-                f"'{name}' is truncated or damaged "
-                f'({type(error).__name__}: {error}). Copy it again.'
-            ) from error
+            raise ValueError(_refusal(name, error)) from error
 
 
 class _PlainUnpickler(pickle.Unpickler):
@@ -190,6 +179,11 @@ def _array(content: Any, kind: Any, shape: Any, order: Any) -> Any:
 
 def _refusal(path: str, error: Exception) -> str:
     told = str(error)
+    if not isinstance(error, pickle.UnpicklingError):
+        return (
+            f"'{path}' is truncated or damaged "
+            f'({type(error).__name__}: {told.strip():.200}). Copy it again.'
+        )
     named = re.search(r'GLOBAL (\S+)', told)
     reason = told.partition('WeightsUnpickler error: ')[2] or told
     what = named[1] if named else ' '.join(reason.split())[:200]

@@ -88,15 +88,6 @@ def drop_wrapper_prefix(checkpoint: dict[str, Any]) -> None:
     checkpoint['state_dict'] = renamed
 
 
-def last_value(history: Any) -> float | None:
-    """Return the last value of a history, as written or restored."""
-    if isinstance(history, dict) and history.keys() == {HISTORY}:
-        history = _history(history[HISTORY])
-    if not isinstance(history, HistoryBuffer) or not len(history.data[0]):
-        return None
-    return float(history.data[0][-1])
-
-
 def _history(plain: Mapping[str, Any]) -> HistoryBuffer:
     buffer = HistoryBuffer(max_length=plain['max_length'])
     # Past the constructor, which copies element by element.

@@ -192,9 +192,6 @@ def _in_folder(source: str, folder: str) -> str:
 def open_weights(source: str) -> dict[str, StoredTensor] | None:
     """Open local weights as a table of stored tensors.
 
-    Args:
-        source: As for :func:`weight_files`.
-
     Returns:
         Key to stored tensor; ``None`` for a file whose tensors cannot be read
         one by one, such as one that PyTorch wrote before its version 1.6.

@@ -90,9 +90,6 @@ def find_newest(folder: str | os.PathLike[str]) -> str | None:
     empty or outdated, or names a damaged checkpoint, the newest whole one in
     the folder is taken, and a warning says so.
 
-    Args:
-        folder: The work directory.
-
     Returns:
         A file, or a folder that DeepSpeed wrote; ``None`` where there is
         nothing to go on from.

@@ -76,10 +76,8 @@ class SharedBase:
 
     def bytes(self) -> int:
         """Return the size of the base in memory."""
-        return sum(
-            tensor.nbytes  # of quantized weights, what is stored
-            for tensor in self.tensors.values()
-        )
+        # Of quantized weights, what is stored.
+        return sum(tensor.nbytes for tensor in self.tensors.values())
 
 
 def settle(

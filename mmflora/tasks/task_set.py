@@ -91,7 +91,7 @@ class TaskSet:
             adapter = copy.deepcopy(adapter)
             adapter.move_base(base)
         config = read_config(config)
-        check_toolkit(adapter, config)
+        check_toolkit(adapter, config.get('default_scope'))
         # The base comes from the resident one, or from where the adapter says.
         model = build_model(config, weights=False).to(self.device)
         for key, (backbone, record) in base_records(model).items():

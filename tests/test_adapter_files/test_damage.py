@@ -179,6 +179,25 @@ def test_values_in_a_checkpoint(checkpoint, build, tmp_path, count, seed):
         check(lambda: use(path, build), path, 'a value')
 
 
+@pytest.mark.parametrize(
+    'meta',
+    [
+        dict(mmflora='text'),
+        dict(mmflora=dict(backbones='text', toolkit=[], version={})),
+        dict(mmflora=dict(backbones=dict(backbone=3))),
+        dict(mmflora=dict(backbones=dict(backbone=dict(tuned=3)))),
+        dict(dataset_meta='text', cfg=3, epoch='one'),
+    ],
+    ids=str,
+)
+def test_meta_of_other_types(checkpoint, build, tmp_path, meta):
+    content = torch.load(checkpoint, weights_only=True)
+    content['meta'].update(meta)
+    path = tmp_path / 'damaged.pth'
+    torch.save(content, path)
+    check(lambda: use(path, build), path, meta)
+
+
 @pytest.mark.parametrize(('count', 'seed'), SWEEPS)
 def test_indices_of_shards(tmp_path, count, seed):
     folder = tmp_path / 'damaged'

@@ -5,13 +5,13 @@ from typing import Any
 
 import torch
 from mmengine.hooks import Hook
-from mmengine.model import is_model_wrapper
 from mmengine.optim import OptimWrapperDict
 from torch import nn
 from torch.utils.hooks import RemovableHandle
 
 from mmflora.adapters import adapted_layers
 from mmflora.adapters.hf_peft import HFPEFT, load_peft
+from mmflora.checkpoint.gaps import without_wrappers
 from mmflora.checkpoint.sharded import any_sharded
 from mmflora.registry import HOOKS
 
@@ -54,8 +54,7 @@ class AdaLoRAHook(Hook):
                 too short for the schedule, if the model has several
                 optimizers, or if it is spread over several processes.
         """
-        model = runner.model
-        inner = model.module if is_model_wrapper(model) else model
+        inner = without_wrappers(runner.model)
         wrapper = runner.optim_wrapper
         if any_sharded(inner.parameters()):
             raise ValueError(

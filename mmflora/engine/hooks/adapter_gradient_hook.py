@@ -3,9 +3,9 @@
 from typing import Any
 
 from mmengine.hooks import Hook
-from mmengine.model import is_model_wrapper
 from torch.utils.hooks import RemovableHandle
 
+from mmflora.checkpoint.gaps import without_wrappers
 from mmflora.checkpoint.roles import Role, parameter_roles
 from mmflora.registry import HOOKS
 
@@ -31,9 +31,7 @@ class AdapterGradientHook(Hook):
 
     def before_train(self, runner: Any) -> None:
         """Watch every parameter of every adapter that trains."""
-        model = runner.model
-        inner = model.module if is_model_wrapper(model) else model
-        for item in parameter_roles(inner):
+        for item in parameter_roles(without_wrappers(runner.model)):
             if item.trains and item.role in (Role.CORE, Role.ADAPTER):
                 self._watch(item.name, item.parameter)
 
