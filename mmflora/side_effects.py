@@ -2,7 +2,7 @@
 
 from mmengine import runner
 from mmengine.config import Config
-from mmengine.fileio import register_handler
+from mmengine.fileio import register_backend, register_handler
 from mmengine.fileio.handlers import yaml_handler
 from mmengine.runner import checkpoint
 from mmengine.runner.checkpoint import CheckpointLoader
@@ -10,7 +10,7 @@ from mmengine.runner.checkpoint import CheckpointLoader
 from mmflora.adapter_files import loaders
 from mmflora.checkpoint.gaps import guard_mmengine_loading
 from mmflora.config.scopes import register_config_scopes
-from mmflora.files.atomic import register_atomic_backend
+from mmflora.files.atomic import ATOMIC_BACKEND, AtomicLocalBackend
 from mmflora.files.config_text import config_from_text
 from mmflora.files.pickles import PlainPickleHandler
 from mmflora.files.sources import TIMM_SCHEME, load_from_timm
@@ -64,4 +64,4 @@ def install() -> None:
         module.find_latest_checkpoint = find_newest
     guard_mmengine_loading()
     register_config_scopes()
-    register_atomic_backend()
+    register_backend(ATOMIC_BACKEND, AtomicLocalBackend, force=True)

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from mmflora.files.pickles import check_safe
+from mmflora.files.pickles import read_safely
 from mmflora.files.sources import check_source, find_source, is_local
 
 from .walk import adapted_backbones, find_dicts
@@ -74,7 +74,7 @@ def check_weights_file(key: str, source: str, remedy: str = '') -> None:
     try:
         check_source(source)
         if is_local(source) and source.endswith(('.pth', '.pt', '.bin')):
-            check_safe(source)
+            read_safely(source, 'meta')
     except (FileNotFoundError, ValueError) as error:
         text = f'{key}: {error}'
         raise type(error)(f'{text} {remedy}' if remedy else text) from error

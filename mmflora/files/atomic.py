@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from mmengine.fileio import LocalBackend, register_backend
+from mmengine.fileio import LocalBackend
 
 ATOMIC_BACKEND = 'mmflora_atomic_local'
 
@@ -88,8 +88,3 @@ class AtomicLocalBackend(LocalBackend):
         pending, self._pending = self._pending, None
         for filepath in pending:
             super().remove(filepath)
-
-
-def register_atomic_backend() -> None:
-    """Let MMEngine write by ``backend_args=dict(backend=ATOMIC_BACKEND)``."""
-    register_backend(ATOMIC_BACKEND, AtomicLocalBackend, force=True)

@@ -74,7 +74,8 @@ def read_safely(
 
     Args:
         path: The file.
-        map_location: As for ``torch.load``.
+        map_location: As for ``torch.load``; ``'meta'`` checks the file without
+            keeping a value.
         content: What the file holds, where it is not on the disk.
         mmap: Map the file instead of reading it; for files that do not
             change while their tensors are in use.
@@ -99,16 +100,6 @@ def read_safely(
         raise ValueError(_refusal(name, error)) from error
     note_config_texts(checkpoint, name)
     return checkpoint
-
-
-def check_safe(path: str | os.PathLike[str]) -> None:
-    """Refuse a file that :func:`read_safely` would refuse.
-
-    Raises:
-        FileNotFoundError: If it is missing.
-        ValueError: See :func:`read_safely`.
-    """
-    read_safely(path, 'meta')
 
 
 class PlainPickleHandler(PickleHandler):

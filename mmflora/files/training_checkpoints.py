@@ -11,7 +11,7 @@ import torch
 from mmengine.logging import print_log
 
 from .atomic import staged_file
-from .pickles import check_safe, read_safely
+from .pickles import read_safely
 from .sources import check_source, is_local
 
 LAST = 'last_checkpoint'
@@ -179,7 +179,7 @@ def _damage(path: Path) -> str | None:
         return None if any(path.iterdir()) else f"'{path}' is empty."
     try:
         check_source(str(path))
-        check_safe(path)
+        read_safely(path, 'meta')
     except (OSError, ValueError) as error:
         return str(error)
     return None

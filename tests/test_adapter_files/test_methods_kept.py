@@ -3,7 +3,7 @@
 import pytest
 import torch
 from mmengine.config import Config
-from test_engine.toy import ToyModel, backbone_cfg
+from test_engine.toy import ToyModel, adapter_of, backbone_cfg
 
 from mmflora.adapter_files import (
     apply_adapter,
@@ -17,10 +17,8 @@ from mmflora.adapter_files.compare import (
     draw_differences,
 )
 from mmflora.adapter_files.compare_models import compare_models
-from mmflora.adapter_files.convert import from_state
 from mmflora.adapter_files.stored_updates import stored_updates
 from mmflora.adapters import adapted_layers
-from mmflora.checkpoint import adapter_state_dict
 from mmflora.checkpoint.record import base_records
 
 MLP = r'stages\.\d\.blocks\.\d\.mlp\.fc\d'
@@ -74,16 +72,6 @@ def make(run):
         return model
 
     return make
-
-
-def adapter_of(model):
-    backbones = {
-        name: dict(tuned=list(record.tuned_keys))
-        for name, (_, record) in base_records(model).items()
-    }
-    with adapter_state_dict():
-        state = model.state_dict()
-    return from_state(state, dict(mmflora=dict(backbones=backbones)), {})
 
 
 def config_of(run, method):

@@ -19,7 +19,7 @@ from mmflora.adapter_files import (
     write_checkpoint,
 )
 
-from .conftest import rewrite, tensors_of
+from .conftest import rewrite
 
 
 def refused(path, error=ValueError):
@@ -68,25 +68,6 @@ def test_a_pickle_is_never_run(tmp_path, written, form, name):
         pickle.loads(content.getvalue())
     )
     assert marker.exists(), 'the sample is not malicious'
-
-
-@pytest.mark.parametrize('part', [0.0, 0.001, 0.3, 0.999])
-def test_truncated_files(written, part):
-    file, _, _ = tensors_of(written)
-    content = file.read_bytes()
-    file.write_bytes(content[: int(part * len(content))])
-    assert 'truncated' in refused(written)
-
-
-@pytest.mark.parametrize('place', [0.01, 0.5, 0.99])
-def test_flipped_bits(written, place):
-    file, metadata, _ = tensors_of(written)
-    content = bytearray(file.read_bytes())
-    start = 8 + int.from_bytes(content[:8], 'little')
-    at = start + int(place * (len(content) - start - 1))
-    content[at] ^= 1
-    file.write_bytes(content)
-    assert 'changed or damaged' in refused(written)
 
 
 def test_a_head_of_any_length_is_read(adapter, tmp_path):
@@ -250,10 +231,6 @@ def test_checkpoints_without_an_adapter(run, tmp_path):
         from_checkpoint(run / 'base.pth')
     with pytest.raises(FileNotFoundError):
         from_checkpoint(tmp_path / 'none.pth')
-    whole = (run / 'run/epoch_1.pth').read_bytes()
-    (tmp_path / 'half.pth').write_bytes(whole[: len(whole) // 2])
-    with pytest.raises(ValueError, match='truncated'):
-        from_checkpoint(tmp_path / 'half.pth')
     damaged = tmp_path / 'damaged.pth'
     with zipfile.ZipFile(damaged, 'w') as archive:
         archive.writestr('archive/data.pkl', b'nothing')

@@ -1,8 +1,6 @@
 """Export, import, and the predictions in between."""
 
 import json
-import subprocess
-import sys
 
 import pytest
 import torch
@@ -86,16 +84,6 @@ def test_description_says_what_the_adapter_is(run, written):
     assert base['saved_along'] is False
 
 
-def test_adapter_goes_into_a_model(written, checkpoint, build):
-    model = apply_adapter(build(), read_adapter(written)).eval()
-    state = torch.load(checkpoint, weights_only=True)['state_dict']
-    for key, value in state.items():
-        assert torch.equal(model.state_dict()[key], value), key
-    fresh = build().eval()
-    with torch.no_grad():
-        assert not torch.equal(model(IMAGES), fresh(IMAGES))
-
-
 def test_a_base_without_a_source_travels_along(tmp_path, build):
     config = backbone_cfg(allow_random_base=True)
     trained = runner(tmp_path / 'run', config, epochs=1)
@@ -107,23 +95,6 @@ def test_a_base_without_a_source_travels_along(tmp_path, build):
     expected = trained.model.eval()
     with torch.no_grad():
         assert torch.equal(model(IMAGES), expected(IMAGES))
-
-
-def test_nothing_of_pickle_is_needed(written):
-    """Import and read in a process that cannot unpickle."""
-    program = (
-        'import sys, json\n'
-        'from mmflora.adapter_files import read_adapter\n'
-        'import pickle, torch\n'
-        'def refuse(*a, **k): raise SystemExit("unpickled")\n'
-        'pickle.load = pickle.loads = torch.load = refuse\n'
-        'pickle.Unpickler = torch.serialization._load = refuse\n'
-        f'print(len(read_adapter({str(written)!r}).tensors))\n'
-    )
-    done = subprocess.run(
-        [sys.executable, '-c', program], capture_output=True, text=True
-    )
-    assert int(done.stdout.split()[-1]) == len(tensors_of(written)[2])
 
 
 def test_metrics_of_the_same_step_come_from_the_log(tmp_path):

@@ -1,11 +1,11 @@
 """tools/adapters.py: list, show, diff, export, import."""
 
-import importlib.util
 import json
 from pathlib import Path
 
 import pytest
 import torch
+from test_tools.conftest import load_tool
 
 from .conftest import tensors_of
 
@@ -14,11 +14,7 @@ ROOT = Path(__file__).parents[2]
 
 @pytest.fixture(scope='session')
 def tool():
-    path = ROOT / 'tools/adapters.py'
-    spec = importlib.util.spec_from_file_location('adapters_tool', path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return load_tool('adapters')
 
 
 @pytest.fixture

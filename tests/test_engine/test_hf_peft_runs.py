@@ -1,4 +1,7 @@
-"""Methods of peft through the runner: train, save, resume, test, merge."""
+"""Methods of peft through the runner: their base, merge and meaning.
+
+How they train, resume and test: test_method_training.py.
+"""
 
 import pytest
 import torch
@@ -11,10 +14,7 @@ pytest.importorskip('peft')
 
 METHODS = {
     'dora': dict(peft_type='LORA', r=4, use_dora=True),
-    'vera': dict(peft_type='VERA', r=8),
-    'randlora': dict(peft_type='RANDLORA', r=4, randlora_alpha=4),
     'ia3': dict(peft_type='IA3'),
-    'lokr': dict(peft_type='LOKR', r=4),
 }
 
 
@@ -34,48 +34,6 @@ def logits_of(tmp_path, name, backbone, checkpoint):
     built._load_from = str(checkpoint)
     built.test()
     return Logits.last
-
-
-@pytest.mark.parametrize(
-    'name',
-    [
-        'dora',
-        'randlora',
-        'lokr',
-        pytest.param('vera', marks=pytest.mark.slow),
-        pytest.param('ia3', marks=pytest.mark.slow),
-    ],
-)
-def test_train_save_test_and_resume(tmp_path, base, name):
-    backbone = config(base, METHODS[name])
-    whole = runner(tmp_path / 'whole', backbone, test=True)
-    whole.train()
-    whole.test()
-    expected = Logits.last
-
-    saved = torch.load(tmp_path / 'whole' / 'epoch_2.pth', weights_only=False)[
-        'state_dict'
-    ]
-    record = whole.model.backbone.base_record
-    assert not any(f'backbone.{key}' in saved for key in record.base_keys)
-    keys = [key for key in saved if '.adapter.' in key]
-    assert keys
-    assert not any('base_layer' in key for key in keys)
-
-    last = tmp_path / 'whole' / 'epoch_2.pth'
-    assert torch.equal(logits_of(tmp_path, 'test', backbone, last), expected)
-
-    first = tmp_path / 'whole' / 'epoch_1.pth'
-    resumed = runner(
-        tmp_path / 'resumed',
-        backbone,
-        load_from=str(first),
-        resume=True,
-        test=True,
-    )
-    resumed.train()
-    resumed.test()
-    assert torch.equal(Logits.last, expected)
 
 
 def test_checkpoint_brings_its_base(tmp_path, base):

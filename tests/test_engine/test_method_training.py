@@ -11,6 +11,7 @@ from mmflora.adapters import adapted_modules
 
 from .toy import TINY, Logits, runner, write_base
 
+PEFT = dict(type='HFPEFT')
 METHODS = {
     'FLoRA': dict(type='FLoRA', rank=4),
     'LoRA': dict(type='LoRA', rank=4, dropout=0.1),
@@ -26,8 +27,13 @@ METHODS = {
     'Houlsby': dict(type='Houlsby', width=4),
     'Pfeiffer': dict(type='Pfeiffer', width=4),
     'AdaptFormer': dict(type='AdaptFormer', width=4),
+    'peft DoRA': dict(PEFT, peft_type='LORA', r=4, use_dora=True),
+    'peft VeRA': dict(PEFT, peft_type='VERA', r=8),
+    'peft RandLoRA': dict(PEFT, peft_type='RANDLORA', r=4, randlora_alpha=4),
+    'peft IA3': dict(PEFT, peft_type='IA3'),
+    'peft LoKr': dict(PEFT, peft_type='LOKR', r=4),
 }
-FAST = ('DoRA', 'Full', 'PiSSA')
+FAST = ('DoRA', 'Full', 'PiSSA', 'peft DoRA', 'peft RandLoRA', 'peft LoKr')
 EPOCHS = 8
 PARAMETERS = [
     pytest.param(
@@ -96,6 +102,7 @@ def check_checkpoint(state, start, trained):
     """Check that the file has what trains and that this has moved."""
     frozen = {f'backbone.{key}' for key in trained.base_record.base_keys}
     assert not frozen & set(state)
+    assert not any('base_layer' in key for key in state), 'of peft'
     moved = [
         key
         for key, value in state.items()

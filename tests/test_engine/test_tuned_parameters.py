@@ -1,15 +1,12 @@
 """Optimizer groups of methods that train the base's own parameters."""
 
 import pytest
-import torch
-from mmengine.optim import build_optim_wrapper
 from mmengine.registry import MODELS
 from timm.optim import param_groups_layer_decay
 
-from mmflora.adapters import inject
 from mmflora.engine import Role, count_parameters, parameter_roles
 
-from .test_optimizer import settings
+from .test_optimizer import build, settings
 from .toy import TINY, ToyModel
 
 
@@ -19,18 +16,6 @@ def toy(adapter, **options):
             type='mmflora.PEFTConvNeXt', arch=TINY, adapter=adapter, **options
         )
     )
-
-
-def build(model, **paramwise):
-    return build_optim_wrapper(
-        model,
-        dict(
-            type='OptimWrapper',
-            constructor='mmflora.PEFTOptimWrapperConstructor',
-            optimizer=dict(type='AdamW', lr=1.0, weight_decay=0.5),
-            paramwise_cfg=paramwise or None,
-        ),
-    ).optimizer
 
 
 def roles(model):
@@ -198,9 +183,3 @@ def test_layer_decay_without_groups_is_refused():
 def test_layer_decay_out_of_range(decay):
     with pytest.raises(ValueError, match=r'\(0, 1\]'):
         build(toy(dict(type='Full')), layer_decay=decay)
-
-
-def test_injection_alone_sets_what_trains():
-    model = torch.nn.Sequential(torch.nn.Linear(2, 2), torch.nn.LayerNorm(2))
-    report = inject(model, dict(type='NormTuning'))
-    assert report.tuned == ['1.weight', '1.bias']

@@ -13,6 +13,10 @@ from mmengine.runner import Runner
 from torch import nn
 from torch.utils.data import Dataset
 
+from mmflora.adapter_files.convert import from_state
+from mmflora.checkpoint.record import base_records
+from mmflora.checkpoint.state import adapter_state_dict
+
 TINY = dict(
     depths=(1, 1, 1, 1), dims=(8, 16, 24, 32), use_grn=True, ls_init_value=None
 )
@@ -93,6 +97,17 @@ def write_base(path: Path, seed=0):
         nn.init.normal_(parameter, std=0.2)
     torch.save(dict(state_dict=model.state_dict()), path)
     return path
+
+
+def adapter_of(model):
+    """Return a model's adapter with all that a checkpoint's meta says."""
+    backbones = {
+        name: dict(tuned=list(record.tuned_keys))
+        for name, (_, record) in base_records(model).items()
+    }
+    with adapter_state_dict():
+        state = model.state_dict()
+    return from_state(state, dict(mmflora=dict(backbones=backbones)), {})
 
 
 def runner(

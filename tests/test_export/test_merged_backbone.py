@@ -61,15 +61,6 @@ def test_gradients_are_equal(pair):
         assert off < 1e-4 * scale, name
 
 
-@pytest.mark.parametrize('scope', ['mmdet', 'mmseg', 'mmrotate'])
-def test_found_from_every_toolkit(scope):
-    from importlib import import_module
-
-    registry = import_module(f'{scope}.registry').MODELS
-    built = registry.build(dict(type='TimmConvNeXt', arch=TINY))
-    assert isinstance(built, TimmConvNeXt)
-
-
 @pytest.mark.parametrize(
     ('name', 'indices'),
     [('resnet18', (1, 4)), ('vit_tiny_patch16_224', (5, 11))],

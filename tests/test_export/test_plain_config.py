@@ -1,12 +1,9 @@
 """Configs without mmflora."""
 
-from pathlib import Path
-
 import pytest
 from mmengine.config import Config
 
 from mmflora.export import plain_config
-from mmflora.models.plain import timm_features
 
 from .conftest import CONFIGS, ROOT
 
@@ -118,8 +115,3 @@ def test_what_has_no_counterpart_is_named():
     cfg = with_backbone(dict(type='mmflora.Unheard', depth=3))
     with pytest.raises(ValueError, match=r'model\.backbone\.type.*Unheard'):
         plain_config(cfg)
-
-
-def test_module_needs_nothing_of_mmflora():
-    text = Path(timm_features.__file__).read_text()
-    assert 'mmflora' not in text

@@ -3,11 +3,9 @@
 import pytest
 import timm
 import torch
-from timm.models import load_checkpoint
 
 from mmflora.export import (
     BOUNDS,
-    build_model,
     largest_difference,
     load_trained,
 )
@@ -40,16 +38,6 @@ def test_timm_loads_it_strictly_and_computes_the_same(segmentor, tmp_path):
     # What stands behind the last stage starts anew.
     assert torch.equal(model.head.norm.weight, torch.ones(320))
     assert torch.equal(model.head.norm.bias, torch.zeros(320))
-
-
-def test_a_missing_key_is_an_error_of_timm(segmentor, tmp_path):
-    out = tmp_path / 'timm.pth'
-    segmentor.merge(out, backbone_only=True, layout='timm')
-    content = torch.load(out, weights_only=True)
-    content['state_dict'].pop('stages.3.blocks.1.mlp.fc1.weight')
-    torch.save(content, out)
-    with pytest.raises(RuntimeError, match='Missing key'):
-        load_checkpoint(timm.create_model(ATTO, num_classes=0), str(out))
 
 
 def test_backbone_without_its_last_stage():
@@ -87,16 +75,3 @@ def test_stages_of_another_timm_model():
     found = timm_features(model, (1, 4), images)
     assert wanted.keys() == found.keys() == {'stage_1', 'stage_4'}
     assert all(torch.equal(found[name], wanted[name]) for name in wanted)
-
-
-def test_nothing_is_built_for_a_layout_that_cannot_be(segmentor, tmp_path):
-    cfg = segmentor.cfg()
-    cfg.model.backbone.arch = dict(depths=(1, 1, 1, 1), dims=(4, 4, 8, 8))
-    with pytest.raises(ValueError, match='does not know by name'):
-        segmentor.merge(
-            tmp_path / 'timm.pth',
-            cfg=cfg,
-            backbone_only=True,
-            layout='timm',
-        )
-    assert build_model(segmentor.cfg())  # the config itself is a good one

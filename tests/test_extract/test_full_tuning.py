@@ -4,7 +4,6 @@ import math
 
 import pytest
 import torch
-from test_engine.toy import backbone_cfg, runner
 
 from mmflora.adapter_files import apply_adapter, read_adapter, write_adapter
 from mmflora.adapter_files.convert import from_state
@@ -67,23 +66,6 @@ def test_less_rank_explains_less(toy, tuned):
         core = float(one.core_spectrum.square().sum())
         assert core == pytest.approx(one.flora * one.norm**2, rel=1e-5)
     assert min(row.flora for row in low) < 0.9
-
-
-def test_the_extracted_adapter_trains_on(toy, tuned, base, tmp_path):
-    model = toy()
-    extract_adapter(model, tuned())
-    before = {k: v.clone() for k, v in model.state_dict().items()}
-    run = runner(tmp_path / 'run', backbone_cfg(base), model=model, epochs=1)
-    run.train()
-    moved = [
-        key
-        for key, value in model.state_dict().items()
-        if not torch.equal(value, before[key])
-    ]
-    cores = [key for key in before if key.endswith('adapter.core')]
-    assert set(cores) <= set(moved)
-    for key in model.backbone.base_record.base_keys:
-        assert f'backbone.{key}' not in moved
 
 
 def test_what_does_not_fit_changes_nothing(toy, tuned):

@@ -1,13 +1,13 @@
 """tools/adapters.py extract and import --from, on a small real config."""
 
 import copy
-import importlib.util
 from pathlib import Path
 
 import pytest
 import torch
 from mmengine.config import Config
 from mmengine.registry import MODELS, init_default_scope
+from test_tools.conftest import load_tool
 
 from mmflora.adapter_files import read_adapter
 from mmflora.adapter_files.apply import build_and_check
@@ -27,11 +27,7 @@ MLP, DEPTHWISE = r'.*mlp\.fc[12]', r'.*conv_dw'
 
 @pytest.fixture(scope='module')
 def tool():
-    path = ROOT / 'tools/adapters.py'
-    spec = importlib.util.spec_from_file_location('adapters_tool', path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return load_tool('adapters')
 
 
 @pytest.fixture(scope='module')

@@ -11,13 +11,13 @@ from safetensors.torch import save_file
 from mmflora.checkpoint import read_state_dict
 from mmflora.files import checksums
 from mmflora.files.checksums import check_archive, check_finite, is_finite
-from mmflora.files.pickles import check_safe, read_safely
+from mmflora.files.pickles import read_safely
 from mmflora.files.stored_tensors import open_weights
 from mmflora.files.tensor_files import read_tensors, write_tensors
 from mmflora.files.training_checkpoints import load_checkpoint
 
 READERS = {
-    'check': check_safe,
+    'check': lambda path: read_safely(path, 'meta'),
     'read': read_safely,
     'map': lambda path: read_safely(path, mmap=True),
     'weights': lambda path: read_state_dict(str(path)),

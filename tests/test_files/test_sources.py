@@ -62,12 +62,6 @@ def test_home_is_expanded(tmp_path, monkeypatch):
     assert set(read_state_dict('~/file.safetensors')) == set(STATE)
 
 
-def test_old_format_of_torch(tmp_path):
-    path = tmp_path / 'file.pth'
-    torch.save(STATE, path, _use_new_zipfile_serialization=False)
-    assert set(read_state_dict(str(path))) == set(STATE)
-
-
 def cut(path, part=0.5):
     content = path.read_bytes()
     path.write_bytes(content[: int(len(content) * part)])
@@ -156,13 +150,3 @@ def test_unknown_tag_lists_near_tags():
     with pytest.raises(ValueError, match='convnextv2_atto.fcmae') as caught:
         read_state_dict('timm://convnextv2_atto.fcmea')
     assert "'convnextv2_atto.fcmea'" in str(caught.value)
-
-
-@pytest.mark.parametrize('name', ['file.pth', 'file.safetensors'])
-def test_mmengines_own_loader_reads_both_formats(name, tmp_path):
-    from mmengine.runner.checkpoint import CheckpointLoader
-
-    path = tmp_path / name
-    (save_file if path.suffix == '.safetensors' else torch.save)(STATE, path)
-    loaded = CheckpointLoader.load_checkpoint(str(path), map_location='cpu')
-    assert torch.equal(loaded['a.weight'], STATE['a.weight'])

@@ -1,9 +1,5 @@
 """Files that are there in full or not at all."""
 
-import signal
-import subprocess
-import sys
-
 import pytest
 
 from mmflora.files.atomic import staged_file
@@ -32,18 +28,3 @@ def test_error_leaves_the_old_file(tmp_path):
         fill_the_disk(target)
     assert target.read_text() == 'old'
     assert list(tmp_path.iterdir()) == [target]
-
-
-def test_kill_leaves_the_old_file(tmp_path):
-    target = tmp_path / 'file.pth'
-    target.write_text('old')
-    code = (
-        'import os, signal, sys\n'
-        'from mmflora.files.atomic import staged_file\n'
-        f'with staged_file({str(target)!r}) as partial:\n'
-        "    partial.write_text('half')\n"
-        '    os.kill(os.getpid(), signal.SIGKILL)\n'
-    )
-    done = subprocess.run([sys.executable, '-c', code])
-    assert done.returncode == -signal.SIGKILL
-    assert target.read_text() == 'old'

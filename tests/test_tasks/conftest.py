@@ -1,11 +1,16 @@
 import pytest
 import torch
-from test_engine.toy import ToyModel, backbone_cfg, write_base
+from test_engine.toy import (
+    ToyModel,
+    adapter_of,
+    backbone_cfg,
+    write_base,
+)
 from torch import nn
 
-from mmflora.adapter_files.convert import from_state
-from mmflora.checkpoint import adapter_state_dict
+from mmflora.adapters import adapted_layers
 
+__all__ = ['adapter_of']
 IMAGES = torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(1))
 
 
@@ -33,14 +38,17 @@ def randomise(model, seed):
     return model
 
 
-def adapter_of(model, **meta):
-    with adapter_state_dict():
-        return from_state(model.state_dict(), meta, {})
-
-
 @torch.no_grad()
 def outputs(model):
     return model(IMAGES)
+
+
+@torch.no_grad()
+def deltas(model):
+    return {
+        name: layer.delta_weight().double()
+        for name, layer in adapted_layers(model).items()
+    }
 
 
 def storage_bytes(*models):

@@ -5,48 +5,10 @@ import copy
 import pytest
 import torch
 
-from mmflora.adapter_files import apply_adapter, read_adapter, write_adapter
-from mmflora.adapters import adapted_layers
+from mmflora.adapter_files import apply_adapter
 from mmflora.tasks import combine_adapters
 
-from .conftest import adapter_of, outputs
-
-
-@torch.no_grad()
-def deltas(model):
-    return {
-        name: layer.delta_weight().double()
-        for name, layer in adapted_layers(model).items()
-    }
-
-
-@pytest.mark.parametrize(
-    ('ranks', 'weights'),
-    [((4, 4), (0.5, 0.5)), ((4, 2), (1.0, -2.0)), ((3, 4, 2), (1, 1, 0.1))],
-)
-def test_sum_of_updates(toy, tmp_path, ranks, weights):
-    models = [
-        toy(seed, adapter=dict(type='FLoRA', rank=rank, scale=scale))
-        for seed, (rank, scale) in enumerate(
-            zip(ranks, (4.0, 0.5, 1.0), strict=False)
-        )
-    ]
-    combined = combine_adapters([adapter_of(m) for m in models], weights)
-    settings = combined.backbone()['method']['adapter']
-    assert settings['rank'] == sum(ranks)
-    assert settings['kernel_rank'] == 2 * len(ranks)
-    read = read_adapter(write_adapter(combined, tmp_path / 'sum'))
-    # A model of these settings takes it, with all checks of shape and scale.
-    model = apply_adapter(toy(9, adapter=settings), read)
-    parts = [deltas(model) for model in models]
-    for name, delta in deltas(model).items():
-        expected = sum(
-            weight * part[name]
-            for weight, part in zip(weights, parts, strict=True)
-        )
-        torch.testing.assert_close(delta, expected, rtol=1e-4, atol=1e-4)
-    head = models[0].head.weight
-    assert torch.equal(model.head.weight, head)
+from .conftest import adapter_of, deltas, outputs
 
 
 def test_weight_one_alone_is_the_adapter(toy):

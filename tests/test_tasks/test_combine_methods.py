@@ -1,4 +1,4 @@
-"""Weighted sums of other methods than FLoRA, and what has none."""
+"""Weighted sums of every method that has them, and what has none."""
 
 import copy
 
@@ -6,14 +6,21 @@ import pytest
 import torch
 
 from mmflora.adapter_files import apply_adapter, read_adapter, write_adapter
-from mmflora.adapter_files.convert import from_state
 from mmflora.adapters import SSF, adapted_layers
-from mmflora.checkpoint import adapter_state_dict
 from mmflora.checkpoint.record import base_records
 from mmflora.tasks import combine_adapters
 
+from .conftest import adapter_of
+
 LORA = dict(type='LoRA', rank=3, alpha=6)
+FLORA = dict(type='FLoRA', rank=4, scale=4.0)
 METHODS = {
+    'flora': (FLORA, dict(FLORA, rank=2, scale=0.5)),
+    'three floras': (
+        dict(FLORA, rank=3),
+        dict(FLORA, scale=0.5),
+        dict(FLORA, rank=2, scale=1.0),
+    ),
     'lora': (LORA, dict(LORA, rank=2)),
     # Ranks beyond the depthwise kernels' and the stem's size.
     'lora clipped': (dict(LORA, rank=20), dict(LORA, rank=30)),
@@ -30,17 +37,6 @@ METHODS = {
 }
 MLP = r'stages\.\d\.blocks\.\d\.mlp\.fc\d'
 MIXED = {MLP: {}, r'stem\.0': dict(type='Full')}
-
-
-def adapter_of(model):
-    """Return a model's adapter with all that a checkpoint's meta says."""
-    backbones = {
-        name: dict(tuned=list(record.tuned_keys))
-        for name, (_, record) in base_records(model).items()
-    }
-    with adapter_state_dict():
-        state = model.state_dict()
-    return from_state(state, dict(mmflora=dict(backbones=backbones)), {})
 
 
 @torch.no_grad()
@@ -74,6 +70,7 @@ def test_sum_of_updates(toy, tmp_path, pair, weights):
         randomised(toy, seed, adapter, **options)
         for seed, adapter in enumerate(pair)
     ]
+    weights = (*weights, 0.1)[: len(models)]
     combined = combine_adapters([adapter_of(m) for m in models], weights)
     settings = combined.backbone()['method']['adapter']
     read = read_adapter(write_adapter(combined, tmp_path / 'sum'))

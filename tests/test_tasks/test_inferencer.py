@@ -1,6 +1,5 @@
 """Two toolkits on one base: loading, predicting, drawing, the tool."""
 
-import importlib.util
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +8,7 @@ import torch
 from mmengine.config import Config
 from mmengine.registry import MODELS, init_default_scope
 from PIL import Image
+from test_tools.conftest import load_tool
 
 from mmflora.adapter_files import from_checkpoint, write_adapter
 from mmflora.adapter_files.write import write_adapter as write
@@ -168,14 +168,6 @@ def test_images_and_tasks_are_checked(shared):
         inferencer(np.zeros((64, 64, 3), np.uint8), ['sea'])
 
 
-def load_tool():
-    path = ROOT / 'tools/adapters.py'
-    spec = importlib.util.spec_from_file_location('adapters_tool', path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
 def test_the_tool_predicts_and_combines(shared, tmp_path, capsys):
     folder, sources = shared
     words = ['predict', folder / 'image.png', '--out', tmp_path / 'out']
@@ -183,7 +175,7 @@ def test_the_tool_predicts_and_combines(shared, tmp_path, capsys):
         path = tmp_path / f'{name}.py'
         config.dump(path)
         words += ['--task', name, path, file]
-    tool = load_tool()
+    tool = load_tool('adapters')
     tool.main([str(word) for word in words])
     printed = capsys.readouterr().out
     assert 'shared base' in printed

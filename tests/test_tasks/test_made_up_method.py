@@ -6,11 +6,11 @@ from torch import nn
 
 from mmflora.adapter_files import apply_adapter, read_adapter, write_adapter
 from mmflora.adapter_files.compare import compare_adapters
-from mmflora.adapters import Adapter, LowRank, adapted_layers
+from mmflora.adapters import Adapter, LowRank
 from mmflora.registry import ADAPTERS
 from mmflora.tasks import combine_adapters
 
-from .conftest import adapter_of
+from .conftest import adapter_of, deltas
 
 
 class Whole(Adapter):
@@ -78,14 +78,6 @@ def registered():
     yield
     for kind in kinds:
         ADAPTERS._module_dict.pop(kind.__name__)
-
-
-@torch.no_grad()
-def deltas(model):
-    return {
-        name: layer.delta_weight().double()
-        for name, layer in adapted_layers(model).items()
-    }
 
 
 @pytest.mark.parametrize(

@@ -78,6 +78,28 @@ def test_tool():
     return load_tool('test')
 
 
+@pytest.fixture
+def run_main(monkeypatch, capsys):
+    """Run a tool in this process; return what it printed, out and err."""
+
+    def run(tool, *words):
+        words = [tool.__name__, *map(str, words)]
+        monkeypatch.setattr(sys, 'argv', words)
+        tool.main()
+        return capsys.readouterr()
+
+    return run
+
+
+def refused(run, *words):
+    """Check that a command line ends in an error; return the error."""
+    with pytest.raises(SystemExit) as error:
+        run(*words)
+    message = error.value.code
+    assert message.startswith('error: ')
+    return message
+
+
 def load_tool(name):
     spec = importlib.util.spec_from_file_location(
         f'{name}_tool', ROOT / 'tools' / f'{name}.py'

@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from tests.test_tools.conftest import CONFIGS, ROOT, load_tool
+from tests.test_tools.conftest import CONFIGS, ROOT, load_tool, refused
 
 PAGE = ROOT / 'docs/parameter_counts.md'
 FLORA = CONFIGS / 'flora/mask-rcnn_convnextv2-atto_flora-r16_shapes.py'
@@ -17,23 +17,8 @@ def tool():
 
 
 @pytest.fixture
-def run(tool, monkeypatch, capsys):
-    """Run the tool in this process; return what it printed."""
-
-    def run(*words):
-        monkeypatch.setattr(sys, 'argv', ['count_params.py', *map(str, words)])
-        tool.main()
-        return capsys.readouterr().out
-
-    return run
-
-
-def refused(run, *words):
-    with pytest.raises(SystemExit) as error:
-        run(*words)
-    message = error.value.code
-    assert message.startswith('error: ')
-    return message
+def run(tool, run_main):
+    return lambda *words: run_main(tool, *words).out
 
 
 def rows(text):
@@ -71,45 +56,26 @@ def test_budget_and_page(run, tmp_path):
     assert '*backbone: method*' in written
 
 
-def test_missing_config(run):
-    message = refused(
-        run, FLORA.with_stem(FLORA.stem.replace('shapes', 'shape'))
-    )
-    assert 'Config not found: ' in message
-    assert str(FLORA) in message
-
-
-def test_pattern_without_match(run):
-    message = refused(run, str(CONFIGS / 'nix/*.py'))
-    assert 'No config matches ' in message
-
-
-@pytest.mark.parametrize('budget', ['much', '12.94X', '0', '-1M'])
-def test_budget_that_is_no_number(run, budget):
-    message = refused(run, FLORA, f'--budget={budget}')
-    assert f"--budget: '{budget}' is no number of parameters" in message
-
-
 def of_method(method):
     return CONFIGS / method / FLORA.name.replace('flora-r16', method)
 
 
-def test_budget_for_a_method_without_a_rank(run):
-    config = of_method('bitfit')
-    message = refused(run, config, '--budget', '1M')
-    assert '--budget: BitFit has no rank' in message
-
-
-def test_budget_without_an_adapter(run):
-    config = of_method('frozen')
-    assert '0 backbones with an adapter' in refused(
-        run, config, '--budget', '1M'
-    )
-
-
-def test_a_file_of_bases_is_no_config(run):
-    path = CONFIGS / '_base_/methods/flora-r16.py'
-    assert 'has no `model`' in refused(run, path)
+@pytest.mark.parametrize(
+    ('words', 'message'),
+    [
+        ((FLORA.with_stem('mask-rcnn_nix'),), 'Config not found: '),
+        ((CONFIGS / 'nix/*.py',), 'No config matches '),
+        ((FLORA, '--budget=much'), "--budget: 'much' is no number of param"),
+        ((of_method('bitfit'), '--budget=1M'), 'BitFit has no rank'),
+        ((of_method('frozen'), '--budget=1M'), '0 backbones with an adapter'),
+        ((CONFIGS / '_base_/methods/flora-r16.py',), 'has no `model`'),
+        ((FLORA, '--out=nix/table.md'), "--out: the folder of 'nix/table.md'"),
+        ((FLORA, '--beside=nix.csv'), 'nix.csv'),
+    ],
+    ids=lambda value: value if isinstance(value, str) else '',
+)
+def test_refusals(run, words, message):
+    assert message in refused(run, *words)
 
 
 @pytest.mark.parametrize(
@@ -124,15 +90,6 @@ def test_what_cannot_be_read(run, tmp_path, name, text):
     path = tmp_path / name
     path.write_text(text)
     assert f"'{path}' cannot be read as a config: " in refused(run, path)
-
-
-def test_out_into_no_folder(run):
-    message = refused(run, FLORA, '--out', 'nix/table.md')
-    assert "--out: the folder of 'nix/table.md' is not there" in message
-
-
-def test_figures_that_are_not_there(run):
-    assert 'nix.csv' in refused(run, FLORA, '--beside', 'nix.csv')
 
 
 def test_output_is_the_table_alone(workspace):

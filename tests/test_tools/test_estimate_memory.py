@@ -1,11 +1,11 @@
 """The command line of tools/estimate_memory.py."""
 
 import json
-import sys
+from functools import partial
 
 import pytest
 
-from .conftest import CONFIGS, load_tool
+from .conftest import CONFIGS, load_tool, refused
 
 TWIN = CONFIGS / 'flora/upernet_internvit-tiny_flora-r16_shapes-128x128.py'
 
@@ -16,24 +16,8 @@ def tool():
 
 
 @pytest.fixture
-def run(tool, monkeypatch, capsys):
-    """Run the tool in this process; return what it printed."""
-
-    def run(*words):
-        words = ['estimate_memory.py', *map(str, words)]
-        monkeypatch.setattr(sys, 'argv', words)
-        tool.main()
-        return capsys.readouterr()
-
-    return run
-
-
-def refused(run, *words):
-    with pytest.raises(SystemExit) as error:
-        run(*words)
-    message = error.value.code
-    assert message.startswith('error: ')
-    return message
+def run(tool, run_main):
+    return partial(run_main, tool)
 
 
 @pytest.mark.slow

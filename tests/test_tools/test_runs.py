@@ -77,38 +77,6 @@ def test_train_resume_and_test(workspace, config, schedule, metric):
 
 
 @SLOW
-@pytest.mark.parametrize(
-    ('config', 'options'),
-    [
-        pytest.param(path, options, id=path.stem)
-        for name, options in [
-            ('full/mask-rcnn_convnextv2-atto_full_shapes-source', EPOCHS),
-            ('frozen/mask-rcnn_convnextv2-atto_frozen_shapes', EPOCHS),
-            (
-                'frozen/oriented-rcnn-le90_convnextv2-atto_frozen_shapes',
-                EPOCHS,
-            ),
-            ('frozen/upernet_convnextv2-atto_frozen_shapes-128x128', ITERS),
-        ]
-        for path in [CONFIGS / f'{name}.py']
-    ],
-)
-def test_other_small_configs_train(workspace, config, options):
-    from demo.shapes import write_shapes
-
-    write_shapes(
-        workspace.folder / 'data/shapes', 'source', num_train=8, num_val=4
-    )
-    (text,) = workspace.run_tools(
-        ('train.py', config, '--work-dir', config.stem, '--no-validate')
-        + ('--amp',) * ('frozen' in str(config))
-        + ('--cfg-options', EVERY, *options.format(2).split())
-    )
-    assert all(loss > 0 for loss in losses(text))
-    assert losses(text)
-
-
-@SLOW
 def test_test_time_augmentation(workspace):
     work = workspace.folder / 'tta'
     _, text = workspace.run_tools(
