@@ -16,11 +16,6 @@ from mmflora.engine import AtomicLocalBackend
 from .toy import Logits, ToyModel, backbone_cfg, runner, write_base
 
 
-@pytest.fixture
-def base(tmp_path):
-    return write_base(tmp_path / 'base.pth')
-
-
 def trained(tmp_path, base, name='run', **kwargs):
     """Train two epochs and return the runner."""
     work_dir = tmp_path / name

@@ -5,7 +5,7 @@ import torch
 import torch.distributed as dist
 from mmengine.runner import FlexibleRunner
 
-from .toy import Logits, backbone_cfg, runner, write_base
+from .toy import Logits, backbone_cfg, runner
 
 DDP = dict(
     type='DDPStrategy',
@@ -17,11 +17,6 @@ DDP = dict(
         find_unused_parameters=True,
     ),
 )
-
-
-@pytest.fixture
-def base(tmp_path):
-    return write_base(tmp_path / 'base.pth')
 
 
 @pytest.fixture

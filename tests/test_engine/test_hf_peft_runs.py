@@ -8,7 +8,7 @@ import torch
 
 from mmflora.adapters import adapted_layers, merge
 
-from .toy import Logits, backbone_cfg, runner, write_base
+from .toy import Logits, backbone_cfg, runner
 
 pytest.importorskip('peft')
 
@@ -16,11 +16,6 @@ METHODS = {
     'dora': dict(peft_type='LORA', r=4, use_dora=True),
     'ia3': dict(peft_type='IA3'),
 }
-
-
-@pytest.fixture
-def base(tmp_path):
-    return write_base(tmp_path / 'base.pth')
 
 
 def config(base, options):

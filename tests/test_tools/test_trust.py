@@ -1,9 +1,8 @@
 """Checkpoints of strangers at the tools' door."""
 
-import os
-
 import pytest
 import torch
+from test_adapter_files.test_refusals import Malicious
 
 from mmflora.checkpoint import trusted_checkpoints
 
@@ -13,21 +12,13 @@ UPERNET = CONFIGS / 'flora/upernet_convnextv2-atto_flora-r16_shapes-128x128.py'
 BASE = 'work_dirs/shapes_base/base.pth'
 
 
-class Evil:
-    def __init__(self, marker):
-        self.marker = str(marker)
-
-    def __reduce__(self):
-        return os.mkdir, (self.marker,)
-
-
 @pytest.fixture
 def evil(workspace, tmp_path, monkeypatch):
     monkeypatch.chdir(workspace.folder)
     monkeypatch.setenv('LOCAL_RANK', '0')
     path = tmp_path / 'evil.pth'
     state = {'a': torch.ones(1)}
-    torch.save(dict(meta=Evil(tmp_path / 'ran'), state_dict=state), path)
+    torch.save(dict(meta=Malicious(tmp_path / 'ran'), state_dict=state), path)
     yield path
     assert not (tmp_path / 'ran').exists()
 
@@ -60,7 +51,7 @@ def test_who_trusts_says_so(test_tool, workspace, tmp_path, monkeypatch):
     monkeypatch.chdir(workspace.folder)
     monkeypatch.setenv('LOCAL_RANK', '0')
     path, marker = tmp_path / 'trusted.pth', tmp_path / 'ran'
-    torch.save(dict(meta=Evil(marker), state_dict={}), path)
+    torch.save(dict(meta=Malicious(marker), state_dict={}), path)
     words = [str(UPERNET), str(path), '--trust-checkpoints']
     args = test_tool.parse_args(words)
     with trusted_checkpoints(args.trust_checkpoints):
