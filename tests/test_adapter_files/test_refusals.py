@@ -219,7 +219,7 @@ def test_another_base(adapter, build, tmp_path):
 def test_missing_base(adapter, build):
     base = adapter.backbone()['base']
     base['source'] = dict(base['source'], checkpoint='/nowhere/base.pth')
-    untouched(build(base=None), adapter, 'cfg-options', FileNotFoundError)
+    untouched(build(base=None), adapter, 'MMFLORA_BASES', FileNotFoundError)
     apply_adapter(build(), adapter)  # the base is in place: it is enough
 
 
