@@ -51,6 +51,7 @@ def test_labels_are_those_of_coco(roots, capsys):
 @pytest.mark.parametrize(('split', 'count'), SPLITS)
 @pytest.mark.parametrize('name', ['BaseSegDataset', 'ADE20KDataset'])
 def test_mmseg_reads_it(roots, name, split, count):
+    from mmengine.registry import DefaultScope
     from mmseg import datasets
 
     options = (
@@ -63,17 +64,18 @@ def test_mmseg_reads_it(roots, name, split, count):
         if name == 'BaseSegDataset'
         else {}
     )
-    dataset = getattr(datasets, name)(
-        data_root=str(roots['ade20k']),
-        data_prefix=dict(
-            img_path=f'images/{split}', seg_map_path=f'annotations/{split}'
-        ),
-        pipeline=[
-            dict(type='mmseg.LoadImageFromFile'),
-            dict(type='mmseg.LoadAnnotations'),
-        ],
-        **options,
-    )
+    with DefaultScope.overwrite_default_scope('mmseg'):
+        dataset = getattr(datasets, name)(
+            data_root=str(roots['ade20k']),
+            data_prefix=dict(
+                img_path=f'images/{split}', seg_map_path=f'annotations/{split}'
+            ),
+            pipeline=[
+                dict(type='LoadImageFromFile'),
+                dict(type='LoadAnnotations'),
+            ],
+            **options,
+        )
     assert len(dataset) == count
     seen = set()
     for sample in dataset:

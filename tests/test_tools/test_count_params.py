@@ -94,7 +94,8 @@ def test_what_cannot_be_read(run, tmp_path, name, text):
 
 def test_output_is_the_table_alone(workspace):
     tool = ROOT / 'tools/count_params.py'
-    done = workspace.run('sh', '-c', f'{sys.executable} {tool} {FLORA} 2>err')
+    command = shlex.join(map(str, (sys.executable, tool, FLORA)))
+    done = workspace.run('sh', '-c', f'{command} 2>err')
     assert len(done.splitlines()) == 3
     assert '348,541' in done
 
