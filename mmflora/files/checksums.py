@@ -4,7 +4,7 @@ import hashlib
 import os
 import zipfile
 from collections.abc import Mapping
-from typing import IO, Any
+from typing import IO
 
 import torch
 from torch import Tensor
@@ -100,12 +100,18 @@ def add_tensor(digest: Any, start: str, tensor: Tensor) -> None:
 def is_finite(tensor: Tensor) -> bool:
     """Return whether a tensor holds neither NaN nor infinity.
 
-    One sum tells; only where that overflows each value is looked at.
+    It is read in parts, which need little memory of their own.  The sum of a
+    part tells; only where that overflows each value is looked at.
     """
-    if not tensor.is_floating_point() or tensor.is_meta:
+    if not tensor.is_floating_point() or tensor.is_meta or not tensor.numel():
         return True
-    total: Any = tensor.detach().sum(dtype=torch.float32)
-    return bool(total.isfinite()) or bool(tensor.isfinite().all())
+    whole = torch.atleast_1d(tensor.detach())
+    rows = max(1, _CHUNK * len(whole) // whole.numel())
+    return all(
+        bool(part.sum(dtype=torch.float32).isfinite())
+        or bool(part.isfinite().all())
+        for part in whole.split(rows)
+    )
 
 
 def check_finite(tensors: Mapping[str, Tensor], what: str) -> None:
