@@ -4,7 +4,7 @@ import hashlib
 import os
 import zipfile
 from collections.abc import Mapping
-from typing import IO
+from typing import IO, Any
 
 import torch
 from torch import Tensor
