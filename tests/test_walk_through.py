@@ -10,12 +10,9 @@ from walk_through import NAMES, PAGE, command_lines, read_page, walk
 TOOLS = ('export', 'import', 'extract', 'diff', 'show', 'predict')
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
-    'toolkits',
-    [
-        pytest.param(['mmseg'], id='mmseg'),
-        pytest.param(list(NAMES), id='all', marks=pytest.mark.slow),
-    ],
+    'toolkits', [['mmseg'], list(NAMES)], ids=['mmseg', 'all']
 )
 def test_the_page_runs(tmp_path, toolkits):
     printed, differences = walk(tmp_path, toolkits)

@@ -63,7 +63,7 @@ def test_forecast_is_the_step_to_the_byte(name, options):
     [
         # The proposals of an untrained head are not those that are drawn: a
         # level of the pyramid may have none, and then no gradient of its own.
-        (MASK, {}, 1e-3, 0.05),
+        slow(MASK, {}, 1e-3, 0.05),
         slow(ROTATED, {}, 1e-3, 0.05),
         # A CPU's norms keep their statistics in float32, fake ones do not.
         slow(VIT, {'model.backbone.autocast': 'bfloat16'}, 1e-3, 1e-3),

@@ -15,7 +15,7 @@ from .test_runs import BY_EPOCH, BY_ITER, EVERY, losses, read_metric
 SLOW = pytest.mark.slow
 # Of each kind: an update, the base's own parameters, a block's, and one of
 # peft, with a hook.
-FAST = ('lora-r8', 'bitfit', 'houlsby', 'adalora-r8')
+FAST = ('houlsby', 'adalora-r8')
 # A worker takes longer to start than so few pictures to load.
 IN_PROCESS = [
     f'{loader}_dataloader.{option}'

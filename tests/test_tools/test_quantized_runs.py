@@ -25,9 +25,8 @@ def train(config, work, iterations, *options):
     return (*words, '--cfg-options', EVERY, *ITERS.format(iterations).split())
 
 
-@pytest.mark.parametrize(
-    'way', ['nf4', *(pytest.param(way, marks=SLOW) for way in ('int8', ''))]
-)
+@SLOW
+@pytest.mark.parametrize('way', ['nf4', 'int8', ''])
 def test_train_resume_and_test(workspace, way):
     config = CONFIGS / 'flora' / NAME.format(f'flora-r16_{way}'.strip('_'))
     work = workspace.folder / config.stem
