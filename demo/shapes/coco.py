@@ -17,7 +17,7 @@ def to_annotation(thing: SceneObject, side: int) -> dict[str, Any]:
     """Describe an object as COCO does.
 
     Area and box are those of the mask that pycocotools rasterizes from the
-    polygon, so whoever reads polygon, area or box sees the same object.
+    polygon, so polygon, area and box describe the same object.
     """
     polygon = thing.polygon.ravel().tolist()
     mask = coco_mask.frPyObjects([polygon], side, side)[0]

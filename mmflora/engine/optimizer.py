@@ -146,7 +146,7 @@ class PEFTOptimWrapperConstructor(DefaultOptimWrapperConstructor):
                 f'{len(changed)} parameters ({names}, …) require gradients '
                 'otherwise than their role asks, and the model is already '
                 'wrapped for several processes: changing that now would make '
-                'them wait for each other for ever. Freeze parameters when '
+                'them wait for each other forever. Freeze parameters when '
                 'the model is built (mmflora does), and do not touch '
                 '`requires_grad` of the backbone afterwards.'
             )

@@ -3,7 +3,7 @@
 Hooks on saved tensors miss the caches of selective activation checkpointing
 and tensors that Python objects hold.  An allocator's statistics exist on GPUs
 only, and depend on its block sizes.  Here a weak reference follows every
-storage that an operator creates, whoever holds it.  So the count is the same
+storage that an operator creates, whatever holds it.  So the count is the same
 on every machine, and works under ``FakeTensorMode`` without any computation.
 """
 

@@ -19,7 +19,7 @@ _aten = torch.ops.aten
 
 
 class QuantizedWeight(Tensor):
-    """A quantized frozen weight; whoever reads it sees a dense tensor.
+    """A quantized frozen weight that reads as a dense tensor.
 
     Shape, type and number of elements are those of the weight; ``nbytes`` is
     what is stored.  ``F.linear`` brings it back in the forward pass and again
