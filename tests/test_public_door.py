@@ -1,6 +1,7 @@
 """What `import mmflora` gives, on modules that no config has built."""
 
 import copy
+import sys
 
 import pytest
 import torch
@@ -8,6 +9,8 @@ from safetensors.torch import load_file
 from torch import nn
 
 import mmflora
+from mmflora.adapter_files import of_model
+from mmflora.adapter_files.read import read_any
 from mmflora.adapters import adapted_modules
 
 FLORA = dict(type='FLoRA', rank=2)
@@ -127,6 +130,19 @@ def test_what_does_not_fit_changes_nothing(stock, tmp_path, change):
     after = stock.state_dict()
     assert after.keys() == before.keys()
     assert all(torch.equal(after[key], before[key]) for key in before)
+
+
+def test_a_file_names_no_module_to_import(stock, tmp_path, monkeypatch):
+    path = mmflora.save_adapter(adapted(stock), tmp_path / 'a.safetensors')
+    (tmp_path / 'evil_method.py').write_text('raise SystemExit')
+    monkeypatch.syspath_prepend(str(tmp_path))
+    honest = read_any(path)
+    method = honest.config['backbones']['backbone']['method']
+    method['injections'][0]['adapter'] = {'type': 'evil_method.Method'}
+    monkeypatch.setattr(of_model, 'read_any', lambda _: honest)
+    with pytest.raises(ValueError, match='Unknown adapter type'):
+        mmflora.load_adapter(stock, path)
+    assert 'evil_method' not in sys.modules
 
 
 def test_a_model_without_adapters_is_not_saved(stock, tmp_path):

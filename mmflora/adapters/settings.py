@@ -25,7 +25,11 @@ def check_type(adapter: Any) -> None:
             f'rank=16), got {adapter!r}.'
         )
     kind = adapter['type']
-    if not isinstance(kind, str) or ADAPTERS.get(kind) is not None:
+    # The registry would import a module that an unknown name spells, and the
+    # name may come from a file.
+    if not isinstance(kind, str) or (
+        kind.removeprefix('mmflora.') in ADAPTERS.module_dict
+    ):
         return
     known = {name.lower(): name for name in sorted(ADAPTERS.module_dict)}
     near = difflib.get_close_matches(kind.lower(), known, n=1)

@@ -42,15 +42,19 @@ write_adapter(adapter, sys.argv[2])
 FORMS = ['adapter', 'adapter.safetensors']
 
 
+def slow(*case):
+    return pytest.param(*case, marks=pytest.mark.slow)
+
+
 @pytest.mark.parametrize(
     ('form', 'call', 'count', 'new'),
     [
-        ('adapter.safetensors', 'fsync', 1, False),
+        slow('adapter.safetensors', 'fsync', 1, False),
         ('adapter.safetensors', 'replace', 1, False),
-        ('adapter', 'fsync', 1, False),
-        ('adapter', 'replace', 1, False),
+        slow('adapter', 'fsync', 1, False),
+        slow('adapter', 'replace', 1, False),
         # The tensors are in place, the readable description is the old one.
-        ('adapter', 'fsync', 2, True),
+        slow('adapter', 'fsync', 2, True),
         ('adapter', 'replace', 2, True),
     ],
 )

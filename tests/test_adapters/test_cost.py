@@ -7,7 +7,7 @@ from torch import nn
 from mmflora.adapters import FLoRA, adapt_layer, choose_path, path_costs
 
 
-@settings(max_examples=50, deadline=None, derandomise=True, database=None)
+@settings(max_examples=50, deadline=None, derandomize=True, database=None)
 @given(
     positions=st.integers(0, 100_000),
     rows=st.integers(1, 4096),

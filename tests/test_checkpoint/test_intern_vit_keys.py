@@ -345,7 +345,9 @@ def test_adapters_alone_are_saved_and_find_their_base(tmp_path, randomise):
             assert torch.equal(feature, wanted)
 
 
-@pytest.mark.parametrize('layout', ['native', 'authors'])
+@pytest.mark.parametrize(
+    'layout', [pytest.param('native', marks=pytest.mark.slow), 'authors']
+)
 def test_peak_of_memory_is_little_more_than_the_weights(layout, tmp_path):
     """120 MB of weights; the bound of the full size holds here too."""
     command = [
