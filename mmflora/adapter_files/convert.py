@@ -86,7 +86,10 @@ def from_state(
     for key in records:
         name = key.removesuffix(_INFO).removesuffix('.')
         prefix = f'{name}.' if name else ''
-        described = decode_record(state.pop(key))
+        try:
+            described = decode_record(state.pop(key))
+        except ValueError as error:
+            raise ValueError(f"'{path}': {error}") from error
         described['base']['layout'] = layout_of_source(
             described['base']['source']
         )

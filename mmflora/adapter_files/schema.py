@@ -115,6 +115,7 @@ def check_config(config: Any, path: str) -> dict[str, Any]:
 
 
 def _check_members(config: dict[str, Any], path: str) -> dict[str, Any]:
+    config = {'toolkit': None, 'model': None} | config
     _check_types(config, _MEMBERS, path)
     for name, backbone in config['backbones'].items():
         where = f"backbone '{name}': "

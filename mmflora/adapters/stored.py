@@ -101,7 +101,12 @@ class Stored:
         """
         adapter = cls._blank_of(tensors, settings)
         wide = {name: value.double() for name, value in tensors.items()}
-        adapter.load_state_dict(wide, assign=True)
+        try:
+            adapter.load_state_dict(wide, assign=True)
+        except RuntimeError as error:
+            raise ValueError(
+                f'The stored tensors do not fit the settings: {error}'
+            ) from error
         return adapter.requires_grad_(False)
 
     @classmethod

@@ -205,6 +205,14 @@ def _read_config(file: Path) -> dict[str, Any]:
         raise ValueError(
             f"'{file}': peft_type is {kind!r}; LORA alone can be imported."
         )
+    saved = config.get('modules_to_save') or []
+    if not isinstance(saved, list) or not all(
+        isinstance(name, str) for name in saved
+    ):
+        raise ValueError(
+            f"'{file}' has modules_to_save={saved!r:.60}; it is a list of "
+            'names. Take another copy of the file.'
+        )
     start = config.get('init_lora_weights', True)
     unknown = {key: v for key, v in config.items() if v and key not in _KNOWN}
     uneven = [n for n in ('rank_pattern', 'alpha_pattern') if config.get(n)]
@@ -218,7 +226,7 @@ def _read_config(file: Path) -> dict[str, Any]:
             f'has bias={config["bias"]!r}, so that biases of the base were '
             "trained, too; only LoRAs with bias='none' can be imported."
         )
-    elif start not in _STARTS:
+    elif not isinstance(start, (bool, str)) or start not in _STARTS:
         reason = (
             f'has init_lora_weights={start!r}, a start that changes the base '
             'itself: the LoRA does not belong to the published weights. Let '

@@ -194,7 +194,7 @@ def _check_alike(first: AdapterFile, other: AdapterFile) -> None:
                 'of the same layers can be summed.'
             )
         for part in ('targets', 'exclude'):
-            given = one['method'][part], two['method'][part]
+            given = [m['method'].get(part) or () for m in (one, two)]
             names = [[g] if isinstance(g, str) else list(g) for g in given]
             if names[0] != names[1]:
                 raise ValueError(
@@ -209,7 +209,7 @@ def _combined_backbone(parts: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     methods = [part['method'] for part in parts]
     common = [common_options(part) for part in parts]
     method = {**methods[0], 'adapter': {**common[0], **_settings(common)}}
-    targets = methods[0]['targets']
+    targets = methods[0].get('targets')
     if isinstance(targets, Mapping):
         method['targets'] = {}
         for pattern, own in targets.items():

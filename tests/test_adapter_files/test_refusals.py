@@ -18,6 +18,7 @@ from mmflora.adapter_files import (
     write_adapter,
     write_checkpoint,
 )
+from mmflora.adapter_files.compare import compare_adapters
 
 from .conftest import rewrite
 
@@ -236,3 +237,22 @@ def test_checkpoints_without_an_adapter(run, tmp_path):
         archive.writestr('archive/data.pkl', b'nothing')
     with pytest.raises(ValueError, match='truncated|could run'):
         from_checkpoint(damaged)
+
+
+def test_a_method_in_a_file_names_no_module_to_import(
+    written, tmp_path, monkeypatch
+):
+    """MMEngine's registries import what a name that they lack spells."""
+    marker = tmp_path / 'executed'
+    text = f'import os\nos.mkdir({str(marker)!r})\n'
+    (tmp_path / 'evil_method.py').write_text(text)
+    monkeypatch.syspath_prepend(str(tmp_path))
+
+    def change(config, _):
+        backbone = next(iter(config['backbones'].values()))
+        backbone['method']['adapter'] = dict(type='evil_method.Method')
+
+    rewrite(written, change)
+    with pytest.raises(ValueError, match=r'Unknown adapter type'):
+        compare_adapters(*[read_adapter(written)] * 2)
+    assert not marker.exists()
