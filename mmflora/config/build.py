@@ -3,7 +3,7 @@
 import difflib
 import os
 from collections.abc import Mapping
-from contextlib import nullcontext
+from contextlib import ExitStack
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,7 @@ import torch
 from mmengine.config import Config
 from mmengine.registry import MODELS, init_default_scope
 from torch import nn
+from torch.overrides import TorchFunctionMode
 
 from .walk import find_dicts, use_plain_batch_norm
 
@@ -146,11 +147,30 @@ def build_model(
     node = root
     for key in part.split('.'):
         node = node[key]
-    with torch.device(device) if device else nullcontext():
+    with ExitStack() as stack:
+        if device:
+            stack.enter_context(torch.device(device))
+            stack.enter_context(_KnownRates())
         model: nn.Module = MODELS.build(node)
     if part == 'model':
         model.cfg = cfg
     return model
+
+
+class _KnownRates(TorchFunctionMode):
+    """Keeps ``linspace`` on the CPU while a model is built elsewhere.
+
+    Transformers read their rates of stochastic depth out of it as numbers,
+    which a tensor on the meta device does not have.
+    """
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: Any = (), kwargs: Any = None
+    ) -> Any:
+        kwargs = dict(kwargs or {})
+        if func is torch.linspace:
+            kwargs.setdefault('device', 'cpu')
+        return func(*args, **kwargs)
 
 
 def build_runner(cfg: Config) -> Any:

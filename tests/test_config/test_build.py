@@ -104,6 +104,21 @@ def test_builds_what_a_caller_needs():
         build_model(Config(dict(default_scope='mmdet')))
 
 
+def test_transformers_are_built_on_the_meta_device():
+    swin = dict(
+        type='mmdet.SwinTransformer',
+        embed_dims=24,
+        depths=(1, 1, 1, 1),
+        num_heads=(1, 1, 2, 2),
+        drop_path_rate=0.2,
+    )
+    cfg = Config(dict(default_scope='mmdet', model=dict(backbone=swin)))
+    model = build_model(cfg, 'model.backbone', device='meta')
+    assert {tensor.device.type for tensor in model.parameters()} == {'meta'}
+    last = model.stages[3].blocks[0].attn.drop
+    assert last.drop_prob == pytest.approx(0.2)
+
+
 @pytest.mark.parametrize('place', ['backbone', 'peft'])
 def test_autocast_is_left_out_wherever_it_stands(place):
     cfg = Config(CFG.to_dict())
