@@ -69,13 +69,10 @@ def rank_for_budget(cfg: Config, budget: float) -> RankChoice:
             it accepts no rank at all.
     """
     place, adapter = _adapter(cfg)
-    name = _rank_name(adapter)
 
     @cache
     def count(rank: int) -> int:
-        changed = copy.deepcopy(cfg)
-        changed.merge_from_dict({f'{place}.adapter.{name}': rank})
-        return count_model(build_on_meta(changed, place)).method
+        return count_model(build_on_meta(with_rank(cfg, rank), place)).method
 
     above = _first_above(count, budget)
     near = [rank for rank in (above - 1, above) if _fits(count, rank)]
@@ -83,6 +80,22 @@ def rank_for_budget(cfg: Config, budget: float) -> RankChoice:
     around = [best - 1, best, best + 1]
     counts = {rank: count(rank) for rank in around if _fits(count, rank)}
     return RankChoice(str(adapter['type']), budget, best, counts)
+
+
+def with_rank(cfg: Config, rank: int) -> Config:
+    """Return a config whose method has another rank.
+
+    Args:
+        cfg: As for :func:`rank_for_budget`; it is not changed.
+        rank: The rank.
+
+    Raises:
+        ValueError: As :func:`rank_for_budget`.
+    """
+    place, adapter = _adapter(cfg)
+    changed = copy.deepcopy(cfg)
+    changed.merge_from_dict({f'{place}.adapter.{_rank_name(adapter)}': rank})
+    return changed
 
 
 def _adapter(cfg: Config) -> tuple[str, dict[str, Any]]:
