@@ -10,6 +10,7 @@ from mmengine.runner.checkpoint import CheckpointLoader
 from mmflora.adapter_files import loaders
 from mmflora.checkpoint.gaps import guard_mmengine_loading
 from mmflora.config.scopes import register_config_scopes
+from mmflora.config.text_models import support_transformers_5
 from mmflora.files.atomic import ATOMIC_BACKEND, AtomicLocalBackend
 from mmflora.files.config_text import config_from_text
 from mmflora.files.pickles import PlainPickleHandler
@@ -42,6 +43,8 @@ def install() -> None:
            adapted model random, see :mod:`mmflora.checkpoint.gaps`.
         8. ``backend_args=dict(backend='mmflora_atomic_local')``: local files
            that are written in full or not at all.
+        9. transformers 5 takes the calls of MMDetection's text encoders, see
+           :mod:`mmflora.config.text_models`.
 
     Beside these, the modules of mmflora are registered in MMEngine's
     registries, as ``mmflora.X``; and a logger of bitsandbytes, which warns of
@@ -65,3 +68,4 @@ def install() -> None:
     guard_mmengine_loading()
     register_config_scopes()
     register_backend(ATOMIC_BACKEND, AtomicLocalBackend, force=True)
+    support_transformers_5()

@@ -14,6 +14,7 @@ from mmengine.registry import MODELS, init_default_scope
 from torch import nn
 from torch.overrides import TorchFunctionMode
 
+from .text_models import support_transformers_5, text_models_without_weights
 from .walk import find_dicts, use_plain_batch_norm
 
 TOOLKITS = {
@@ -91,6 +92,7 @@ def register_toolkit(cfg: Config) -> None:
     for package in TOOLKITS[scope]:
         setup = import_module(f'{package}.utils')
         setup.register_all_modules(init_default_scope=False)
+    support_transformers_5()
 
 
 def build_model(
@@ -151,6 +153,8 @@ def build_model(
         if device:
             stack.enter_context(torch.device(device))
             stack.enter_context(_KnownRates())
+        if device == 'meta':
+            stack.enter_context(text_models_without_weights())
         model: nn.Module = MODELS.build(node)
     if part == 'model':
         model.cfg = cfg

@@ -35,5 +35,5 @@ def adapted_backbones(cfg: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
 def use_plain_batch_norm(node: Any) -> None:
     """Turn SyncBN, which needs GPUs, into BN, everywhere in a config."""
     for _, module in find_dicts(node, ''):
-        if module.get('type') == 'SyncBN':
+        if module.get('type') in ('SyncBN', 'MMSyncBN'):
             module['type'] = 'BN'
