@@ -55,11 +55,24 @@ def run_list(args):
 
 
 def run_show(args):
-    """Print what an adapter is."""
+    """Print what an adapter is, or print and draw its updates."""
+    from mmflora.adapter_files import statistics
     from mmflora.adapter_files.describe import describe_adapter
     from mmflora.adapter_files.read import read_any
 
-    print(describe_adapter(read_any(args.adapter), args.layers))
+    if not args.plot:
+        print(describe_adapter(read_any(args.adapter), args.layers))
+        return
+    if args.config:
+        adapter = read_any(args.adapter)
+        records = statistics.statistics_of(
+            adapter, args.config, args.intruders
+        )
+    else:
+        records = statistics.recorded_statistics(args.adapter)
+    print(statistics.statistics_table(statistics.last_records(records)))
+    statistics.draw_statistics(records, args.plot)
+    print(f'drawn to {args.plot}')
 
 
 def run_diff(args):

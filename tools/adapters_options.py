@@ -11,8 +11,29 @@ def add_files(commands):
     listing = commands.add_parser('list', help='list the adapters in folders')
     listing.add_argument('places', nargs='*', type=Path, default=[Path()])
     show = commands.add_parser('show', help='say what is in an adapter')
-    show.add_argument('adapter', help=ANY_FORM)
+    show.add_argument(
+        'adapter',
+        help=f'{ANY_FORM}; with --plot also the work directory of a run with '
+        'mmflora.UpdateStatisticsHook',
+    )
     show.add_argument('--layers', action='store_true', help='list all layers')
+    show.add_argument(
+        '--plot',
+        metavar='FILE',
+        help='draw the size of each update and what it amplifies, over the '
+        'layers, and over the training of a run',
+    )
+    show.add_argument(
+        '--config', help='with --plot: the config of the adapter'
+    )
+    show.add_argument(
+        '--intruders',
+        type=int,
+        default=0,
+        metavar='N',
+        help='with --plot: search the N leading singular vectors of each '
+        'adapted weight for intruder dimensions (10 in their paper)',
+    )
     diff = commands.add_parser('diff', help='compare two adapters')
     diff.add_argument('first', help=ANY_FORM)
     diff.add_argument('second', help=ANY_FORM)

@@ -7,6 +7,7 @@ from .hooks.adalora_hook import AdaLoRAHook
 from .hooks.adapter_checkpoint_hook import AdapterCheckpointHook
 from .hooks.adapter_gradient_hook import AdapterGradientHook
 from .hooks.iteration_seed_hook import IterationSeedHook
+from .hooks.update_statistics_hook import UpdateStatisticsHook
 from .optimizer import PEFTOptimWrapperConstructor
 from .parameter_table import count_parameters, parameter_table
 from .strategies.deepspeed_strategy import DeepSpeedStrategy
@@ -22,6 +23,7 @@ __all__ = [
     'IterationSeedHook',
     'PEFTOptimWrapperConstructor',
     'Role',
+    'UpdateStatisticsHook',
     'count_parameters',
     'parameter_roles',
     'parameter_table',

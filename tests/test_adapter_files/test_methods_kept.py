@@ -17,8 +17,10 @@ from mmflora.adapter_files.compare import (
     draw_differences,
 )
 from mmflora.adapter_files.compare_models import compare_models
+from mmflora.adapter_files.statistics import statistics_of
 from mmflora.adapter_files.stored_updates import stored_updates
 from mmflora.adapters import adapted_layers
+from mmflora.adapters.update_statistics import update_statistics
 from mmflora.checkpoint.record import base_records
 
 MLP = r'stages\.\d\.blocks\.\d\.mlp\.fc\d'
@@ -174,13 +176,32 @@ def whole(model, key, start):
 
 
 def build_from(monkeypatch, make):
-    """Let the comparison build toy models, of which no toolkit knows."""
-    from mmflora.adapter_files import compare_models as module
+    """Let files build toy models, of which no toolkit knows."""
+    from mmflora.adapter_files import apply, compare_models
 
     def build(config, adapter):
         return ToyModel(config.model.backbone.to_dict()).eval()
 
-    monkeypatch.setattr(module, 'build', build)
+    for module in (apply, compare_models):
+        monkeypatch.setattr(module, 'build', build)
+
+
+@pytest.mark.parametrize('method', ['flora', 'dora', 'bitfit'])
+def test_statistics_of_a_file(make, run, monkeypatch, method):
+    build_from(monkeypatch, make)
+    model = make(method, 1)
+    adapter, config = adapter_of(model), config_of(run, method)
+    if method == 'bitfit':
+        with pytest.raises(ValueError, match='updates no weight'):
+            statistics_of(adapter, config)
+        return
+    found = {
+        row.layer: row.statistics for row in statistics_of(adapter, config)
+    }
+    layers = adapted_layers(model)
+    assert found.keys() == layers.keys()
+    for name, layer in layers.items():
+        assert found[name] == update_statistics(layer)
 
 
 def test_what_cannot_be_compared(make, run, monkeypatch):
