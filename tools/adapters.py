@@ -68,6 +68,11 @@ def run_show(args):
         records = statistics.statistics_of(
             adapter, args.config, args.intruders
         )
+    elif args.intruders:
+        raise ValueError(
+            '--intruders needs --config, to build the weights. A training '
+            'counts them with intruders=10 in mmflora.UpdateStatisticsHook.'
+        )
     else:
         records = statistics.recorded_statistics(args.adapter)
     print(statistics.statistics_table(statistics.last_records(records)))

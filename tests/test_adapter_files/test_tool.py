@@ -74,6 +74,9 @@ def test_diff_prints_and_draws(run_tool, checkpoint, tmp_path):
     ('words', 'message'),
     [
         (('show', 'none'), 'Adapter not found'),
+        (('show', 'none', '--plot', 'p'), "No 'update_statistics.csv' is at"),
+        (('show', '{0}', '--plot', 'p'), '--config'),
+        (('show', '{0}', '--plot', 'p', '--intruders', '9'), 'needs --config'),
         (('list', 'none'), "Nothing is at 'none'"),
         (('export', 'none.pth', 'out'), 'Weights not found'),
         (('export', '{0}', 'out.bin'), "not written as '.bin'"),
