@@ -35,6 +35,7 @@ from . import (  # noqa: E402
 )
 from .adapter_files import load_adapter, save_adapter  # noqa: E402
 from .adapters import disabled, inject, merge, unload  # noqa: E402
+from .config.peft import peft_config  # noqa: E402
 
 install()
 
@@ -45,6 +46,7 @@ __all__ = [
     'disabled',
     'save_adapter',
     'load_adapter',
+    'peft_config',
     '__version__',
     'adapter_files',
     'adapters',

@@ -16,10 +16,21 @@ sys.path.append(str(Path(__file__).resolve().parents[1]))
 def parse_args(argv=None):
     """Read the command line."""
     from mmflora.config.launch import add_arguments
+    from mmflora.config.peft.arguments import add_peft_arguments
 
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument('config', help='path of the config file')
+    parser.add_argument(
+        'config',
+        help="path of the config file, or a toolkit's own: "
+        'mmdet::dino/dino-4scale_r50_8xb2-12e_coco.py',
+    )
     add_arguments(parser)
+    add_peft_arguments(parser)
+    parser.add_argument(
+        '--dump',
+        metavar='FILE.py',
+        help='write the whole config here, and do not train',
+    )
     parser.add_argument(
         '--resume',
         nargs='?',
@@ -110,6 +121,7 @@ def prepare(args):
     from mmflora.config.check import check_paths
     from mmflora.config.classes import check_classes
     from mmflora.config.launch import load_config, start_processes
+    from mmflora.config.peft.arguments import dump_config
 
     cfg = load_config(args)
     if args.no_validate:
@@ -117,10 +129,14 @@ def prepare(args):
     if args.auto_scale_lr:
         enable_auto_scale_lr(cfg)
     set_resume(cfg, args.resume)
-    check_paths(cfg, 'train')
-    check_classes(cfg, 'train')
     if args.amp:
         enable_amp(cfg)
+    if args.dump is not None:
+        dump_config(cfg, args.dump)
+        print(f'{args.dump}: written. Train it with tools/train.py.')
+        sys.exit()
+    check_paths(cfg, 'train')
+    check_classes(cfg, 'train')
     start_processes(cfg)
     return cfg
 
@@ -129,7 +145,7 @@ def run(args):
     """Train as the command line says."""
     try:
         cfg = prepare(args)
-    except (FileNotFoundError, ValueError) as error:
+    except (FileNotFoundError, TypeError, ValueError) as error:
         sys.exit(f'error: {error}')
 
     from mmflora.config.build import build_runner

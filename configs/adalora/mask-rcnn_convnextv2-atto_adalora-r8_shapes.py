@@ -8,4 +8,4 @@ _base_ = [
 
 model = dict(backbone=_base_.method)
 
-custom_hooks = [*_base_.custom_hooks, dict(type='mmflora.AdaLoRAHook')]
+custom_hooks = [*_base_.custom_hooks, *_base_.method_hooks]

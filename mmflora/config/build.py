@@ -16,6 +16,7 @@ from torch.overrides import TorchFunctionMode
 
 from .text_models import support_transformers_5, text_models_without_weights
 from .walk import find_dicts, use_plain_batch_norm
+from .zoo_names import zoo_config
 
 TOOLKITS = {
     'mmdet': ('mmdet',),
@@ -28,9 +29,15 @@ TOOLKITS = {
 def resolve_config(path: str) -> str:
     """Return the path of a config file, if there is one.
 
+    Args:
+        path: The path, or a name such as ``mmdet::dino/….py``.
+
     Raises:
         FileNotFoundError: If there is none; names the nearest ones.
+        ValueError: If the name is one of an unknown package.
     """
+    if '::' in path:
+        return zoo_config(path)
     if os.path.isfile(path):
         return path
     folders = [Path('configs'), Path(__file__).parents[1] / '.mim' / 'configs']
@@ -56,7 +63,8 @@ def read_config(
     """Read a config file, and change settings of it.
 
     Args:
-        config: Its path; a config that was read before is returned itself.
+        config: Its path or zoo name; a config that was read before is
+            returned itself.
         options: Settings to change, such as ``{'model.backbone.lean': True}``.
 
     Raises:

@@ -17,6 +17,7 @@ from mmflora.files.trust import OPTION
 from .build import read_config
 from .command_line import ConfigOptions
 from .engines import check_engine, use_cpu_wrapper
+from .peft.arguments import read_adapted
 from .walk import find_dicts, use_plain_batch_norm
 
 LAUNCHERS = {
@@ -79,13 +80,17 @@ def load_config(args: argparse.Namespace) -> Config:
 
     Raises:
         FileNotFoundError: If there is no such config.
+        ValueError: If it cannot be adapted as the command line says.
     """
-    cfg = read_config(args.config, args.cfg_options)
+    if hasattr(args, 'peft'):
+        cfg = read_adapted(args.config, args, args.cfg_options)
+    else:
+        cfg = read_config(args.config, args.cfg_options)
     cfg.launcher = args.launcher
     if args.work_dir is not None:
         cfg.work_dir = args.work_dir
     elif cfg.get('work_dir') is None:
-        cfg.work_dir = os.path.join('work_dirs', Path(args.config).stem)
+        cfg.work_dir = os.path.join('work_dirs', Path(cfg.filename).stem)
     os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
     settle_workers(cfg)
     return cfg

@@ -8,6 +8,7 @@ from numbers import Real
 from typing import Any
 
 from mmengine.logging import print_log
+from torch import nn
 
 from mmflora.adapters import is_norm
 from mmflora.checkpoint.roles import NamedParameter, Role
@@ -29,9 +30,14 @@ ALLOWED = (
     'norm_decay_mult',
     'bias_decay_mult',
     'bias_lr_mult',
+    'dwconv_decay_mult',
+    'dcn_offset_lr_mult',
+    'flat_decay_mult',
     'layer_decay',
     'custom_keys',
+    'allow_unmatched',
 )
+_NO_FACTORS = ('layer_decay', 'custom_keys', 'allow_unmatched')
 
 
 class Multipliers:
@@ -52,9 +58,10 @@ class Multipliers:
         self.options = {
             name: value
             for name, value in options.items()
-            if name not in ('layer_decay', 'custom_keys')
+            if name not in _NO_FACTORS
         }
         _check_values(self.options, place)
+        self.allow_unmatched = bool(options.get('allow_unmatched'))
         self.custom: Mapping[str, Any] = options.get('custom_keys') or {}
         for key, entry in self.custom.items():
             where = f'{place}: `custom_keys` {key!r}'
@@ -83,13 +90,15 @@ class Multipliers:
         decay_mult = usual and self._of_role(item.role, 'decay_mult')
         if item.role in (Role.CORE, Role.ADAPTER):
             return lr_mult, decay_mult
-        if is_norm(item.module):
-            decay_mult = decay_mult and decay_mult * self._get(
-                'norm_decay_mult'
-            )
-        elif item.name.endswith('bias') and item.parameter.dim() == 1:
+        kinds = _kinds_of(item)
+        if 'dcn_offset' in kinds:
+            lr_mult *= self._get('dcn_offset_lr_mult')
+        elif 'bias' in kinds:
             lr_mult *= self._get('bias_lr_mult')
-            decay_mult *= self._get('bias_decay_mult')
+        for kind in kinds:
+            if f'{kind}_decay_mult' in self.options:
+                decay_mult *= self._get(f'{kind}_decay_mult')
+                break
         return lr_mult, decay_mult
 
     def check_used(self, items: Iterable[NamedParameter]) -> None:
@@ -102,7 +111,7 @@ class Multipliers:
             ValueError: If a custom key is part of no parameter's name.
         """
         names = [item.name for item in items]
-        for key in self.custom:
+        for key in () if self.allow_unmatched else self.custom:
             if not any(key in name for name in names):
                 near = difflib.get_close_matches(key, _parts(names), n=3)
                 raise ValueError(
@@ -133,6 +142,25 @@ class Multipliers:
     def _get(self, name: str) -> float:
         self._used.add(name)
         return self.options.get(name, 1.0)
+
+
+def _kinds_of(item: NamedParameter) -> tuple[str, ...]:
+    """Return what MMEngine's multipliers call a parameter, first counts."""
+    module = item.module
+    if is_norm(module):
+        return ('norm',)
+    if '.conv_offset.' in item.name:
+        return ('dcn_offset',)
+    flat = item.parameter.dim() == 1
+    depthwise = (
+        isinstance(module, nn.Conv2d) and module.in_channels == module.groups
+    )
+    kinds = {
+        'bias': flat and item.name.endswith('bias'),
+        'dwconv': depthwise,
+        'flat': flat,
+    }
+    return tuple(kind for kind, holds in kinds.items() if holds)
 
 
 def _check_names(

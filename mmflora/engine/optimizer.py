@@ -61,19 +61,24 @@ class PEFTOptimWrapperConstructor(DefaultOptimWrapperConstructor):
               backbone's new parameters;
             - ``norm_decay_mult``: weights and biases of norm layers;
             - ``bias_decay_mult``, ``bias_lr_mult``: other biases;
+            - ``dwconv_decay_mult``, ``flat_decay_mult``,
+              ``dcn_offset_lr_mult``: as MMEngine's constructor has them, but
+              for adapters;
             - ``layer_decay``: learning rates in the backbone fall by this
               factor from layer to layer towards the input, see
               :func:`mmflora.engine.layer_decay.layer_scales`;
             - ``custom_keys``: maps a part of a parameter's name to
               ``lr_mult`` and ``decay_mult``, as MMEngine does; the longest
               matching key counts, and replaces all of the above but for
-              ``layer_decay``.
+              ``layer_decay``;
+            - ``allow_unmatched``: whether a custom key may match nothing, as
+              in configs that serve several models.
 
     Raises:
         TypeError: If a multiplier is no number.
         ValueError: If ``paramwise_cfg`` has an unknown entry, a negative one
-            or a custom key that matches nothing, or the model no backbone
-            with a frozen base.
+            or a custom key that matches nothing (see ``allow_unmatched``), or
+            the model no backbone with a frozen base.
         RuntimeError: If a distributed wrapper was put around the model while
             parameters that must be frozen still required gradients (or the
             other way round): freezing them now would hang the processes.

@@ -52,6 +52,7 @@ _STOCK_MULTIPLIERS = (
 _VARIABLES = (
     'atto',
     'method',
+    'method_hooks',
     'base_weights',
     'weights_help',
     'data_help',

@@ -227,3 +227,22 @@ def _dict(node: Any) -> dict[Any, Any]:
         }
     except TypeError:  # a key that cannot be one
         raise _NotLiteral(node) from None
+
+
+def read_literal(text: str, what: str) -> Any:
+    """Read a literal or ``dict(...)``; nothing of it runs.
+
+    Args:
+        text: Python's text of the value.
+        what: What it is, for errors.
+
+    Raises:
+        ValueError: If it is anything else.
+    """
+    try:
+        return _literal(ast.parse(text.strip(), mode='eval').body)
+    except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
+        raise ValueError(
+            f'{what} is {text!r}, which is no plain value. Write it as in a '
+            'config, in quotation marks: "dict(type=\'FLoRA\', rank=8)".'
+        ) from error

@@ -1,0 +1,50 @@
+"""Configs of installed packages by name: ``mmdet::dino/….py``."""
+
+import difflib
+from importlib.util import find_spec
+from pathlib import Path
+
+PACKAGES = ('mmdet', 'mmseg', 'mmrotate', 'mmflora')
+"""The packages whose configs have such names."""
+
+
+def zoo_config(name: str) -> str:
+    """Return the path of a config of an installed package.
+
+    Args:
+        name: The package, ``::`` and the path below its ``configs``, with or
+            without ``.py``; the file's name alone where no other has it.
+
+    Raises:
+        FileNotFoundError: If there is none; names the nearest.
+        ValueError: If the package is unknown or not installed.
+    """
+    package, _, file = name.partition('::')
+    folder = _configs_of(package)
+    wanted = file if file.endswith('.py') else f'{file}.py'
+    if (folder / wanted).is_file():
+        return str(folder / wanted)
+    known = {
+        path.relative_to(folder).as_posix(): str(path)
+        for path in sorted(folder.rglob('*.py'))
+        if '_base_' not in path.parts
+    }
+    same = [key for key in known if key.rpartition('/')[2] == wanted]
+    if len(same) == 1:
+        return known[same[0]]
+    near = same or difflib.get_close_matches(wanted, known, n=3, cutoff=0.3)
+    lines = ''.join(f'\n  {package}::{key}' for key in near)
+    raise FileNotFoundError(
+        f"No config '{name}' in {folder}. The nearest are:{lines}"
+    )
+
+
+def _configs_of(package: str) -> Path:
+    """Return the folder of a package's configs."""
+    spec = find_spec(package) if package in PACKAGES else None
+    if spec is None or spec.origin is None:
+        raise ValueError(
+            f"'{package}::' names no installed package with configs. Known "
+            f'are {", ".join(PACKAGES)}.'
+        )
+    return Path(spec.origin).parent / '.mim' / 'configs'
