@@ -10,12 +10,12 @@ from mmengine.runner.checkpoint import CheckpointLoader
 from mmflora.adapter_files import loaders
 from mmflora.checkpoint.gaps import guard_mmengine_loading
 from mmflora.config.scopes import register_config_scopes
-from mmflora.config.text_models import support_transformers_5
 from mmflora.files.atomic import ATOMIC_BACKEND, AtomicLocalBackend
 from mmflora.files.config_text import config_from_text
 from mmflora.files.pickles import PlainPickleHandler
 from mmflora.files.sources import TIMM_SCHEME, load_from_timm
 from mmflora.files.training_checkpoints import find_newest
+from mmflora.models.text_models import support_transformers_5
 
 
 def install() -> None:
@@ -44,7 +44,7 @@ def install() -> None:
         8. ``backend_args=dict(backend='mmflora_atomic_local')``: local files
            that are written in full or not at all.
         9. transformers 5 takes the calls of MMDetection's text encoders, see
-           :mod:`mmflora.config.text_models`.
+           :mod:`mmflora.models.text_models`.
 
     Beside these, the modules of mmflora are registered in MMEngine's
     registries, as ``mmflora.X``; and a logger of bitsandbytes, which warns of

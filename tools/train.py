@@ -62,14 +62,16 @@ def enable_amp(cfg):
     """Turn mixed precision on, where the model can stand it."""
     from mmengine.device import get_device
 
-    from mmflora.config.walk import adapted_backbones
-    from mmflora.models.peft_options import peft_settings
+    from mmflora.config.walk import frozen_parts
 
-    backbones = dict(adapted_backbones(cfg))
-    for backbone in backbones.values():
-        now = peft_settings(backbone).get('autocast')
-        backbone['autocast'] = now or 'bfloat16'
-    if backbones or cfg.optim_wrapper.type == 'AmpOptimWrapper':
+    parts = list(frozen_parts(cfg))
+    for part in parts:
+        now = part.settings.get('autocast') or 'bfloat16'
+        if part.path and part.casts:
+            part.change(autocast=now)
+        elif not part.path:
+            part.node['autocast'] = now
+    if parts or cfg.optim_wrapper.type == 'AmpOptimWrapper':
         return
     if cfg.optim_wrapper.type != 'OptimWrapper' or get_device() == 'cpu':
         raise ValueError(

@@ -144,6 +144,29 @@ def load_converted(
     load_state_dict(model, fitted, strict=False, logger='silent')
 
 
+def load_own_keys(
+    model: nn.Module,
+    init_cfg: Mapping[str, Any],
+    shapes: Shapes,
+    optional: Iterable[str],
+    unused: Iterable[str],
+) -> None:
+    """Load weights whose keys are the module's own.
+
+    The checkpoint of a whole model has them, for each of its modules under
+    the module's path.  The arguments and errors are those of
+    :func:`load_converted`.
+    """
+    source = find_source(init_cfg['checkpoint'])
+
+    def resized(state: dict[str, Tensor]) -> dict[str, Tensor]:
+        return dict(with_resized_tables(model, state, shapes))
+
+    init_cfg = {**init_cfg, 'checkpoint': source}
+    load_converted(model, init_cfg, resized, shapes, optional, unused)
+    check_base_finite(source, model, shapes)
+
+
 def _run_init_weights(
     backbone: nn.Module, init_cfg: Mapping[str, Any]
 ) -> None:

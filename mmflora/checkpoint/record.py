@@ -1,9 +1,9 @@
-"""What a backbone knows of its frozen base, and how checkpoints store it.
+"""What a frozen part knows of its base, and how checkpoints store it.
 
 An adapter checkpoint works only over its own base.  MMEngine's ways of
 building a model for a test (``Runner.test``, ``init_detector``, the
 inferencers) never run ``init_weights`` and never fail on missing keys.  So
-each backbone with a frozen base has a :class:`BaseRecord`.  Its one buffer is
+each frozen part of a model has a :class:`BaseRecord`.  Its one buffer is
 saved in the state dict and names the base.
 """
 
@@ -83,6 +83,8 @@ class BaseRecord(nn.Module):
         unused: Patterns of a base's keys that the backbone may lack.
         other_quantization: Whether adapters may come from a base that was
             stored otherwise.
+        own_keys: Whether the base's file has the module's own keys; else the
+            module's class reads it.
     """
 
     SIZE = 8192  # at least
@@ -100,6 +102,7 @@ class BaseRecord(nn.Module):
         unused: Iterable[str] = (),
         tuned_keys: Iterable[str] = (),
         other_quantization: bool = False,
+        own_keys: bool = False,
     ) -> None:
         super().__init__()
         self.base_keys = tuple(base_keys)
@@ -108,6 +111,7 @@ class BaseRecord(nn.Module):
         self.method = dict(method)
         self.allow_random = allow_random
         self.other_quantization = other_quantization
+        self.own_keys = own_keys
         self.stock_shapes = dict(stock_shapes or {})
         self.optional = tuple(optional)
         self.unused = tuple(unused)
@@ -216,7 +220,7 @@ class BaseRecord(nn.Module):
 
 
 def base_records(model: nn.Module) -> dict[str, tuple[nn.Module, BaseRecord]]:
-    """Return the backbones of a model that carry a record, by name."""
+    """Return the frozen parts of a model, with their records, by name."""
     found = {}
     for name, module in model.named_modules():
         record = module._modules.get(RECORD_NAME)

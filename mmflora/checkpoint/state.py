@@ -17,7 +17,7 @@ from mmflora.adapters import adapted_modules
 from mmflora.adapters.quantized_base import say_quantization
 from mmflora.files.sources import BASES
 
-from .base_weights import load_base
+from .base_weights import load_base, load_own_keys
 from .keys import compare_keys, float_shapes, state_shapes
 from .plain_checkpoint import check_plain_checkpoint
 from .quantization_match import check_quantization, same_base
@@ -72,7 +72,8 @@ def load_recorded_base(
     )
     record.loading = True
     try:
-        load_base(
+        load = load_own_keys if record.own_keys else load_base
+        load(
             backbone,
             source,
             record.stock_shapes,

@@ -14,7 +14,11 @@ from mmengine.registry import MODELS, init_default_scope
 from torch import nn
 from torch.overrides import TorchFunctionMode
 
-from .text_models import support_transformers_5, text_models_without_weights
+from mmflora.models.text_models import (
+    support_transformers_5,
+    text_models_without_weights,
+)
+
 from .walk import find_dicts, use_plain_batch_norm
 from .zoo_names import zoo_config
 
@@ -122,8 +126,8 @@ def build_model(
         part: The place of what to build, such as ``'model.backbone'``.
         weights: Whether the config's ``init_cfg`` and ``pretrained`` count;
             without them no file is read.
-        autocast: Whether backbones of mmflora compute in their ``autocast``,
-            or in float32.
+        autocast: Whether frozen parts compute in their ``autocast``, or in
+            float32.
         sync_bn: Whether SyncBN stays, or becomes BN, which needs no GPU.
         device: Where to build; ``'meta'`` for shapes without memory; by
             default PyTorch's own default device.
@@ -150,7 +154,8 @@ def build_model(
             node.pop('init_cfg', None)
             node.pop('pretrained', None)
         if not autocast and str(node.get('type')).startswith('mmflora.'):
-            for settings in (node, node.get('peft') or {}):
+            parts = [own for _, own in find_dicts(node.get('parts'), '')]
+            for settings in (node, node.get('peft') or {}, *parts):
                 settings.pop('autocast', None)
     if not sync_bn:
         use_plain_batch_norm(root.model)

@@ -15,7 +15,7 @@ from typing import Any
 from mmflora.files.pickles import read_safely
 from mmflora.files.sources import check_source, find_source, is_local
 
-from .walk import adapted_backbones, find_dicts
+from .walk import find_dicts, frozen_parts
 
 LOADERS = {
     'train': ('train_dataloader', 'val_dataloader'),
@@ -132,10 +132,11 @@ def _evaluator_files(node: Any, stage: str) -> Iterator[tuple[str, str]]:
 
 def _check_weights(cfg: Mapping[str, Any], stage: str) -> None:
     """Check the weights that the model and the run start from."""
-    roots = [('model', cfg.get('model'))]
+    roots: list[tuple[str, Any]] = [('model', cfg.get('model'))]
     if stage == 'test':
         # The others get all their weights from the checkpoint.
-        roots = list(adapted_backbones(cfg))
+        roots = [(p.owner, p.node) for p in frozen_parts(cfg)]
+        roots = list(dict(roots).items())
     elif cfg.get('load_from'):
         check_weights_file('load_from', cfg['load_from'])
     for root, node in roots:

@@ -10,8 +10,7 @@ from typing import Any
 from mmengine.config import Config
 
 from mmflora.adapters.hf_peft import config_class
-from mmflora.config.walk import adapted_backbones
-from mmflora.models.peft_options import peft_settings
+from mmflora.config.walk import FrozenPart, frozen_parts
 from mmflora.registry import ADAPTERS
 
 from .parameters import build_on_meta, count_model
@@ -68,11 +67,13 @@ def rank_for_budget(cfg: Config, budget: float) -> RankChoice:
         ValueError: If there is no such backbone, its method has no rank, or
             it accepts no rank at all.
     """
-    place, adapter = _adapter(cfg)
+    part, adapter = _adapter(cfg)
 
     @cache
     def count(rank: int) -> int:
-        return count_model(build_on_meta(with_rank(cfg, rank), place)).method
+        return count_model(
+            build_on_meta(with_rank(cfg, rank), part.owner)
+        ).method
 
     above = _first_above(count, budget)
     near = [rank for rank in (above - 1, above) if _fits(count, rank)]
@@ -92,24 +93,26 @@ def with_rank(cfg: Config, rank: int) -> Config:
     Raises:
         ValueError: As :func:`rank_for_budget`.
     """
-    place, adapter = _adapter(cfg)
+    part, adapter = _adapter(cfg)
     changed = copy.deepcopy(cfg)
-    changed.merge_from_dict({f'{place}.adapter.{_rank_name(adapter)}': rank})
+    changed.merge_from_dict(
+        {f'{part.place}.adapter.{_rank_name(adapter)}': rank}
+    )
     return changed
 
 
-def _adapter(cfg: Config) -> tuple[str, dict[str, Any]]:
-    """Return the place of the one adapted backbone, and its adapter."""
+def _adapter(cfg: Config) -> tuple[FrozenPart, dict[str, Any]]:
+    """Return the one frozen part with an adapter, and its adapter."""
     found = [
-        (place, adapter)
-        for place, node in adapted_backbones(cfg)
-        if (adapter := peft_settings(node).get('adapter'))
+        (part, adapter)
+        for part in frozen_parts(cfg)
+        if (adapter := part.settings.get('adapter'))
     ]
     if len(found) != 1:
         raise ValueError(
-            f"--budget: '{cfg.filename}' has {len(found)} backbones with an "
-            'adapter; a rank is searched for exactly one. Give a config of a '
-            'method with a rank, such as one of configs/lora.'
+            f"--budget: '{cfg.filename}' has {len(found)} frozen parts with "
+            'an adapter; a rank is searched for exactly one. Give a config of '
+            'a method with a rank, such as one of configs/lora.'
         )
     return found[0]
 

@@ -12,9 +12,8 @@ from mmflora.checkpoint import adapter_state_dict
 from mmflora.checkpoint.base_weights import pretrained_cfg
 from mmflora.checkpoint.record import base_records
 from mmflora.config.build import build_model, read_config
-from mmflora.config.walk import adapted_backbones
+from mmflora.config.walk import frozen_parts
 from mmflora.files.training_checkpoints import load_checkpoint
-from mmflora.models.peft_options import peft_settings, set_peft
 
 from .full_tuning import LayerEnergy, extract_adapter, flora_layers, rank_for
 
@@ -70,15 +69,13 @@ def extract(
 
 def _set_base(config: Config, base: str) -> None:
     """Let the config's backbones start from other weights."""
-    found = [node for _, node in adapted_backbones(config)]
-    if not found:
+    holders = [part.base_holder for part in frozen_parts(config)]
+    if not holders:
         raise ValueError(
             "The config's model has no backbone of mmflora with an adapter. "
             'Give one of configs/flora, or one like it.'
         )
-    for node in found:
-        inner = node.get('backbone')
-        holder = node if inner is None else inner
+    for holder in holders:
         source = pretrained_cfg(holder.get('init_cfg')) or {}
         holder['init_cfg'] = {
             **source,
@@ -97,13 +94,13 @@ def _set_rank(config: Config, plan: nn.Module, rank: int | None) -> None:
         name: record.method['adapter']
         for name, (_, record) in base_records(plan).items()
     }
-    for place, node in adapted_backbones(config):
-        settings = peft_settings(node)
-        adapter = in_effect.get(place.removeprefix('model.'))
+    for part in frozen_parts(config):
+        settings = part.settings
+        adapter = in_effect.get(part.module.removeprefix('model.'))
         adapter = adapter or settings.get('adapter')
         if not adapter:
             continue
-        set_peft(node, adapter={**adapter, 'rank': rank})
-        targets = settings.get('targets')
+        part.change(adapter={**adapter, 'rank': rank})
+        targets = part.settings.get('targets')
         for options in targets.values() if isinstance(targets, dict) else ():
             options.pop('rank', None)

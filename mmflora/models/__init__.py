@@ -1,10 +1,11 @@
-"""Backbones: plain ones, and any backbone with a frozen base and adapters."""
+"""Backbones, plain and adapted, and models with frozen parts."""
 
 from .convnext import ConvNeXt
-from .frozen import adapt_backbone, build_peft_backbone
+from .frozen import adapt_backbone, build_peft_backbone, freeze_part
 from .intern_vit import InternViT
 from .peft_convnext import FLoRAConvNeXt, PEFTConvNeXt
 from .peft_intern_vit import FLoRAInternViT, PEFTInternViT
+from .peft_model import build_peft_model
 from .peft_options import PEFTOptions
 from .timm_backbone import build_timm_backbone
 
@@ -18,5 +19,7 @@ __all__ = [
     'PEFTOptions',
     'adapt_backbone',
     'build_peft_backbone',
+    'build_peft_model',
     'build_timm_backbone',
+    'freeze_part',
 ]

@@ -1,4 +1,4 @@
-"""Any registered backbone with a frozen base and adapters."""
+"""Frozen parts of models, with adapters; any registered backbone as one."""
 
 import logging
 import re
@@ -21,19 +21,20 @@ from mmflora.adapters.quantized_base import (
     quantize_base,
     say_quantization,
 )
-from mmflora.checkpoint.base_weights import pretrained_cfg
-from mmflora.checkpoint.keys import matches_any, state_shapes
-from mmflora.checkpoint.record import BaseRecord, note_base
-from mmflora.checkpoint.state import (
-    attach_record,
-    keep_base,
+from mmflora.checkpoint.base_weights import (
     load_base,
+    load_own_keys,
+    pretrained_cfg,
 )
+from mmflora.checkpoint.keys import matches_any, state_shapes
+from mmflora.checkpoint.record import BaseRecord, keep_base, note_base
+from mmflora.checkpoint.state import attach_record
 from mmflora.registry import MODELS
 
 from .autocast import run_in_autocast
 from .described_method import describe_method
 from .peft_options import PEFTOptions
+from .text_models import support_transformers_5
 from .train_mode import keep_statistics, release_stages
 
 
@@ -75,7 +76,9 @@ def build_peft_backbone(
     options = PEFTOptions.take(settings, peft)
     if settings:
         PEFTOptions.of(settings)  # which names the nearest
-    return adapt_backbone(MMENGINE_MODELS.build(backbone), options)
+    built = MMENGINE_MODELS.build(backbone)
+    support_transformers_5()
+    return adapt_backbone(built, options)
 
 
 class FrozenBackbone:
@@ -118,7 +121,7 @@ class FrozenBackbone:
 
 
 def adapt_backbone(backbone: nn.Module, options: PEFTOptions) -> nn.Module:
-    """Load a backbone's base, adapt its layers in place and freeze the rest.
+    """Make a backbone a frozen part over the base that its ``init_cfg`` names.
 
     The base is loaded here, not by ``init_weights``, which the runner skips
     when it tests.
@@ -126,28 +129,56 @@ def adapt_backbone(backbone: nn.Module, options: PEFTOptions) -> nn.Module:
     Raises:
         FileNotFoundError: If the base's file is missing.
         MissingBitsAndBytes: If ``quantize`` needs the library.
+        ValueError: See :func:`freeze_part`.
+    """
+    source = pretrained_cfg(getattr(backbone, 'init_cfg', None))
+    freeze_part(backbone, options, source)
+    if source is not None:
+        keep_base(backbone)
+    return backbone
+
+
+def freeze_part(
+    part: nn.Module,
+    options: PEFTOptions,
+    source: Mapping[str, Any] | None,
+    own_keys: bool = False,
+) -> None:
+    """Load a module's base, adapt its layers in place and freeze the rest.
+
+    Args:
+        part: A backbone, or any module of a model.
+        options: How it is adapted.
+        source: The ``init_cfg`` of its base; ``None`` for no base yet.
+        own_keys: Whether the file has the module's own keys, as the
+            checkpoint of a whole model has; else the module's class reads
+            it, in any layout that it knows.
+
+    Raises:
+        FileNotFoundError: If the base's file is missing.
+        MissingBitsAndBytes: If ``quantize`` needs the library.
         ValueError: If the base does not fit in full, a pattern matches
             nothing, or a weight is to train and to be quantized.
     """
-    new = _declared(backbone, 'new_params', options.new_params)
-    unused = _declared(backbone, 'unused_keys', options.unused_keys)
-    shapes = state_shapes(backbone)
-    source = pretrained_cfg(getattr(backbone, 'init_cfg', None))
+    new = _declared(part, 'new_params', options.new_params)
+    unused = _declared(part, 'unused_keys', options.unused_keys)
+    shapes = state_shapes(part)
     quantization = Quantization.of(options.quantize)
     if quantization is not None:
-        quantize_base(backbone, quantization, fill=source is None)
+        quantize_base(part, quantization, fill=source is None)
     if source is not None:
-        load_base(backbone, source, shapes, new, unused)
-    targets = _inject(backbone, options)
-    base, new_names, tuned = _split_base(backbone, shapes, new)
-    check_frozen(backbone, (*new_names, *tuned))
-    release_stages(backbone)
-    keep_statistics(backbone, shapes, new_names, options.norm_eval)
+        load = load_own_keys if own_keys else load_base
+        load(part, source, shapes, new, unused)
+    targets = _inject(part, options)
+    base, new_names, tuned = _split_base(part, shapes, new)
+    check_frozen(part, (*new_names, *tuned))
+    release_stages(part)
+    keep_statistics(part, shapes, new_names, options.norm_eval)
     record = BaseRecord(
         base,
         new_names,
         method=describe_method(
-            backbone, options.adapter, targets, options.exclude, quantization
+            part, options.adapter, targets, options.exclude, quantization
         ),
         allow_random=options.allow_random_base,
         stock_shapes=shapes,
@@ -155,16 +186,15 @@ def adapt_backbone(backbone: nn.Module, options: PEFTOptions) -> nn.Module:
         unused=unused,
         tuned_keys=tuned,
         other_quantization=options.allow_other_quantization,
+        own_keys=own_keys,
     )
-    attach_record(backbone, record)
+    attach_record(part, record)
     if source is not None:
-        note_base(backbone, record, source, 'init_cfg')
-        keep_base(backbone)
+        note_base(part, record, source, 'init_cfg')
     if source is not None or options.allow_random_base:
-        say_quantization(backbone)
+        say_quantization(part)
     if options.autocast is not None:
-        run_in_autocast(backbone, options.autocast)
-    return backbone
+        run_in_autocast(part, options.autocast)
 
 
 def _inject(backbone: nn.Module, options: PEFTOptions) -> Targets:
@@ -214,7 +244,7 @@ def _split_base(
         else:
             base.append(name)
     for pattern in new_params:
-        if not any(re.fullmatch(pattern, name) for name in new):
+        if not any(re.fullmatch(pattern, name) for name in (*new, *shapes)):
             raise ValueError(
                 f'`new_params`: {pattern!r} matches no parameter of '
                 f'{type(backbone).__name__}. A pattern must match the whole '

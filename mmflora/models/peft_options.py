@@ -157,3 +157,51 @@ def _merged(old: Any, new: Any) -> Any:
     if whole or new.get('type', old.get('type')) != old.get('type'):
         return new
     return {**old, **new}
+
+
+def part_settings(parts: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """Return the settings of a model's frozen parts by their paths.
+
+    A path is a key with dots, or keys within each other, as
+    ``--cfg-options model.parts.head.decoder.adapter.rank=8`` writes it; these
+    replace or extend what stands under the key with dots.
+
+    Raises:
+        TypeError: If a part has no dict of settings.
+    """
+    found: dict[str, dict[str, Any]] = {}
+    for path, own in parts.items():
+        if not isinstance(own, Mapping):
+            raise TypeError(
+                f'`parts`: {str(path)!r} has {own!r}, but each part has a '
+                "dict of settings, such as dict(adapter=dict(type='FLoRA', "
+                'rank=16)).'
+            )
+        inner = {key: own[key] for key in own if key not in PEFT_NAMES}
+        nested = inner and all(isinstance(v, Mapping) for v in inner.values())
+        settings = {key: own[key] for key in own if key in PEFT_NAMES}
+        if not nested:
+            settings |= inner  # unknown ones; their check names the nearest
+        if settings or not own:
+            found[str(path)] = _extended(found.get(str(path)), settings)
+        for name, below in part_settings(inner).items() if nested else ():
+            whole = f'{path}.{name}'
+            found[whole] = _extended(found.get(whole), below)
+    return found
+
+
+def set_part(parts: dict[str, Any], path: str, **changes: Any) -> None:
+    """Change settings of one of a model's frozen parts, in the config."""
+    settings = part_settings(parts)
+    settings[path] |= changes
+    parts.clear()
+    parts.update(settings)
+
+
+def _extended(
+    old: Mapping[str, Any] | None, new: Mapping[str, Any]
+) -> dict[str, Any]:
+    merged = dict(old or {})
+    for name, value in new.items():
+        merged[name] = _merged(merged.get(name), value)
+    return merged

@@ -1,4 +1,4 @@
-"""Keeps ``train()`` of a backbone from freezing adapters or moving a base."""
+"""Keeps ``train()`` of a part from freezing adapters or moving a base."""
 
 from collections.abc import Collection, Iterable
 from typing import Any
@@ -52,18 +52,19 @@ def release_stages(backbone: nn.Module) -> None:
 class KeptStatistics:
     """A forward hook that holds batch norms in evaluation mode.
 
-    It runs before each forward pass, whatever was set by ``train()``, and
-    knows layers by name: a conversion to SyncBN replaces them.
+    It runs before each forward pass of the module that calls them, whatever
+    was set by ``train()``, and knows them by name: a conversion to SyncBN
+    replaces them.
     """
 
     def __init__(self, names: Iterable[str]) -> None:
         self.names = tuple(names)
 
-    def __call__(self, backbone: nn.Module, _inputs: Any) -> None:
-        """Hold the layers, where the backbone trains."""
-        if backbone.training:
+    def __call__(self, caller: nn.Module, _inputs: Any) -> None:
+        """Hold the layers, where the module trains."""
+        if caller.training:
             for name in self.names:
-                backbone.get_submodule(name).eval()
+                caller.get_submodule(name).eval()
 
 
 def keep_statistics(
@@ -100,7 +101,9 @@ def keep_statistics(
     if not names:
         return
     if keep:
-        backbone.register_forward_pre_hook(KeptStatistics(names))
+        for caller, called in _callers(backbone, names).items():
+            module = backbone.get_submodule(caller)
+            module.register_forward_pre_hook(KeptStatistics(called))
     says = (
         'keep their statistics in training; peft=dict(norm_eval=False) lets '
         'them move'
@@ -112,3 +115,24 @@ def keep_statistics(
         f'{says}.',
         logger='current',
     )
+
+
+def _callers(part: nn.Module, names: Iterable[str]) -> dict[str, list[str]]:
+    """Group layers by the module that calls them; names are relative to it.
+
+    Heads are entered by other methods than ``forward``, so that a hook on the
+    whole part would not run.  Lists of modules are never called.
+    """
+    callers: dict[str, list[str]] = {}
+    for name in names:
+        caller, _, called = name.rpartition('.')
+        while caller and isinstance(part.get_submodule(caller), _LISTS):
+            caller, _, last = caller.rpartition('.')
+            called = f'{last}.{called}'
+        if isinstance(part.get_submodule(caller), _LISTS):
+            caller, called = name, ''  # the caller is outside of the part
+        callers.setdefault(caller, []).append(called)
+    return callers
+
+
+_LISTS = (nn.ModuleList, nn.ModuleDict)

@@ -13,8 +13,9 @@ from mmflora.config.build import (
     register_toolkit,
     resolve_config,
 )
-from mmflora.config.walk import adapted_backbones
+from mmflora.config.walk import frozen_parts
 
+FLORA = dict(type='FLoRA', rank=2)
 CFG = Config(
     dict(
         default_scope='mmseg',
@@ -73,13 +74,34 @@ def test_reads_a_config_once_and_changes_it(tmp_path):
         read_config(str(path))
 
 
-def test_finds_adapted_backbones_anywhere():
+def test_finds_frozen_parts_anywhere():
     plain = dict(type='mmflora.ConvNeXt')
-    adapted = dict(type='mmflora.PEFTConvNeXt')
-    cfg = Config(
-        dict(model=dict(teacher=dict(backbone=plain), parts=[adapted]))
+    adapted = dict(type='mmflora.PEFTConvNeXt', peft=dict(adapter=FLORA))
+    whole = dict(
+        type='mmflora.PEFTModel',
+        model_type='DINO',
+        parts={
+            'encoder': dict(adapter=FLORA),
+            'head.decoder': dict(adapter=FLORA, lean=True),
+            # As --cfg-options writes it.
+            'head': {'decoder': {'adapter': {'rank': 4}}},
+        },
     )
-    assert [key for key, _ in adapted_backbones(cfg)] == ['model.parts.0']
+    model = dict(teacher=dict(backbone=plain), extra=[adapted], student=whole)
+    cfg = Config(dict(model=model))
+    parts = {part.place: part for part in frozen_parts(cfg)}
+    assert {place: part.module for place, part in parts.items()} == {
+        'model.extra.0': 'model.extra.0',
+        'model.student.parts.encoder': 'model.student.encoder',
+        'model.student.parts.head.decoder': 'model.student.head.decoder',
+    }
+    for part in parts.values():
+        part.change(norm_eval=False)
+    wanted = [dict(adapter=FLORA, norm_eval=False)] * 2 + [
+        dict(adapter=dict(FLORA, rank=4), lean=True, norm_eval=False)
+    ]
+    assert [part.settings for part in frozen_parts(cfg)] == wanted
+    assert cfg.model.student.parts.encoder.norm_eval is False
 
 
 def test_builds_what_a_caller_needs():

@@ -183,7 +183,7 @@ def test_budgets_beyond_all_ranks():
 
 
 def test_a_budget_needs_an_adapter():
-    with pytest.raises(ValueError, match='0 backbones with an adapter'):
+    with pytest.raises(ValueError, match='0 frozen parts with an adapter'):
         rank_for_budget(config(), 1e6)
 
 
