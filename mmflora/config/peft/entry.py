@@ -8,7 +8,7 @@ from typing import Any
 from mmengine.config import Config
 
 from ..build import read_config
-from ..walk import adapted_backbones
+from ..walk import frozen_parts
 from .backbones import (
     exchange_method,
     find_backbones,
@@ -85,7 +85,7 @@ def _adapt(
 ) -> list[Change]:
     if parts is not None or base is not None:
         raise ValueError('Parts and another base are not supported.')
-    present = dict(adapted_backbones(cfg))
+    present = {p.place: p.node for p in frozen_parts(cfg) if not p.path}
     if present:
         changes = []
         for place, node in present.items():
