@@ -1,0 +1,1 @@
+"""Whether the zoos of the toolkits build and train with adapters."""

@@ -1,0 +1,191 @@
+"""One training step of an adapted model on a made batch."""
+
+from collections.abc import Callable
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import torch
+from mmengine.config import Config
+from mmengine.optim import build_optim_wrapper
+from mmengine.runner import load_checkpoint
+from torch import Tensor, nn
+
+from mmflora.adapters import adapted_modules
+from mmflora.checkpoint.record import base_records
+from mmflora.checkpoint.roles import base_keys
+from mmflora.checkpoint.state import adapter_state_dict
+from mmflora.config.build import build_model
+from mmflora.config.peft import peft_config
+
+from .bases import write_bases
+from .batches import made_batch
+from .configs import ZooConfig, read_zoo_config
+from .shrink import shrink
+
+
+def check_step(
+    config: ZooConfig, method: str, text_model: str
+) -> dict[str, Any]:
+    """Train the adapted model of a config for one step, on the CPU.
+
+    Args:
+        config: Which.
+        method: A method, as the tools take it.
+        text_model: The folder of a text encoder.
+
+    Returns:
+        ``loss``; ``unlearned``, the adapters without a gradient, by why;
+        ``adapters``, how many there are.
+
+    Raises:
+        AssertionError: If the step breaks a promise, such as a changed base.
+        Exception: If the model does not build or compute.
+    """
+    cfg = read_zoo_config(config, text_model)
+    size = shrink(cfg)
+    with TemporaryDirectory() as folder:
+        bases = write_bases(cfg, Path(folder))
+        adapted_cfg = peft_config(cfg, method)
+        model = _model_to_train(adapted_cfg).train()
+        noted = _note_gradients(model)
+        losses = _step(model, adapted_cfg, made_batch(cfg, size))
+        for name, loss in losses.items():
+            assert torch.isfinite(loss).all(), f'the loss {name} is {loss}'
+        _check_bases(model, bases)
+        idle = _without_gradient(model, noted)
+        result = dict(
+            loss=float(
+                sum(loss for loss in losses.values() if loss.dim() < 1)
+            ),
+            adapters=len(adapted_modules(model)),
+            unlearned=_explain(idle, cfg, size) if idle else {},
+        )
+        _check_reload(model, adapted_cfg, Path(folder) / 'adapters.pth')
+    return result
+
+
+def check_stock_step(config: ZooConfig, text_model: str) -> dict[str, Any]:
+    """Train the stock model of a config for one step on the same batch."""
+    cfg = read_zoo_config(config, text_model)
+    size = shrink(cfg)
+    model = _stock_to_train(cfg, weights=False)
+    losses = _step(model, None, made_batch(cfg, size))
+    return dict(loss=float(sum(v.sum() for v in losses.values())))
+
+
+def _stock_to_train(cfg: Config, weights: bool = True) -> nn.Module:
+    """Return the stock model, with the bases of the config or without.
+
+    All of it trains.
+    """
+    return _model_to_train(cfg, weights).train().requires_grad_(True)
+
+
+def _model_to_train(cfg: Config, weights: bool = True) -> nn.Module:
+    """Return a model as the runner has it when training starts."""
+    torch.manual_seed(1)
+    model = build_model(cfg, weights=weights)
+    init: Any = model.init_weights
+    init()
+    return model
+
+
+def _step(
+    model: nn.Module, cfg: Config | None, batch: dict[str, Any]
+) -> dict[str, Tensor]:
+    """Train for a step, as MMEngine does; return the parts of the loss."""
+    settings = dict(type='OptimWrapper', optimizer=dict(type='SGD', lr=0.01))
+    if cfg is not None and 'optim_wrapper' in cfg:
+        settings = cfg.optim_wrapper.to_dict()
+    wrapper = build_optim_wrapper(model, settings)
+    seen: dict[str, Tensor] = {}
+    parse: Callable[..., Any] = model.parse_losses
+
+    def noted(losses: Any) -> Any:
+        total, logged = parse(losses)
+        seen.update({k: v.detach() for k, v in logged.items()})
+        return total, logged
+
+    model.parse_losses = noted  # type: ignore[assignment]
+    torch.manual_seed(2)
+    try:
+        train: Any = model.train_step
+        train(batch, wrapper)
+    finally:
+        del model.parse_losses
+    return seen
+
+
+def _note_gradients(model: nn.Module) -> set[str]:
+    """Let a set know the parameters that get a gradient other than 0."""
+    noted: set[str] = set()
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad:
+
+            def note(grad: Tensor, name: str = name) -> None:
+                if bool(grad.ne(0).any()):
+                    noted.add(name)
+
+            parameter.register_hook(note)
+    return noted
+
+
+def _without_gradient(model: nn.Module, noted: set[str]) -> list[str]:
+    """Return the adapted layers none of whose adapter got a gradient."""
+    return [
+        name
+        for name, layer in adapted_modules(model).items()
+        if not any(
+            f'{name}.adapter.{key}' in noted
+            for key, _ in layer.adapter.named_parameters()
+        )
+    ]
+
+
+def _explain(idle: list[str], cfg: Config, size: int) -> dict[str, list[str]]:
+    """Sort layers by whether the stock model's weight gets a gradient."""
+    stock = _stock_to_train(cfg)
+    noted = _note_gradients(stock)
+    _step(stock, None, made_batch(cfg, size))
+    result: dict[str, list[str]] = {}
+    for name in idle:
+        learns = f'{name}.weight' in noted
+        why = 'adapter alone' if learns else 'stock weight gets none either'
+        result.setdefault(why, []).append(name)
+    return result
+
+
+def _check_bases(model: nn.Module, bases: list[dict[str, Tensor]]) -> None:
+    """Check that each base is the one in its file, bit for bit."""
+    records = base_records(model)
+    assert len(records) == len(bases), (
+        f'{len(bases)} backbones, {len(records)} frozen: {list(records)}'
+    )
+    for (name, (part, record)), base in zip(
+        records.items(), bases, strict=True
+    ):
+        state = part.state_dict()
+        trained = {*record.new_keys, *record.tuned_keys}
+        for key, tensor in base.items():
+            if key not in trained:
+                same = torch.equal(state[key], tensor)
+                assert same, f"'{name}.{key}' is not as in the base's file"
+
+
+def _check_reload(model: nn.Module, cfg: Config, file: Path) -> None:
+    """Check that an adapter checkpoint restores the model, bit for bit."""
+    with adapter_state_dict():
+        state = model.state_dict()
+    held = base_keys(model) & state.keys()
+    assert not held, f'the adapter checkpoint holds the base: {min(held)}'
+    torch.save(dict(state_dict=state, meta={}), file)
+    torch.manual_seed(3)
+    fresh = build_model(cfg)
+    load_checkpoint(fresh, str(file), map_location='cpu')
+    theirs = fresh.state_dict()
+    for key, tensor in model.state_dict().items():
+        same = not isinstance(tensor, Tensor) or torch.equal(
+            tensor, theirs[key]
+        )
+        assert same, f"'{key}' is another one in the reloaded model"
