@@ -4,11 +4,11 @@ from pathlib import Path
 
 import torch
 from mmengine.config import Config
-from mmflora.config.peft.backbones import find_backbones, move_pretrained
 from torch import Tensor
 
 from benchmarks.backbones import leave_constants
 from mmflora.config.build import build_model
+from mmflora.config.peft.backbones import find_backbones, move_pretrained
 
 
 def name_bases(cfg: Config, folder: Path) -> list[str]:

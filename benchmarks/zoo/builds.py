@@ -78,6 +78,7 @@ def _check_adapted(
 def why_not(error: Exception) -> str:
     """Return an error in one line, without paths of this machine."""
     text = ' '.join(f'{type(error).__name__}: {error}'.split())
+    text = re.sub(r', the current sys.path is:.*', '', text)
     text = re.sub(r"(?<=['\"])/[^'\"]*?/(site-packages|mmflora)/", '', text)
     return text if len(text) < 300 else text[:297] + '…'
 

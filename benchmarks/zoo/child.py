@@ -1,5 +1,6 @@
 """Runs a function in a child process, with limits of time and memory."""
 
+import gc
 import json
 import os
 import resource
@@ -60,6 +61,7 @@ def _run(
     verbose: bool,
 ) -> None:
     """Run the function, write its result, and end the process."""
+    gc.disable()  # it would walk through all that the parent has imported
     try:
         signal.signal(signal.SIGALRM, signal.SIG_DFL)
         signal.alarm(seconds)

@@ -165,8 +165,8 @@ def build_model(
     with ExitStack() as stack:
         if device:
             stack.enter_context(torch.device(device))
-            stack.enter_context(_KnownRates())
         if device == 'meta':
+            stack.enter_context(_WithoutValues())
             stack.enter_context(text_models_without_weights())
         model: nn.Module = MODELS.build(node)
     if part == 'model':
@@ -174,11 +174,12 @@ def build_model(
     return model
 
 
-class _KnownRates(TorchFunctionMode):
-    """Keeps ``linspace`` on the CPU while a model is built elsewhere.
+class _WithoutValues(TorchFunctionMode):
+    """Builds on the meta device what expects its tensors to have values.
 
-    Transformers read their rates of stochastic depth out of it as numbers,
-    which a tensor on the meta device does not have.
+    Transformers read their rates of stochastic depth out of ``linspace`` as
+    numbers, so that it stays on the CPU.  Drawing values, which there do not
+    exist, would take most of the time.
     """
 
     def __torch_function__(
@@ -187,7 +188,12 @@ class _KnownRates(TorchFunctionMode):
         kwargs = dict(kwargs or {})
         if func is torch.linspace:
             kwargs.setdefault('device', 'cpu')
+        if func in _DRAWS and args[0].is_meta:
+            return args[0]
         return func(*args, **kwargs)
+
+
+_DRAWS = (torch.Tensor.normal_, torch.Tensor.uniform_)
 
 
 def build_runner(cfg: Config) -> Any:
