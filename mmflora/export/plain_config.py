@@ -9,10 +9,14 @@ from mmengine.config import Config
 
 from mmflora.files.atomic import staged_file, write_text
 from mmflora.models.peft_options import PEFT_NAMES, peft_settings
-from mmflora.models.plain import intern_vit_features, timm_features
+from mmflora.models.plain import (
+    intern_vit_features,
+    pyramid_features,
+    timm_features,
+)
 
-# mmflora's backbones, which no toolkit has, and what replaces them.
-_BACKBONES = {
+# mmflora's modules, which no toolkit has, and what replaces them.
+_REPLACED = {
     'mmflora.ConvNeXt': 'TimmConvNeXt',
     'mmflora.PEFTConvNeXt': 'TimmConvNeXt',
     'mmflora.FLoRAConvNeXt': 'TimmConvNeXt',
@@ -20,16 +24,19 @@ _BACKBONES = {
     'mmflora.InternViT': 'PlainInternViT',
     'mmflora.PEFTInternViT': 'PlainInternViT',
     'mmflora.FLoRAInternViT': 'PlainInternViT',
+    'mmflora.SimplePyramid': 'SimplePyramid',
 }
 # The modules that hold these, to go beside a config, and their source.
 _SOURCES = {
     'merged_backbone.py': Path(timm_features.__file__),
     'merged_intern_vit.py': Path(intern_vit_features.__file__),
+    'merged_pyramid.py': Path(pyramid_features.__file__),
 }
 _MODULES = {
-    'TimmConvNeXt': 'merged_backbone.py',
-    'TimmIntermediates': 'merged_backbone.py',
-    'PlainInternViT': 'merged_intern_vit.py',
+    'TimmConvNeXt': ('merged_backbone.py',),
+    'TimmIntermediates': ('merged_backbone.py',),
+    'PlainInternViT': ('merged_intern_vit.py', 'merged_pyramid.py'),
+    'SimplePyramid': ('merged_pyramid.py',),
 }
 # Arguments that only mmflora's backbones have.
 _OWN_ARGUMENTS = ('peft', *PEFT_NAMES, 'init_cfg')
@@ -63,7 +70,7 @@ _VARIABLES = (
 # `import`, which would make the file one of MMEngine's configs of the other
 # kind.
 _LOADER = (
-    '# The backbone is in {modules}, in the folder of this file.\n'
+    '# Parts of the model are in {modules}, in the folder of this file.\n'
     '__import__(\'sys\').path.append(r"""{{{{ fileDirname }}}}/""")\n'
 )
 
@@ -101,9 +108,18 @@ class PlainConfig:
         for module in self.modules:
             files.append(path.with_name(module))
             with staged_file(files[-1]) as partial:
-                partial.write_bytes(_SOURCES[module].read_bytes())
+                partial.write_bytes(_source(module).encode())
         write_text(path, self.text())
         return [*files, path]
+
+
+def _source(module: str) -> str:
+    """Return the text of a module, which finds the others beside it."""
+    text = _SOURCES[module].read_text(encoding='utf-8')
+    for name, path in _SOURCES.items():
+        stem = name.removesuffix('.py')
+        text = text.replace(f'from .{path.stem} import', f'from {stem} import')
+    return text
 
 
 def plain_config(cfg: Config) -> PlainConfig:
@@ -134,7 +150,7 @@ def plain_config(cfg: Config) -> PlainConfig:
     for name in _VARIABLES:
         settings.pop(name, None)
     own = _mentions(settings['model'], tuple(_MODULES)).values()
-    modules = sorted({_MODULES[name] for name in own})
+    modules = sorted({file for name in own for file in _MODULES[name]})
     _replace_imports(settings, modules)
     left = _mentions(settings, ('mmflora',))
     if left:
@@ -162,15 +178,15 @@ def _plain_model(node: Any, remarks: list[str]) -> Any:
         )
     if node.get('type') == 'mmflora.PEFTBackbone':
         return _plain_model(node['backbone'], remarks)
-    if node.get('type') in _BACKBONES:
+    if node.get('type') in _REPLACED:
         kept = {
             key: value
             for key, value in node.items()
             if key not in _OWN_ARGUMENTS
         }
-        if _BACKBONES[node['type']] == 'TimmConvNeXt':
+        if _REPLACED[node['type']] == 'TimmConvNeXt':
             kept.setdefault('arch', timm_features.DEFAULT_ARCH)
-        return {**kept, 'type': _BACKBONES[node['type']]}
+        return {**kept, 'type': _REPLACED[node['type']]}
     plain = {
         key: _plain_model(value, remarks)
         for key, value in node.items()

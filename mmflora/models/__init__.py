@@ -1,4 +1,4 @@
-"""Backbones, plain and adapted, and models with frozen parts."""
+"""Backbones, a pyramid for plain ones, and models with frozen parts."""
 
 from .convnext import ConvNeXt
 from .frozen import adapt_backbone, build_peft_backbone, freeze_part
@@ -7,6 +7,7 @@ from .peft_convnext import FLoRAConvNeXt, PEFTConvNeXt
 from .peft_intern_vit import FLoRAInternViT, PEFTInternViT
 from .peft_model import build_peft_model
 from .peft_options import PEFTOptions
+from .simple_pyramid import SimplePyramid
 from .timm_backbone import build_timm_backbone
 
 __all__ = [
@@ -17,6 +18,7 @@ __all__ = [
     'PEFTConvNeXt',
     'PEFTInternViT',
     'PEFTOptions',
+    'SimplePyramid',
     'adapt_backbone',
     'build_peft_backbone',
     'build_peft_model',

@@ -9,7 +9,6 @@ from mmengine.registry import MODELS
 
 from mmflora.export import load_trained, plain_config
 from mmflora.models import InternViT
-from mmflora.models.plain import intern_vit_features
 from mmflora.models.plain.intern_vit_features import PlainInternViT
 
 from . import stock_inference
@@ -102,12 +101,17 @@ def test_merged_file_and_config(cfg, trained, tmp_path):
     out = tmp_path / 'merged.pth'
     report = merge(cfg, trained, out)
     names = [path.name for path in report.files]
-    assert names == ['merged.pth', 'merged_intern_vit.py', 'merged.py']
+    assert names == [
+        'merged.pth',
+        'merged_intern_vit.py',
+        'merged_pyramid.py',
+        'merged.py',
+    ]
     assert report.difference.relative < 1e-4
-    plain = Config.fromfile(report.files[2])
+    plain = Config.fromfile(report.files[-1])
     backbone = plain.model.backbone
     assert backbone.type == 'PlainInternViT'
-    assert 'mmflora' not in report.files[2].read_text()
+    assert 'mmflora' not in report.files[-1].read_text()
     state = torch.load(out, weights_only=True)['state_dict']
     stock = MODELS.build({**backbone, 'type': 'PlainInternViT'})
     assert set(stock.state_dict()) == {
@@ -149,12 +153,13 @@ def test_timm_has_no_such_model(cfg, trained, tmp_path):
     assert not (tmp_path / 'merged.pth').exists()
 
 
-def test_module_needs_nothing_of_mmflora():
-    with open(intern_vit_features.__file__, encoding='utf-8') as file:
-        assert 'mmflora' not in file.read()
-    cfg = Config.fromfile(CONFIG)
-    (module,) = plain_config(cfg).modules
-    assert module == 'merged_intern_vit.py'
+def test_modules_need_nothing_of_mmflora(tmp_path):
+    files = plain_config(Config.fromfile(CONFIG)).write(tmp_path / 'plain.py')
+    names = ['merged_intern_vit.py', 'merged_pyramid.py', 'plain.py']
+    assert [path.name for path in files] == names
+    for path in files:
+        assert 'mmflora' not in path.read_text()
+        assert 'from .' not in path.read_text()
 
 
 @pytest.mark.slow
@@ -164,7 +169,7 @@ def test_stock_mmseg_predicts_the_same(cfg, trained, picture, tmp_path):
     expected = stock_inference.predict('mmseg', adapted, str(picture))
     report = merge(cfg, trained, tmp_path / 'merged.pth')
     told = run_stock(
-        'mmseg', report.files[2], report.files[0], picture, tmp_path
+        'mmseg', report.files[-1], report.files[0], picture, tmp_path
     )
     compare(expected, told['result']['predictions'])
     assert told['result']['mmflora'] == []

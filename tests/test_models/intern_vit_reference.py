@@ -92,16 +92,21 @@ def channel_norm(x, weights, name, eps=1e-6):
     return scale * normed + weights[f'{name}.bias'][:, None, None]
 
 
+def max_pool(x):
+    """Kernel and stride 2; a last odd row or column falls away."""
+    batch, width, rows, columns = x.shape
+    x = x[..., : rows // 2 * 2, : columns // 2 * 2]
+    x = x.reshape(batch, width, rows // 2, 2, columns // 2, 2)
+    return x.amax((3, 5))
+
+
 def pyramid(features, weights):
     first, second, third, fourth = features
     first = transposed_conv(first, weights, 'pyramid.up1.0')
     first = gelu(channel_norm(first, weights, 'pyramid.up1.1'))
     first = transposed_conv(first, weights, 'pyramid.up1.3')
     second = transposed_conv(second, weights, 'pyramid.up2.0')
-    batch, width, rows, columns = fourth.shape
-    fourth = fourth[..., : rows // 2 * 2, : columns // 2 * 2]
-    fourth = fourth.reshape(batch, width, rows // 2, 2, columns // 2, 2)
-    return first, second, third, fourth.amax((3, 5))
+    return first, second, third, max_pool(fourth)
 
 
 def intern_vit(images, weights, heads, out_indices, grid):

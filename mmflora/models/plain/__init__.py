@@ -1,5 +1,5 @@
-"""Backbones on torch, timm and MMEngine alone.
+"""Backbones and a neck on torch, timm and MMEngine alone.
 
-A merged model gets a copy of the file that it needs, so these files import
-nothing else of this project.
+A merged model gets a copy of the files that it needs, so these files import
+nothing of this project but one another.
 """

@@ -2,11 +2,12 @@
 
 Chen et al., "InternVL: Scaling up Vision Foundation Models and Aligning for
 Generic Visual-Linguistic Tasks" (2023).  A copy of this file belongs beside a
-config that names ``PlainInternViT``; the config loads it from its own folder.
-It needs torch, timm and mmengine alone, so that a merged model runs wherever
-OpenMMLab does.  The blocks are timm's, under timm's keys, with RMS norms of
-float32 statistics, q and k norms over the full width and no norm at the end.
-Sizes default to InternViT-6B's; any other works.
+config that names ``PlainInternViT``, with one of ``pyramid_features.py``; the
+config loads both from its own folder.  They need torch, timm and mmengine
+alone, so that a merged model runs wherever OpenMMLab does.  The blocks are
+timm's, under timm's keys, with RMS norms of float32 statistics, q and k norms
+over the full width and no norm at the end.  Sizes default to InternViT-6B's;
+any other works.
 """
 
 from collections.abc import Sequence
@@ -18,10 +19,12 @@ import torch
 import torch.nn.functional as F
 from mmengine.model import BaseModule
 from mmengine.registry import MODELS
-from timm.layers import Attention, LayerNorm2d, PatchEmbed
+from timm.layers import Attention, PatchEmbed
 from timm.models.vision_transformer import Block
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
+
+from .pyramid_features import SimplePyramid
 
 DTYPES = {
     'float32': torch.float32,
@@ -98,41 +101,6 @@ class FullWidthAttention(Attention):
             q, k, v, attn_mask=attn_mask, is_causal=is_causal
         )
         return self.proj(x.transpose(1, 2).flatten(2))
-
-
-class FeaturePyramid(nn.Module):
-    """Four levels of a plain transformer's features, as UperNet wants them.
-
-    Strides 4, 8, 16 and 32 of a transformer of stride 16 (3.5 to 28 of one of
-    stride 14), by transposed convolutions up and max pooling down.  It stands
-    in no checkpoint of a pre-trained backbone.
-
-    Args:
-        width: Channels, the same on all levels.
-    """
-
-    def __init__(self, width: int) -> None:
-        super().__init__()
-        self.up1 = nn.Sequential(
-            nn.ConvTranspose2d(width, width, 2, 2),
-            LayerNorm2d(width),
-            nn.GELU(),
-            nn.ConvTranspose2d(width, width, 2, 2),
-        )
-        self.up2 = nn.Sequential(nn.ConvTranspose2d(width, width, 2, 2))
-        self.down = nn.MaxPool2d(2, 2)
-        for module in self.modules():
-            if isinstance(module, nn.ConvTranspose2d):
-                # Keeps the signal's size: each output sees one position.
-                nn.init.normal_(module.weight, std=width**-0.5)
-                if module.bias is not None:
-                    nn.init.zeros_(module.bias)
-
-    def forward(self, features: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-        """Rescale four features ``(N, C, H, W)`` by 4, 2, 1 and 1/2."""
-        dtype = next(self.parameters()).dtype
-        first, second, third, fourth = (x.to(dtype) for x in features)
-        return self.up1(first), self.up2(second), third, self.down(fourth)
 
 
 # Several configs may each have a copy of this file.
@@ -218,7 +186,13 @@ class PlainInternViT(BaseModule):
         )
         blocks = [partial(block, drop_path=rate) for rate in rates[:built]]
         self._build_trunk(blocks, embed_dims, kind)
-        self.pyramid = FeaturePyramid(embed_dims) if pyramid else None
+        # Strides 4, 8, 16 and 32 of a transformer of stride 16, as UperNet
+        # wants them; it stands in no checkpoint of a pre-trained backbone.
+        self.pyramid = (
+            SimplePyramid([embed_dims] * 4, None, halve_channels=False)
+            if pyramid
+            else None
+        )
         self.out_channels = (embed_dims,) * len(indices)
 
     def _build_trunk(
@@ -276,7 +250,7 @@ class PlainInternViT(BaseModule):
                 image = x[:, 1:].transpose(1, 2).unflatten(2, grid)
                 features.append(image.contiguous())
         if self.pyramid is not None:
-            features = list(self.pyramid(tuple(features)))
+            features = list(self.pyramid(features))
         # Heads take no lower precision, with autocast or without.
         return tuple(
             feature.to(
