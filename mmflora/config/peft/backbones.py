@@ -233,9 +233,10 @@ def _release_stages(place: str, node: Any) -> list[Change]:
     stages = node.get('frozen_stages', -1)
     if not isinstance(stages, int) or stages < 0:
         return []
-    node['frozen_stages'] = -1
+    # By default no class freezes any; how it writes that differs (-1, 0).
+    del node['frozen_stages']
     why = 'the base is frozen anyway; its stages get adapters, too'
-    return [Change(f'{place}.frozen_stages', stages, -1, why)]
+    return [Change(f'{place}.frozen_stages', stages, None, why)]
 
 
 def _adapter(method: Method) -> str:
