@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from .cost import PATHS
 from .functional import low_rank_to_weight
-from .layer_weights import describe_layer, frozen_weight
+from .layer_weights import describe_layer, frozen_weight, held_weight
 from .precision import full_precision
 from .settings import check_choice, check_probability, check_settings
 from .stored import Stored
@@ -214,7 +214,7 @@ class Adapter(AdapterBase):
         """
         if isinstance(layer, nn.MultiheadAttention):
             return True
-        weight = layer._parameters.get('weight')
+        weight = held_weight(layer)
         return weight is not None and weight.dim() >= 2
 
     def layer_class(self, layer: nn.Module) -> type[nn.Module] | None:

@@ -3,7 +3,7 @@
 import functools
 import inspect
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from torch import nn
@@ -20,6 +20,9 @@ _READ: dict[type[nn.Module], tuple[str, ...]] = {
     nn.MultiheadAttention: ('out_proj',),
     nn.TransformerEncoderLayer: ('linear1', 'linear2'),
 }
+
+# What is called before or after training alone may read what it likes.
+_AT_START = re.compile('init|reset|load|convert|fuse|deploy|reparam')
 
 
 class Survey:
@@ -83,8 +86,7 @@ class Survey:
             if name not in self._reasons:
                 self._reasons[name] = why_not_adapted(layer)
             reason = self._reasons[name]
-        served = isinstance(layer, nn.Linear) and not own_class
-        if not reason and name in self.read and not served:
+        if not reason and name in self.read and own_class:
             reason = f'{self.read[name]} reads its weight without calling it'
         return reason
 
@@ -126,15 +128,28 @@ def read_layers(model: nn.Module) -> dict[str, str]:
     return read
 
 
-@functools.cache
 def _read_children(kind: type[nn.Module]) -> list[str]:
-    """Find children whose weight the forward pass of a class itself reads.
+    """Find children whose weight a class itself reads when it computes.
 
     ``F.linear(x, self.qkv.weight, bias)``, as BEiT and Swin V2 have it, goes
     past the layer and so past its adapter.
     """
+    found: dict[str, None] = {}
+    for base in kind.__mro__:
+        for name, function in vars(base).items():
+            code: Any = getattr(function, '__code__', None)
+            if code is None or 'weight' not in code.co_names:
+                continue
+            if not _AT_START.search(name) and not name.startswith('__'):
+                found |= dict.fromkeys(_read_in(function))
+    return list(found)
+
+
+@functools.cache
+def _read_in(function: Callable[..., Any]) -> list[str]:
+    """Find children whose weight a method reads."""
     try:
-        source = inspect.getsource(kind.forward)
+        source = inspect.getsource(function)
     except (OSError, TypeError):
         return []
     return re.findall(

@@ -10,7 +10,7 @@ from mmengine.logging import print_log
 from torch import Tensor, nn
 
 from .candidates import read_layers
-from .layers import AdaptedLayer, adapted_class
+from .layers import AdaptedLayer, ReadLayer, adapted_class
 from .quantized import Quantization, QuantizedWeight, load_kernels
 from .targets import check_patterns, compile_patterns, first_match
 
@@ -31,9 +31,9 @@ def linear_weights(
 ) -> dict[str, nn.Linear]:
     """Return the linear layers whose weights an option means.
 
-    These are stock linear layers, adapted or not.  A layer whose parent reads
-    its weight without calling it is left out: the dense copy that the parent
-    reads would stay alive until the backward pass.
+    These are stock linear layers, adapted or not.  A layer whose weight is
+    read otherwise, by its parent or a forward pass of its own, is left out:
+    the dense copy that is read would stay alive until the backward pass.
 
     Raises:
         ValueError: If nothing is left, or a pattern matches no such layer.
@@ -44,7 +44,7 @@ def linear_weights(
         for name, module in model.named_modules()
         if isinstance(module, nn.Linear)
         and name not in read
-        and (isinstance(module, AdaptedLayer) or adapted_class(module))
+        and _called(adapted_class(module) or type(module))
     }
     if not layers:
         raise ValueError(
@@ -71,6 +71,11 @@ def linear_weights(
             '`quantize` out.'
         )
     return chosen
+
+
+def _called(kind: type[nn.Module]) -> bool:
+    """Return whether an adapted class computes without its dense weight."""
+    return issubclass(kind, AdaptedLayer) and not issubclass(kind, ReadLayer)
 
 
 def quantize_base(

@@ -1,6 +1,7 @@
 """A small model with every kind of layer, adaptable or not."""
 
 import torch
+from timm.layers import CondConv2d
 from torch import nn
 
 FLORA = dict(type='FLoRA', rank=2)
@@ -37,6 +38,7 @@ class Net(nn.Module):
         self.wide = nn.MultiheadAttention(4, 2, kdim=3, vdim=3)
         self.bounded = nn.Embedding(5, 4, max_norm=1.0)
         self.scaled = Scaled(4, 4, 1)
+        self.experts = CondConv2d(4, 4, 1)
         self.scales = nn.Parameter(torch.ones(4, 4))
 
 
@@ -52,10 +54,11 @@ ADAPTABLE = [
     'attn',
     'attn.out_proj',
     'wide.out_proj',
+    'scaled',
 ]
 NO_BLOCK = [name for name in ADAPTABLE[1:] if not name.startswith('blocks')]
 LEFT_OUT = {
     'bounded': 'max_norm',
-    'scaled': 'Scaled has no adapted class',
+    'experts': 'matrix of experts',
     'wide': 'not packed',
 }

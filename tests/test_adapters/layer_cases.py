@@ -1,13 +1,18 @@
 """Every kind of layer that can be adapted, with each of its options."""
 
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 
+import timm.layers
 import torch
+from mmcv.cnn.bricks import ConvAWS2d
+from mmcv.ops import DeformConv2dPack, ModulatedDeformConv2dPack
 from torch import Tensor, nn
 
 from mmflora.adapters import FLoRA, adapt_layer
+from mmflora.adapters.layer_weights import weight_name
 
 PATHS = ('folded', 'factored', 'dense', 'auto')
 
@@ -39,11 +44,6 @@ class Case:
         if self.build().__class__ is nn.Embedding:
             return torch.randint(7, self.shape)
         return torch.randn(self.shape, dtype=dtype)
-
-
-def weight_name(layer: nn.Module) -> str:
-    attention = isinstance(layer, nn.MultiheadAttention)
-    return 'in_proj_weight' if attention else 'weight'
 
 
 def call(layer: nn.Module, inputs: Tensor, function=None) -> Tensor:
@@ -78,6 +78,25 @@ def transposed(dims=2, kernel=3, shape=None, outputs=8, **options):
         partial(kind, 6, outputs, kernel, **options),
         shape or (2, 6, 5, 4, 3)[: dims + 2],
     )
+
+
+def deformable(kind: type, groups: int = 1) -> nn.Module:
+    """Return a convolution whose offsets are not zero."""
+    layer = kind(6, 8, 3, padding=1, groups=groups)
+    nn.init.normal_(layer.conv_offset.weight, std=0.05)
+    return layer
+
+
+@torch.no_grad()
+def weight_normed() -> nn.Module:
+    with warnings.catch_warnings():
+        warnings.simplefilter('ignore')
+        return nn.utils.weight_norm(nn.ConvTranspose2d(6, 8, 3), dim=1)
+
+
+def spectral_normed() -> nn.Module:
+    """Return a layer whose estimate of the norm does not move."""
+    return nn.utils.spectral_norm(nn.Linear(6, 8)).eval()
 
 
 CASES = {
@@ -155,4 +174,35 @@ CASES = {
     ),
     'attention, unbatched': Case(partial(nn.MultiheadAttention, 6, 2), (5, 6)),
 }
+CASES |= {
+    'padding of its own': Case(
+        partial(timm.layers.Conv2dSame, 6, 8, 3, stride=2), (2, 6, 9, 8)
+    ),
+    'standardized, groups': Case(
+        partial(timm.layers.StdConv2d, 6, 8, 3, groups=2, bias=True),
+        (2, 6, 9, 8),
+    ),
+    'standardized and scaled': Case(
+        partial(timm.layers.ScaledStdConv2d, 6, 8, (3, 2)), (2, 6, 9, 8)
+    ),
+    'standardized, with buffers': Case(
+        partial(ConvAWS2d, 6, 8, 3), (2, 6, 9, 8)
+    ),
+    'deformable, groups': Case(
+        partial(deformable, DeformConv2dPack, groups=2), (2, 6, 9, 8)
+    ),
+    'deformable, modulated': Case(
+        partial(deformable, ModulatedDeformConv2dPack), (2, 6, 9, 8)
+    ),
+    'weight norm': Case(weight_normed, (2, 6, 9, 8)),
+    'spectral norm': Case(spectral_normed, (2, 5, 6)),
+    'conv groups, read by its parent': Case(
+        partial(nn.Conv2d, 6, 8, 3, groups=2), (2, 6, 9, 8), True
+    ),
+    'embedding, read by its parent': Case(
+        partial(nn.Embedding, 7, 8), (2, 5), True
+    ),
+}
+# Operators of mmcv, which know neither bfloat16 nor tensors without values.
+DEFORMABLE = {name for name in CASES if 'deformable' in name}
 EMPTY = {name for name in CASES if 'empty' in name}

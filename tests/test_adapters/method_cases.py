@@ -40,8 +40,9 @@ def left_out(method: str, case: str) -> str:
     layer = CASES[case].build()
     kernel = layer.weight.shape[2:] if hasattr(layer, 'weight') else ()
     if method.endswith('loralib') and kernel:
-        square = isinstance(layer, nn.Conv2d) and kernel[0] == kernel[1]
-        return '' if square else 'square'
+        square = len(kernel) == 2 and kernel[0] == kernel[1]
+        transposed = isinstance(layer, nn.ConvTranspose2d)
+        return '' if square and not transposed else 'square'
     if method == 'SSF' and isinstance(layer, nn.Embedding):
         return 'embedding'
     return ''

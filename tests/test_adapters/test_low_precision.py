@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from layer_cases import CASES, EMPTY, call
+from layer_cases import CASES, DEFORMABLE, EMPTY, call
 
 FILE = Path(__file__).parents[2] / 'benchmarks/precision.py'
 LOW = {'bfloat16': torch.bfloat16, 'float16': torch.float16}
@@ -37,7 +37,8 @@ def results(layer, inputs):
 
 
 WAYS = [
-    *((name, 'auto') for name in CASES if name not in EMPTY),
+    # Rounded offsets move the points where a deformable kernel samples.
+    *((name, 'auto') for name in CASES if name not in EMPTY | DEFORMABLE),
     *((name, path) for name in ('linear', 'conv') for path in PATHS),
 ]
 

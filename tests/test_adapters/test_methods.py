@@ -4,12 +4,13 @@ import copy
 
 import pytest
 import torch
-from layer_cases import CASES, EMPTY, PATHS, call, weight_name
+from layer_cases import CASES, EMPTY, PATHS, call
 from method_cases import ROUNDS, WEIGHT_METHODS, adapt, left_out, randomise
 from torch import nn
 from torch.func import functional_call
 
 from mmflora.adapters import adapted_modules, inject, merge
+from mmflora.adapters.layer_weights import bias_name, weight_name
 
 EXACT = dict(rtol=1e-9, atol=1e-11)
 # These differ from another method in one number, or in how it is found.
@@ -30,11 +31,6 @@ def paths_of(method, case):
     fast = isinstance(layer, (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d))
     grouped = getattr(layer, 'groups', 1) > 1
     return PATHS if fast and not grouped and method != 'SSF' else ('auto',)
-
-
-def bias_name(layer):
-    attention = isinstance(layer, nn.MultiheadAttention)
-    return 'in_proj_bias' if attention else 'bias'
 
 
 @pytest.mark.parametrize(('method', 'case'), PAIRS)
@@ -215,7 +211,7 @@ def test_starts_anew_from_another_base(method):
 
 
 def test_method_that_leaves_every_layer_out_is_an_error():
-    with pytest.raises(ValueError, match='square Conv2d kernels') as caught:
+    with pytest.raises(ValueError, match='square kernels') as caught:
         adapt(nn.Conv1d(4, 4, 3), dict(type='LoRA', form='loralib'))
     assert 'nothing that' in str(caught.value)
 

@@ -2,10 +2,12 @@ import copy
 
 import pytest
 import torch
-from layer_cases import CASES, EMPTY, PATHS, call, weight_name
+from layer_cases import CASES, EMPTY, PATHS, call
 from references import REFERENCES
 from torch import nn
 from torch.func import functional_call
+
+from mmflora.adapters.layer_weights import weight_name
 
 EXACT = dict(rtol=1e-10, atol=1e-12)
 

@@ -4,7 +4,9 @@ import copy
 
 import pytest
 import torch
+from timm.layers import CondConv2d
 from torch import nn
+from torch.nn.utils.parametrize import ParametrizationList
 
 from mmflora.adapters import FLoRA, adapt_layer, adapted_layers, inject
 
@@ -68,10 +70,43 @@ def test_the_remedy_that_the_error_names_works():
     }
 
 
+class Bytes(nn.Module):
+    def __init__(self):
+        super().__init__()
+        codes = torch.zeros(4, 4, dtype=torch.uint8)
+        self.weight = nn.Parameter(codes, requires_grad=False)
+
+
+class Taken(nn.Bilinear):
+    def __init__(self):
+        super().__init__(4, 4, 4)
+        self.adapter = nn.Identity()
+
+
+class Product(ParametrizationList):
+    """A weight that is the product of two."""
+
+    def __init__(self):
+        class Factors(nn.Module):
+            def forward(self, left, right):
+                return left @ right
+
+            def right_inverse(self, whole):
+                return whole, torch.eye(len(whole))
+
+        super().__init__([Factors()], nn.Parameter(torch.ones(4, 4)))
+
+
 LEFT_OUT = {
     'max_norm': (lambda: nn.Embedding(5, 4, max_norm=1.0), 'max_norm'),
     'kdim': (lambda: nn.MultiheadAttention(8, 2, kdim=4), 'kdim or vdim'),
     'vdim': (lambda: nn.MultiheadAttention(8, 2, vdim=4), 'kdim or vdim'),
+    'norm': (lambda: nn.LayerNorm((4, 4)), 'NormTuning'),
+    'sparse': (lambda: nn.EmbeddingBag(5, 4, sparse=True), 'sparse'),
+    'experts': (lambda: CondConv2d(4, 4, 1), 'matrix of experts'),
+    'bytes': (Bytes, 'uint8'),
+    'name taken': (Taken, "'adapter' of its own"),
+    'several tensors': (Product, 'several tensors'),
 }
 
 
@@ -85,9 +120,3 @@ def test_layer_is_left_out_with_the_reason(build, why):
     assert 'fc' in report.adapted
     with pytest.raises(TypeError, match=why):
         adapt_layer(build(), FLoRA(torch.empty(8, 4)))
-
-
-def test_no_read_layer_but_a_linear_one():
-    layer = nn.Conv2d(4, 4, 1)
-    with pytest.raises(TypeError, match=r'only nn\.Linear'):
-        adapt_layer(layer, FLoRA(layer.weight), read=True)

@@ -19,7 +19,7 @@ class Case:
     prefix: str = ''
     extra: tuple = ()
     new: tuple = ()
-    left_out: tuple = ()
+    autocast: str = 'bfloat16'
     options: dict = field(default_factory=dict)
 
 
@@ -35,6 +35,16 @@ CASES = {
     'mmdet ResNet': Case(RESNET, extra=('fc.weight', 'fc.bias')),
     'mmdet ResNet, bottleneck': Case(
         dict(RESNET, depth=50), extra=('fc.weight', 'fc.bias')
+    ),
+    'mmdet ResNet, deformable': Case(
+        dict(
+            RESNET,
+            depth=50,
+            dcn=dict(type='DCNv2', deform_groups=1, fallback_on_stride=False),
+            stage_with_dcn=(False, False, True, True),
+        ),
+        extra=('fc.weight', 'fc.bias'),
+        autocast='float16',
     ),
     'mmdet SwinTransformer': Case(
         dict(
@@ -115,10 +125,6 @@ CASES = {
             out_indices=(1, 2, 3, 4),
         ),
         extra=('classifier.weight', 'classifier.bias'),
-        left_out=(
-            'conv_stem',
-            *(f'blocks.{i}.0.conv_dw' for i in (0, 1, 2, 4)),
-        ),
     ),
     'timm ResNet': Case(
         dict(

@@ -1,6 +1,6 @@
 import pytest
 import torch
-from backbone_cases import CASES, FLORA, RESNET, build
+from backbone_cases import FLORA, RESNET
 from mmengine.registry import MODELS, DefaultScope
 from torch import nn
 
@@ -95,8 +95,11 @@ def test_backbone_that_loads_nothing(tmp_path):
 
 
 def test_layers_left_frozen_are_said(log_text):
-    build(CASES['timm MobileNet'])
-    assert 'conv_stem: Conv2dSame has no adapted class' in log_text()
+    net = nn.ModuleDict(
+        dict(fc=nn.Linear(4, 4), table=nn.Embedding(5, 4, max_norm=1.0))
+    )
+    adapt_backbone(net, PEFTOptions(FLORA, allow_random_base=True))
+    assert 'table: max_norm rewrites the frozen table' in log_text()
     assert 'left frozen' in log_text()
 
 
@@ -110,15 +113,15 @@ def test_plain_checkpoint_without_its_statistics():
         backbone.load_state_dict(state, strict=False)
 
 
-def test_deformable_convolutions_are_left_frozen():
+def test_deformable_convolutions_are_adapted():
     deformable = dict(
         dcn=dict(type='DCN'), stage_with_dcn=(False, False, False, True)
     )
     backbone = MODELS.build(small(depth=50, **deformable))
     layers = adapted_layers(backbone)
-    assert 'layer4.0.conv2' not in layers
+    assert 'layer4.0.conv2' in layers
     assert 'layer4.0.conv2.conv_offset' in layers
-    assert not backbone.layer4[0].conv2.weight.requires_grad
+    assert not layers['layer4.0.conv2'].base_weight().requires_grad
 
 
 def test_unknown_backbone_names_it():

@@ -122,7 +122,8 @@ class HFPEFT(Adapter):
         weight = layer._parameters.get('weight')
         if str(peft_type).upper() == 'LN_TUNING':
             return weight is not None and weight.dim() == 1
-        return super().looks_at(layer)
+        attention = isinstance(layer, nn.MultiheadAttention)
+        return super().looks_at(layer) and (weight is not None or attention)
 
     @property
     def peft_type(self) -> str:

@@ -11,30 +11,28 @@ from .adapted import (
     OperatorLayer,
     adapted_layers,
 )
-from .attention import AdaptedMultiheadAttention
 from .change import adapt_layer, check_adapter, restore_layer
 from .conv import AdaptedConv
 from .known import (
     ADAPTED_CLASSES,
     adapted_class,
-    weight_name,
     why_not_adapted,
 )
-from .linear import AdaptedLinear, ReadLinear
+from .linear import AdaptedLinear
+from .read_layer import ReadLayer, read_class
 
 __all__ = [
     'ADAPTED_CLASSES',
     'AdaptedConv',
     'AdaptedLayer',
     'AdaptedLinear',
-    'AdaptedMultiheadAttention',
     'OperatorLayer',
-    'ReadLinear',
+    'ReadLayer',
     'adapt_layer',
     'adapted_class',
     'adapted_layers',
     'check_adapter',
+    'read_class',
     'restore_layer',
-    'weight_name',
     'why_not_adapted',
 ]

@@ -6,8 +6,8 @@ from torch import nn
 
 from ..base import Adapter
 from .adapted import AdaptedLayer, OperatorLayer
-from .known import ADAPTED_CLASSES, adapted_class, why_not_adapted
-from .linear import ReadLinear
+from .known import adapted_class, why_not_adapted
+from .read_layer import read_class
 
 
 def check_adapter(
@@ -33,25 +33,18 @@ def check_adapter(
         chosen: type[AdaptedLayer] = own
         return chosen
     reason = why_not_adapted(layer)
-    if reason:
-        supported = ', '.join(kind.__name__ for kind in ADAPTED_CLASSES)
+    adapted = read_class(layer) if read else adapted_class(layer)
+    if reason or adapted is None:
         raise TypeError(
-            f'{type(layer).__name__} cannot be adapted ({reason}): only '
-            f'{supported}, and subclasses that change their construction '
-            'alone, can.'
-        )
-    adapted = ReadLinear if read else adapted_class(layer)
-    if adapted is None or (read and not isinstance(layer, nn.Linear)):
-        raise TypeError(
-            f'{type(layer).__name__}: of the layers whose weight is read past '
-            'their forward pass, only nn.Linear can be adapted.'
+            f'{type(layer).__name__} cannot be adapted: {reason}. Leave it '
+            'out with `exclude`.'
         )
     if adapter.dropout and not issubclass(adapted, OperatorLayer):
         raise ValueError(
-            f'{type(layer).__name__} has no floating-point input of its own '
-            f'to drop entries of, but dropout={adapter.dropout}. Give it '
-            "dropout=0 through `targets`, such as {'attn': dict(dropout=0.0), "
-            "'.*': {}}."
+            f'{type(layer).__name__} reads W + ΔW where it computes, and has '
+            'no input for ΔW alone, of which entries could be dropped, but '
+            f'dropout={adapter.dropout}. Give it dropout=0 through `targets`, '
+            "such as {'attn': dict(dropout=0.0), '.*': {}}."
         )
     return adapted
 

@@ -6,7 +6,7 @@ from torch.utils.checkpoint import checkpoint
 
 from ..operators import LinearMap, trained
 from ..quantized.weight import QuantizedWeight
-from .adapted import AdaptedLayer, OperatorLayer
+from .adapted import OperatorLayer
 
 _MAP = LinearMap()
 
@@ -30,22 +30,3 @@ class AdaptedLinear(OperatorLayer, nn.Linear):  # type: ignore[misc]
         return trained(
             inputs, self.adapted_weight(), self.adapted_bias(), _MAP
         )
-
-
-class ReadLinear(AdaptedLayer, nn.Linear):
-    """``nn.Linear`` whose weight its parent reads past the forward pass.
-
-    ``F.linear(x, self.qkv.weight)``, as BEiT, EVA and Swin V2 have it, and
-    PyTorch's fused kernels find W + ΔW under the old name, the adapted bias
-    too.
-    """
-
-    @property
-    def weight(self) -> Tensor:  # type: ignore[override]
-        """Return W + ΔW."""
-        return self.adapted_weight()
-
-    @property
-    def bias(self) -> Tensor | None:  # type: ignore[override]
-        """Return the adapted bias."""
-        return self.adapted_bias()

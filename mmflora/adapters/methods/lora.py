@@ -17,7 +17,7 @@ from mmflora.registry import ADAPTERS
 
 from ..base import Adapter, CannotAdapt, LowRank
 from ..functional import low_rank_to_weight
-from ..layer_weights import frozen_weight
+from ..layer_weights import frozen_weight, transposed_groups
 from ..precision import full_precision
 from ..settings import check_choice, check_count, check_factor, check_flag
 from ..stored import Settings, Tensors
@@ -189,9 +189,9 @@ def _check_loralib(layer: nn.Module, weight: Tensor) -> None:
         CannotAdapt: If the layer is none of its kind.
     """
     square = len(set(weight.shape[2:])) == 1 and weight.dim() == 4
-    if not isinstance(layer, nn.Conv2d) or not square:
+    if transposed_groups(layer) or not square:
         raise CannotAdapt(
-            f"loralib's form of LoRA knows square Conv2d kernels alone, not "
-            f'{type(layer).__name__} of {tuple(weight.shape[2:])}; '
-            "form='spatial' does"
+            "loralib's form of LoRA knows square kernels of two dimensions "
+            f'alone, not {type(layer).__name__} of '
+            f"{tuple(weight.shape[2:])}; form='spatial' does"
         )

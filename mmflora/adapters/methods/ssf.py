@@ -14,7 +14,7 @@ from ..functional import (
     scale_channels,
     scale_output,
 )
-from ..layer_weights import frozen_weight, transposed_groups
+from ..layer_weights import bias_name, frozen_weight, transposed_groups
 from ..layers import AdaptedLayer, OperatorLayer
 from ..precision import full_precision
 from ..settings import check_flag
@@ -67,11 +67,10 @@ class SSF(Adapter):
     def for_layer(
         cls, layer: nn.Module, shift: bool = True, **options: Any
     ) -> 'SSF':
-        if isinstance(layer, nn.Embedding):
+        if isinstance(layer, (nn.Embedding, nn.EmbeddingBag)):
             raise CannotAdapt('an embedding has no output channels')
         check_flag('SSF', 'shift', shift)
-        attention = isinstance(layer, nn.MultiheadAttention)
-        bias = layer._parameters.get('in_proj_bias' if attention else 'bias')
+        bias = layer._parameters.get(bias_name(layer))
         adapter = cls(
             frozen_weight(layer),
             shift=shift and bias is not None,
