@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from mmengine.config import Config
 from mmengine.registry import MODELS
-from worked_example import write_example
+from worked_example import examples_of_mechanisms, write_example
 
 from mmflora.adapters import adapted_layers
 from mmflora.registry import ADAPTERS
@@ -39,6 +39,14 @@ def test_the_example_of_a_method_is_true(blocks):
     kinds = {type(layer.adapter).__name__ for layer in layers.values()}
     assert kinds == {'OuterProduct'}
     exec(compile(check, 'add_a_method.md', 'exec'), {})
+
+
+@pytest.mark.parametrize('heading', examples_of_mechanisms())
+def test_the_examples_of_mechanisms_are_true(heading, monkeypatch):
+    known = dict(ADAPTERS.module_dict)
+    monkeypatch.setattr(ADAPTERS, '_module_dict', known)
+    code = examples_of_mechanisms()[heading]
+    exec(compile(code, heading, 'exec'), {'__name__': heading})
 
 
 def test_method_page_is_what_the_script_finds(monkeypatch):

@@ -12,6 +12,7 @@ from .unload import injections, unload
 from .methods.adaptformer import AdaptFormer
 from .methods.bitfit import BitFit
 from .methods.dora import DoRA
+from .methods.fact import FacT, LoTR
 from .methods.flora import FLoRA, tucker_ranks
 from .methods.full import Full
 from .methods.houlsby import Houlsby
@@ -45,6 +46,7 @@ from .layers import (
     restore_layer,
 )
 from .memory.lean import make_lean
+from .shared import SharingAdapter, sharing_layers
 from .tuning import Tuning, is_norm, tuned_parameters
 
 __all__ = [  # noqa: RUF022
@@ -61,11 +63,13 @@ __all__ = [  # noqa: RUF022
     'BitFit',
     'DoRA',
     'FLoRA',
+    'FacT',
     'Full',
     'HFPEFT',
     'Houlsby',
     'LoRA',
     'LoRAXS',
+    'LoTR',
     'NormTuning',
     'OLoRA',
     'Pfeiffer',
@@ -78,6 +82,7 @@ __all__ = [  # noqa: RUF022
     'BlockAdapter',
     'CannotAdapt',
     'LowRank',
+    'SharingAdapter',
     'Tuning',
     # what is in a model
     'adapted_layers',
@@ -94,6 +99,7 @@ __all__ = [  # noqa: RUF022
     'mode_product',
     'path_costs',
     'restore_layer',
+    'sharing_layers',
     'tucker_ranks',
     'tucker_to_weight',
 ]

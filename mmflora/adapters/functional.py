@@ -1,6 +1,7 @@
 """The formulas of the adapters: pure functions of tensors.
 
-Each formula of mmflora stands in this file and nowhere else.
+Each formula of an update stands in this file and nowhere else; those of
+starts, which take a weight apart, stand in ``decompositions.py``.
 """
 
 import math
@@ -240,49 +241,6 @@ def moved_factors(
     )
 
 
-def leading_svd(
-    matrix: Tensor, rank: int, iterations: int | None
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Return the leading singular vectors and values of a matrix.
-
-    Args:
-        matrix: Shape ``(out, in)``.
-        rank: How many.
-        iterations: Of the subspace iteration (Halko et al., 2011), with a
-            subspace of twice the rank; ``None`` for the whole decomposition.
-
-    Returns:
-        U, S and Vᵀ of shapes ``(out, rank)``, ``(rank,)``, ``(rank, in)``.
-    """
-    if iterations is None:
-        u, s, vh = torch.linalg.svd(matrix, full_matrices=False)
-        return u[:, :rank], s[:rank], vh[:rank]
-    width = min(2 * rank, *matrix.shape)
-    u, s, v = torch.svd_lowrank(matrix, q=width, niter=iterations)
-    return u[:, :rank], s[:rank], v.T[:rank]
-
-
-def best_factors(
-    matrix: Tensor, rank: int, scale: float, iterations: int | None
-) -> tuple[Tensor, Tensor]:
-    """Return B, A with s B A the best approximation of a matrix.
-
-    ``±U √(S / |s|)`` and ``√(S / |s|) Vᵀ``, with the sign of s (PiSSA, eq. 2
-    and 3).
-
-    The other arguments are those of :func:`leading_svd`.
-    """
-    u, s, vh = leading_svd(matrix, rank, iterations)
-    root = (s / abs(scale)).sqrt()
-    return u * math.copysign(1, scale) * root, root[:, None] * vh
-
-
-def orthonormal_factors(matrix: Tensor, rank: int) -> tuple[Tensor, Tensor]:
-    """Return leading columns of Q and rows of R (OLoRA, section 3)."""
-    q, r = torch.linalg.qr(matrix)
-    return q[:, :rank], r[:rank]
-
-
 def bottleneck(
     x: Tensor,
     down: tuple[Tensor, Tensor],
@@ -298,3 +256,32 @@ def bottleneck(
         activation: Of the hidden values.
     """
     return F.linear(activation(F.linear(x, *down)), *up)
+
+
+def pieces_to_low_rank(
+    cores: Tensor, left: Tensor, right: Tensor, kernel: Sequence[int]
+) -> tuple[Tensor, Tensor]:
+    """Return a weight whose pieces share their factors as a product, W = L R.
+
+    The weight is cut into p × q blocks and, of a kernel, into its k
+    positions; each piece is V Σ Uᵀ with a core Σ of its own (FacT, section
+    3.2: "FacT-TT"; LoTR, equation 5).
+
+    Args:
+        cores: Shape ``(p, q, k, a, b)``.
+        left: V, shape ``(out / p, a)``.
+        right: U, shape ``(in / q, b)``.
+        kernel: The kernel's shape, of k entries.
+
+    Returns:
+        Shapes ``(out, rank)`` and ``(rank, in, *kernel)``; the rank is ``b``
+        where each row of blocks is one piece, else ``p a``.
+    """
+    rows, columns, positions = cores.shape[:3]
+    if columns * positions == 1:
+        whole = (left @ cores[:, 0, 0]).flatten(0, 1)
+        return whole, right.T.reshape(-1, len(right), *kernel)
+    spread = torch.einsum('pqkab,ib->paqik', cores, right)
+    blocks = torch.block_diag(*[left] * rows) if rows > 1 else left
+    size = (rows * cores.shape[3], columns * len(right), *kernel)
+    return blocks, spread.reshape(size)

@@ -32,6 +32,7 @@ METHODS = {
     'pissa': dict(adapter=dict(type='PiSSA', rank=3)),
     'olora': dict(adapter=dict(type='OLoRA', rank=3)),
     'lora-xs': dict(adapter=dict(type='LoRAXS', rank=3)),
+    'fact': dict(adapter=dict(type='FacT', rank=3, form='tk')),
     'dora': dict(adapter=dict(type='DoRA', rank=3)),
     'ssf': dict(adapter=dict(type='SSF')),
     'bitfit': dict(adapter=dict(type='BitFit')),

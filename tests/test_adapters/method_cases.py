@@ -19,6 +19,9 @@ WEIGHT_METHODS = {
     'OLoRA': dict(type='OLoRA', rank=2, alpha=3.0),
     'LoRA-XS': dict(type='LoRAXS', rank=2, alpha=3.0),
     'SSF': dict(type='SSF'),
+    'FacT': dict(type='FacT', rank=3, scale=0.5),
+    'FacT, tk': dict(type='FacT', rank=3, form='tk', scale=0.5),
+    'LoTR': dict(type='LoTR', rank=3, scale=0.5),
 }
 TUNINGS = {
     'Full': dict(type='Full'),

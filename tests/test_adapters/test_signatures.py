@@ -97,6 +97,30 @@ WRITTEN = {
         ],
         '8f4f974aaae0ef1d',
     ),
+    'FacT': (
+        dict(rank=3, scale=2),
+        [
+            'conv: FacT(rank=3, form=tt, scale=2.0)',
+            'mlp: FacT(rank=3, form=tt, scale=2.0)',
+        ],
+        'd7eb78f10515c289',
+    ),
+    'FacT, tk': (
+        dict(form='tk'),
+        [
+            'conv: FacT(rank=16, form=tk, scale=1.0)',
+            'mlp: FacT(rank=16, form=tk, scale=1.0)',
+        ],
+        '4ea196bf3e9acf86',
+    ),
+    'LoTR': (
+        {},
+        [
+            'conv: LoTR(rank=16, scale=1.0)',
+            'mlp: LoTR(rank=16, scale=1.0)',
+        ],
+        '3798b533dca1c9e3',
+    ),
     'Houlsby': (
         dict(width=8, activation='relu', scale=2),
         ['mlp: Houlsby(channels=4, width=8, activation=relu, scale=2.0)'],

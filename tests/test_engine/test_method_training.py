@@ -20,6 +20,8 @@ METHODS = {
     'PiSSA': dict(type='PiSSA', rank=4),
     'OLoRA': dict(type='OLoRA', rank=4),
     'LoRA-XS': dict(type='LoRAXS', rank=4),
+    'FacT': dict(type='FacT', rank=4),
+    'LoTR': dict(type='LoTR', rank=4),
     'SSF': dict(type='SSF'),
     'Full': dict(type='Full'),
     'BitFit': dict(type='BitFit'),
@@ -33,7 +35,15 @@ METHODS = {
     'peft IA3': dict(PEFT, peft_type='IA3'),
     'peft LoKr': dict(PEFT, peft_type='LOKR', r=4),
 }
-FAST = ('DoRA', 'Full', 'PiSSA', 'peft DoRA', 'peft RandLoRA', 'peft LoKr')
+FAST = (
+    'DoRA',
+    'FacT',
+    'Full',
+    'PiSSA',
+    'peft DoRA',
+    'peft RandLoRA',
+    'peft LoKr',
+)
 EPOCHS = 8
 PARAMETERS = [
     pytest.param(

@@ -22,6 +22,8 @@ METHODS = {
     'OLoRA': dict(type='OLoRA', rank=2),
     'LoRA-XS': dict(type='LoRAXS', rank=2),
     'SSF': dict(type='SSF'),
+    'FacT': dict(type='FacT', rank=2, form='tk'),
+    'LoTR': dict(type='LoTR', rank=2),
     'Full': dict(type='Full'),
     'BitFit': dict(type='BitFit'),
     'NormTuning': dict(type='NormTuning'),

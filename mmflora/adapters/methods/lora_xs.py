@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from mmflora.registry import ADAPTERS
 
 from ..base import Adapter, LowRank
-from ..functional import leading_svd
+from ..decompositions import leading_svd
 from ..layer_weights import frozen_weight
 from ..precision import full_precision
 from ..settings import check_count, check_factor, check_iterations

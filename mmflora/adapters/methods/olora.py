@@ -4,7 +4,7 @@ from torch import Tensor
 
 from mmflora.registry import ADAPTERS
 
-from ..functional import orthonormal_factors
+from ..decompositions import orthonormal_factors
 from .lora_start import StartedLoRA
 
 

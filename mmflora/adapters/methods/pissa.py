@@ -4,7 +4,7 @@ from torch import Tensor
 
 from mmflora.registry import ADAPTERS
 
-from ..functional import best_factors
+from ..decompositions import best_factors
 from .lora_start import StartedLoRA
 
 

@@ -8,6 +8,7 @@ from mmengine.dist import all_gather_object
 from torch import nn
 from torch.distributed.fsdp import FSDPModule
 
+from mmflora.adapters import sharing_layers
 from mmflora.adapters.quantized_base import refuse_quantized
 from mmflora.checkpoint.record import base_records
 
@@ -72,6 +73,15 @@ def check_can_shard(model: nn.Module) -> None:
         ValueError: If there is such a one.
     """
     refuse_quantized(model, 'FSDPStrategy')
+    sharing = sharing_layers(model)
+    if len(sharing) > 1:
+        raise ValueError(
+            f"FSDPStrategy: the adapters of '{sharing[0]}' and "
+            f'{len(sharing) - 1} more layers share parameters, which would '
+            'be gathered for the first of them alone. Train this method with '
+            'DDP or DeepSpeed (stage 2), or take one without shared '
+            'parameters, such as FLoRA.'
+        )
     for name, module in model.named_modules():
         if getattr(module, 'with_cp', None) == 'mlp':
             raise ValueError(
