@@ -14,7 +14,13 @@ from torch import Tensor, nn
 from mmflora.files.sources import check_source, find_source, read_state_dict
 
 from .fit import Fit, check_base_finite, conversion_remedy
-from .keys import Shapes, float_shapes
+from .keys import (
+    KeyReport,
+    Shapes,
+    compare_keys,
+    float_shapes,
+    state_shapes,
+)
 from .layouts import unused_keys
 from .layouts.swin_keys import as_mmdet_reads
 from .layouts.vit_keys import with_resized_tables
@@ -99,11 +105,51 @@ def load_base(
         own(init_cfg, shapes, optional, unused)
         check_base_finite(source, backbone, shapes)
         return
-    prefix = init_cfg.get('prefix')
-    stored = read_state_dict(source, prefix)
-    weights = with_resized_tables(backbone, stored, shapes)
-    weights = as_mmdet_reads(backbone, weights)
     fit = Fit(shapes, tuple(optional), unused)
+    _load_by_class(backbone, init_cfg, fit)
+    fit.conclude(source, backbone)
+    check_base_finite(source, backbone, shapes)
+
+
+def account(
+    backbone: nn.Module,
+    init_cfg: Mapping[str, Any],
+    optional: Iterable[str] = (),
+    unused: Iterable[str] = (),
+) -> KeyReport:
+    """Find out what of a base's file does not fit a backbone.
+
+    The backbone loads what fits.  One whose class reads published files
+    itself declares what they lack, and is not asked.
+
+    Args:
+        backbone: As for :func:`load_base`, and so are the rest.
+        init_cfg: See there.
+        optional: See there.
+        unused: See there.
+
+    Raises:
+        FileNotFoundError: If the file is missing.
+        ValueError: If it cannot be read, or nothing was loaded.
+    """
+    if hasattr(backbone, 'load_published'):
+        return KeyReport()
+    source = find_source(init_cfg['checkpoint'])
+    shapes = state_shapes(backbone)
+    unused = (*unused, *unused_keys(backbone))
+    fit = Fit(shapes, tuple(optional), unused)
+    _load_by_class(backbone, {**init_cfg, 'checkpoint': source}, fit)
+    return compare_keys(fit.offered, shapes, optional, unused)
+
+
+def _load_by_class(
+    backbone: nn.Module, init_cfg: Mapping[str, Any], fit: Fit
+) -> None:
+    """Let a class load its weights by itself, fitted to its parameters."""
+    source, prefix = init_cfg['checkpoint'], init_cfg.get('prefix')
+    stored = read_state_dict(source, prefix)
+    weights = with_resized_tables(backbone, stored, fit.shapes)
+    weights = as_mmdet_reads(backbone, weights)
     with _offers(backbone, fit, prefix), _handed_over(source, weights):
         _run_init_weights(backbone, init_cfg)
     if not fit.offered:
@@ -113,8 +159,6 @@ def load_base(
             'whose init_weights() does.'
         )
     fit.note_resized(float_shapes(stored))
-    fit.conclude(source, backbone)
-    check_base_finite(source, backbone, shapes)
 
 
 def load_converted(

@@ -1,36 +1,34 @@
 """Where a config's backbones stand, and how each becomes a frozen one."""
 
-import re
 from collections.abc import Iterator, Mapping
-from dataclasses import replace
 from typing import Any
 
 from mmengine.config import Config
+from torch import nn
 
 from mmflora.checkpoint.base_weights import pretrained_cfg
-from mmflora.models.peft_options import peft_settings, set_peft
 from mmflora.registry import MODELS
 
-from ..build import build_model
 from ..walk import find_dicts
-from .changes import Change
+from .changes import Change, name_of
 from .named_methods import Method
 
 ENCODERS = ('image_encoder', 'img_backbone', 'encoder')
 """What the image's encoder is called in models without a ``backbone``."""
 
-# Models within a model that are not trained with it.
+# Models within a model that have weights and a training of their own.
 _OTHER_MODELS = ('reid', 'teacher')
+# What a backbone calls the one that it is built around.
+_INNER = 'backbone_cfg'
 
 
 def find_backbones(cfg: Config) -> dict[str, Any]:
     """Return the backbones of a config's model, by place.
 
     In wrapped detectors (semi-supervised, tracking) they are those of the
-    detector.  A teacher and a tracker's ``reid`` are models of their own,
-    with weights and training of their own.  A backbone around another one
-    (BiSeNet, ICNet, STDC: ``backbone_cfg``) that has no weights of its own
-    gives way to the one inside.
+    detector.  A teacher, and a tracker's ``reid``, are models of their own.
+    A backbone around another one (BiSeNet, ICNet, STDC) that has no weights
+    of its own gives way to the one inside.
 
     Raises:
         ValueError: If there is none; the parts of the model are named.
@@ -42,12 +40,11 @@ def find_backbones(cfg: Config) -> dict[str, Any]:
             'tools/train.py takes, not a file of configs/_base_.'
         )
     found = dict(_of_key(model, ('backbone',)))
-    if not found:
-        found = dict(_of_key(model, ENCODERS))
+    found = found or dict(_of_key(model, ENCODERS))
     if not found:
         parts = [k for k, v in model.items() if isinstance(v, Mapping)]
         raise ValueError(
-            f'The model ({_name(model.get("type"))}) has no part called '
+            f'The model ({name_of(model.get("type"))}) has no part called '
             f'`backbone`. Its parts are {", ".join(parts) or "none"}; name '
             'those to freeze and adapt with --peft-parts, and the checkpoint '
             'of the whole model with --base.'
@@ -62,13 +59,29 @@ def _of_key(model: Any, keys: tuple[str, ...]) -> Iterator[tuple[str, Any]]:
         inside = any(place.startswith(f'{other}.') for other in done)
         if path[-1] not in keys or 'type' not in node or inside:
             continue
-        if any(part in _OTHER_MODELS for part in path):
+        if set(path) & {*_OTHER_MODELS}:
             continue
         done.append(place)
-        inner = node.get('backbone_cfg')
-        if isinstance(inner, Mapping) and not _weights(node):
-            place, node = f'{place}.backbone_cfg', inner
+        inner = node.get(_INNER)
+        if isinstance(inner, Mapping) and not has_weights(node):
+            place, node = f'{place}.{_INNER}', inner
         yield place, node
+
+
+def module_of(place: str) -> tuple[str, str]:
+    """Split a backbone's place: its model's, and its own path in there."""
+    place = place.removesuffix(f'.{_INNER}')
+    home, _, module = place.rpartition('.')
+    return home, module
+
+
+def others_left(cfg: Config) -> list[Change]:
+    """Say which models within the model are left alone."""
+    return [
+        Change(place, name_of(node['type']), name_of(node['type']), 'as it is')
+        for place, node in find_dicts(cfg.model, 'model')
+        if place.rpartition('.')[2] in _OTHER_MODELS and 'type' in node
+    ]
 
 
 def move_pretrained(cfg: Config) -> list[Change]:
@@ -80,31 +93,26 @@ def move_pretrained(cfg: Config) -> list[Change]:
     nodes: list[tuple[str, Any]] = list(find_dicts(cfg.model, 'model'))
     for place, node in nodes:
         source = node.get('pretrained')
-        if source is None:
+        if not isinstance(source, str):
             continue
         inner = node.get('backbone')
+        own = place.rpartition('.')[2] in ('backbone', _INNER)
         if isinstance(inner, dict) and 'type' in inner:
             node['pretrained'] = None
-            target, where = inner, f'{place}.backbone'
-        elif place.rpartition('.')[2] in ('backbone', 'backbone_cfg'):
+            target, where = inner, f'{place}.backbone.init_cfg'
+        elif own:
             del node['pretrained']
-            target, where = node, place
+            target, where = node, f'{place}.init_cfg'
         else:
             continue
         target['init_cfg'] = dict(type='Pretrained', checkpoint=source)
-        changes.append(
-            Change(
-                f'{place}.pretrained',
-                source,
-                None,
-                f'it stands in {where}.init_cfg now',
-            )
-        )
+        why = f'it stands in {where} now'
+        changes.append(Change(f'{place}.pretrained', source, None, why))
     return changes
 
 
 def wrap_backbone(
-    place: str, node: Any, method: Method, autocast: str | None = None
+    place: str, node: Any, method: Method, autocast: str | None
 ) -> list[Change]:
     """Turn a backbone's dict into that of a frozen one, in place.
 
@@ -113,107 +121,45 @@ def wrap_backbone(
         node: Its dict; it is changed.
         method: How it is adapted.
         autocast: What it is to compute in, if not float32.
-
-    Raises:
-        ValueError: If it has no pretrained weights, and no random base was
-            meant.
     """
-    changes = _settle_weights(place, node, method)
-    changes += _release_stages(place, node)
+    kind = name_of(node['type'])
     peft = dict(method.peft)
+    changes = release_stages(place, node)
     if autocast is not None:
         peft.setdefault('autocast', autocast)
-        why = 'with float32 features out, in place of AmpOptimWrapper'
+        why = 'with float32 features out'
         changes.append(Change(f'{place}.peft.autocast', None, autocast, why))
-    kind = _name(node['type'])
-    own = kind.startswith('mmflora.') and kind.replace('.', '.PEFT')
-    if own and own.partition('.')[2] in MODELS.module_dict:
-        after = own
-        node.update(type=own, peft=peft)
+    frozen = kind.replace('mmflora.', 'mmflora.PEFT')
+    if frozen != kind and frozen.partition('.')[2] in MODELS.module_dict:
+        node.update(type=frozen, peft=peft)
     else:
-        after = 'mmflora.PEFTBackbone'
-        inner = dict(node)
+        frozen = 'mmflora.PEFTBackbone'
+        inner = dict(node.items())
         node.clear()
-        node.update(type=after, backbone=inner, peft=peft)
-    why = f'frozen; {_adapter(method)}'
-    return [Change(place, kind, f'{after} of {kind}', why), *changes]
+        node.update(type=frozen, backbone=inner, peft=peft)
+    why = f'frozen, with {method}'
+    return [Change(place, kind, f'{frozen} of it', why), *changes]
 
 
-def fit_patterns(
-    cfg: Config, place: str, method: Method
-) -> tuple[Method, list[Change]]:
-    """Leave out patterns of layers that a backbone does not have.
+def check_weights(place: str, node: Any, method: Method) -> list[Change]:
+    """Make sure that a backbone names its weights.
 
-    A named method's ``targets`` and ``exclude`` were written for the layers
-    of one family of backbones.
+    Raises:
+        ValueError: If it does not, and no random base was meant.
     """
-    patterns = {k: method.peft.get(k) for k in ('targets', 'exclude')}
-    if not method.written_for or not any(patterns.values()):
-        return method, []
-    backbone = build_model(cfg, place, weights=False, device='meta')
-    names = [name for name, _ in backbone.named_modules()]
-    peft, changes = dict(method.peft), []
-    for setting, given in patterns.items():
-        texts = [given] if isinstance(given, str) else list(given or ())
-        idle = [
-            text
-            for text in texts
-            if not any(re.fullmatch(text, name) for name in names)
-        ]
-        if not idle:
-            continue
-        kept: Any = [text for text in texts if text not in idle]
-        if isinstance(given, Mapping):
-            kept = {text: given[text] for text in kept}
-        peft[setting] = kept
-        if not kept:
-            del peft[setting]
-        why = f"the method's pattern for layers that {place} does not have"
-        where = f'{place}.peft.{setting}'
-        changes += [Change(where, text, None, why) for text in idle]
-    return replace(method, peft=peft), changes
-
-
-def exchange_method(place: str, node: Any, method: Method) -> list[Change]:
-    """Give a frozen backbone another method; the rest of ``peft`` stays."""
-    before = peft_settings(node)
-    settings = {'targets': None, 'exclude': (), **method.peft}
-    if all(settings[k] == before.get(k, v) for k, v in settings.items()):
-        return [Change(place, node['type'], node['type'], 'has this method')]
-    kind = _name(node['type'])
-    plain = kind.replace('mmflora.FLoRA', 'mmflora.PEFT')
-    set_peft(node, **method.peft)
-    for name, default in (('targets', None), ('exclude', ())):
-        if name not in method.peft and node['peft'].get(name, default):
-            del node['peft'][name]
-    changes = [
-        Change(
-            f'{place}.peft.adapter',
-            before.get('adapter'),
-            method.peft['adapter'],
-            'the config is one of mmflora; its method alone is exchanged',
-        )
-    ]
-    if plain != kind:
-        node['type'] = plain
-        changes.append(Change(f'{place}.type', kind, plain))
-    return changes
-
-
-def _settle_weights(place: str, node: Any, method: Method) -> list[Change]:
-    """Make sure that a backbone names its weights."""
-    if _weights(node):
+    if has_weights(node):
         init = node.get('init_cfg')
         if isinstance(init, dict) and 'type' not in init:
             init['type'] = 'Pretrained'  # some classes ask for no type
             return [Change(f'{place}.init_cfg.type', None, 'Pretrained')]
         return []
     if method.peft.get('allow_random_base'):
-        return []
+        why = 'a random base, as the method allows; checkpoints hold it'
+        return [Change(f'{place}.init_cfg', None, None, why)]
     option = f'{place}.init_cfg'
     raise ValueError(
-        f"'{place}' ({_name(node['type'])}) names no pretrained weights, and "
-        'adapters over a random base learn nothing of use. Name weights: '
+        f"'{place}' ({name_of(node['type'])}) names no pretrained weights. "
+        'Adapters over a random base learn nothing of use. Name weights: '
         '--base FILE (of this backbone, or of a whole model), or '
         f'--cfg-options {option}.type=Pretrained {option}.checkpoint=FILE. To '
         'train over a random base on purpose, give the method as a dict: '
@@ -221,7 +167,7 @@ def _settle_weights(place: str, node: Any, method: Method) -> list[Change]:
     )
 
 
-def _weights(node: Mapping[str, Any]) -> bool:
+def has_weights(node: Mapping[str, Any]) -> bool:
     """Return whether a backbone's dict names pretrained weights."""
     init = node.get('init_cfg')
     if isinstance(init, Mapping) and init.get('type') is None:
@@ -229,7 +175,8 @@ def _weights(node: Mapping[str, Any]) -> bool:
     return pretrained_cfg(init) is not None or bool(node.get('pretrained'))
 
 
-def _release_stages(place: str, node: Any) -> list[Change]:
+def release_stages(place: str, node: Any) -> list[Change]:
+    """Take ``frozen_stages`` out: they would freeze adapters, too."""
     stages = node.get('frozen_stages', -1)
     if not isinstance(stages, int) or stages < 0:
         return []
@@ -239,13 +186,19 @@ def _release_stages(place: str, node: Any) -> list[Change]:
     return [Change(f'{place}.frozen_stages', stages, None, why)]
 
 
-def _adapter(method: Method) -> str:
-    adapter = method.peft['adapter']
-    if adapter is None:
-        return 'no adapters'
-    inner = ', '.join(f'{k}={v!r}' for k, v in adapter.items() if k != 'type')
-    return f'{_name(adapter["type"])}({inner})'
-
-
-def _name(kind: Any) -> str:
-    return kind if isinstance(kind, str) else getattr(kind, '__name__', '?')
+def say_statistics(
+    place: str, stock: nn.Module, method: Method
+) -> list[Change]:
+    """Say that batch norms keep the statistics that the config let move."""
+    moving = [
+        module
+        for module in stock.modules()
+        if isinstance(module, nn.modules.batchnorm._BatchNorm)
+        and module.running_mean is not None
+    ]
+    kept = any(vars(m).get('norm_eval') is True for m in stock.modules())
+    free = method.trains_base or not method.peft.get('norm_eval', True)
+    if kept or free or not moving:
+        return []
+    why = f'of {len(moving)} batch norms; peft.norm_eval=False lets them move'
+    return [Change(f'{place}: statistics', 'moving', 'kept', why)]

@@ -77,3 +77,8 @@ def _text(value: Any) -> str:
     if isinstance(value, list):
         return f'[{", ".join(map(_text, value))}]'
     return value.__name__ if isinstance(value, type) else repr(value)
+
+
+def name_of(kind: Any) -> str:
+    """Return a ``type`` as text: configs may name classes themselves."""
+    return kind if isinstance(kind, str) else getattr(kind, '__name__', '?')

@@ -9,23 +9,21 @@ from mmengine.config import Config
 
 from ..build import read_config
 from ..walk import frozen_parts
-from .backbones import (
-    exchange_method,
-    find_backbones,
-    fit_patterns,
-    move_pretrained,
-    wrap_backbone,
-)
+from .adapting import adapt_backbones, adapt_parts, whole_base
+from .backbones import others_left
 from .changes import Change
+from .existing import exchange_method
 from .named_methods import Method, find_method
-from .optimizer_settings import carry_over, leave_amp
+from .optimizer_settings import carry_over
 from .runtime import use_runtime
+
+Parts = Iterable[str] | Mapping[str, Any]
 
 
 def peft_config(
     cfg: str | Config,
     method: str | Mapping[str, Any],
-    parts: Iterable[str] | Mapping[str, Any] | None = None,
+    parts: Parts | None = None,
     base: str | None = None,
 ) -> Config:
     """Return a config as a run with a frozen base and adapters.
@@ -41,7 +39,8 @@ def peft_config(
             pattern; a mapping gives each a method of its own (``None``: the
             method above).  By default the backbone.
         base: A checkpoint: of the whole model, or of the backbone alone.  By
-            default the weights that the config names.
+            default the weights that the config names; ``load_from`` is a
+            checkpoint of the whole model.
 
     Returns:
         A config that is complete in itself: tests, merges and inferencers
@@ -50,8 +49,8 @@ def peft_config(
     Raises:
         FileNotFoundError: If a file is missing; the nearest are named.
         TypeError: If a setting of the method is unknown.
-        ValueError: If the method is unknown, there is no part to adapt or no
-            weights to freeze.
+        ValueError: If the method is unknown, there is no part to adapt, there
+            are no weights to freeze, or they are those of another model.
 
     Example:
         >>> cfg = mmflora.peft_config(
@@ -65,50 +64,91 @@ def peft_config(
 def adapt_config(
     cfg: str | Config,
     method: str | Mapping[str, Any],
-    parts: Iterable[str] | Mapping[str, Any] | None = None,
+    parts: Parts | None = None,
     base: str | None = None,
+    weights: bool = True,
 ) -> tuple[Config, list[Change]]:
-    """Return what :func:`peft_config` does, and each change that it made."""
-    found = find_method(method)
-    source = read_config(cfg)
-    result = copy.deepcopy(source)
-    changes = _adapt(result, found, parts, base)
-    _rename(result, found)
+    """Return what :func:`peft_config` does, and each change that it made.
+
+    Args:
+        cfg: As for :func:`peft_config`, and so are the next three.
+        method: See there.
+        parts: See there.
+        base: See there.
+        weights: Whether to read weights, which says what they lack.  Without,
+            no file is needed, and the config is good for counting.
+    """
+    usual = find_method(method)
+    methods = _methods_of_parts(parts, usual)
+    result = copy.deepcopy(read_config(cfg))
+    present = list(frozen_parts(result))
+    if present:
+        _check_alone(parts, base)
+        changes = []
+        for part in present:
+            changes += exchange_method(result, part, usual)
+        used = dict.fromkeys((_module(part.module) for part in present), usual)
+    else:
+        whole = whole_base(result, base, weights)
+        if methods is not None or whole is not None:
+            used, changes = adapt_parts(result, methods, usual, whole)
+        else:
+            used, changes = adapt_backbones(result, usual, base, weights)
+        changes += others_left(result)
+    frozen = [name for name, own in used.items() if not own.trains_base]
+    changes += carry_over(result, frozen, len(frozen) < len(used))
+    changes += use_runtime(result, [usual, *used.values()])
+    _rename(result, usual)
     return result, changes
 
 
-def _adapt(
-    cfg: Config,
-    method: Method,
-    parts: Iterable[str] | Mapping[str, Any] | None,
-    base: str | None,
-) -> list[Change]:
+def _methods_of_parts(
+    parts: Parts | None, usual: Method
+) -> dict[str, Method] | None:
+    """Return the method of each part.
+
+    Raises:
+        ValueError: If parts are given, but none.
+    """
+    if parts is None:
+        return None
+    if isinstance(parts, str):
+        parts = [parts]
+    if not isinstance(parts, Mapping):
+        parts = dict.fromkeys(parts)
+    if not parts:
+        raise ValueError(
+            '`parts` is empty: name modules of the model, such as '
+            "['backbone', 'neck'], or leave it out for the backbone."
+        )
+    return {
+        name: usual if own is None else find_method(own)
+        for name, own in parts.items()
+    }
+
+
+def _check_alone(parts: Any, base: Any) -> None:
+    """Refuse parts and a base for a config that has them.
+
+    Raises:
+        ValueError: If there are any.
+    """
     if parts is not None or base is not None:
-        raise ValueError('Parts and another base are not supported.')
-    present = {p.place: p.node for p in frozen_parts(cfg) if not p.path}
-    if present:
-        changes = []
-        for place, node in present.items():
-            changes += exchange_method(place, node, method)
-        names = list(present)
-    else:
-        changes = move_pretrained(cfg)
-        backbones = find_backbones(cfg)
-        autocast, precision = leave_amp(cfg)
-        for place, node in backbones.items():
-            fitted, dropped = fit_patterns(cfg, place, method)
-            changes += wrap_backbone(place, node, fitted, autocast) + dropped
-        changes += precision
-        names = list(backbones)
-    modules = [name.removeprefix('model.') for name in names]
-    changes += carry_over(cfg, modules, method.trains_base)
-    changes += use_runtime(cfg, method)
-    return changes
+        raise ValueError(
+            'The config has frozen parts already, and their method alone is '
+            'exchanged. Leave out the parts and the base (--peft-parts, '
+            '--base), or start from the stock config.'
+        )
+
+
+def _module(place: str) -> str:
+    return place.removeprefix('model.')
 
 
 def _rename(cfg: Config, method: Method) -> None:
     """Name the config after the method, for work directories and dumps."""
     path = Path(cfg.filename or 'config.py')
-    if not path.stem.endswith(method.name):
-        path = path.with_name(f'{path.stem}_{method.name}.py')
+    name = method.name.replace('/', '-')
+    if not path.stem.endswith(name):
+        path = path.with_name(f'{path.stem}_{name}.py')
     object.__setattr__(cfg, '_filename', str(path))

@@ -1,16 +1,21 @@
 """A method by name, file or dict: how its settings are found."""
 
 import difflib
+import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from mmengine.config import Config
+from torch import nn
 
 from mmflora.adapters.settings import check_type
 from mmflora.files.config_text import read_literal
 from mmflora.models.peft_options import PEFTOptions
+from mmflora.registry import ADAPTERS
+
+from .changes import Change, name_of
 
 FOLDER = Path(__file__).parents[2] / '.mim' / 'configs' / '_base_' / 'methods'
 """The files of the methods that have names."""
@@ -36,13 +41,20 @@ class Method:
     hooks: list[dict[str, Any]] = field(default_factory=list)
     written_for: str = ''
 
+    def __str__(self) -> str:
+        """Return the adapter's name and settings."""
+        adapter = self.peft['adapter']
+        if adapter is None:
+            return 'no adapters'
+        own = [f'{k}={v!r}' for k, v in adapter.items() if k != 'type']
+        return f'{name_of(adapter["type"])}({", ".join(own)})'
+
     @property
     def trains_base(self) -> bool:
         """Whether all it does is to train the base's own weights."""
         kind = (self.peft['adapter'] or {}).get('type')
-        return kind is not None and getattr(
-            _registered(kind), 'ordinary', False
-        )
+        found = ADAPTERS.get(kind) if isinstance(kind, str) else kind
+        return bool(getattr(found, 'ordinary', False))
 
 
 def find_method(method: str | Mapping[str, Any]) -> Method:
@@ -137,7 +149,7 @@ def _of_settings(settings: Mapping[str, Any]) -> Method:
         return Method('frozen', peft)
     rank = adapter.get('rank', adapter.get('r'))
     kind = adapter.get('peft_type', adapter.get('type', 'peft'))
-    name = getattr(kind, '__name__', str(kind)).rpartition('.')[2].lower()
+    name = name_of(kind).rpartition('.')[2].lower()
     return Method(name if rank is None else f'{name}-r{rank}', peft)
 
 
@@ -148,10 +160,41 @@ def _checked(method: Method) -> Method:
     return method
 
 
-def _registered(kind: Any) -> Any:
-    from mmflora.registry import ADAPTERS
+def fit_patterns(
+    method: Method, place: str, module: nn.Module
+) -> tuple[Method, list[Change]]:
+    """Leave out a named method's patterns of layers that a module lacks.
 
-    return ADAPTERS.get(kind) if isinstance(kind, str) else kind
+    Its ``targets`` and ``exclude`` were written for the layers of one family
+    of backbones.
+    """
+    if not method.written_for:
+        return method, []
+    names = [name for name, _ in module.named_modules()]
+    peft, changes = dict(method.peft), []
+    for setting in ('targets', 'exclude'):
+        given = peft.get(setting) or ()
+        texts = [given] if isinstance(given, str) else list(given)
+        kept = [
+            text
+            for text in texts
+            if any(re.fullmatch(text, name) for name in names)
+        ]
+        if len(kept) == len(texts):
+            continue
+        if not kept:
+            del peft[setting]
+        elif isinstance(given, Mapping):
+            peft[setting] = {text: given[text] for text in kept}
+        else:
+            peft[setting] = kept
+        why = "the method's pattern for layers that are not there"
+        changes += [
+            Change(f'{place}.peft.{setting}', text, None, why)
+            for text in texts
+            if text not in kept
+        ]
+    return replace(method, peft=peft), changes
 
 
 def _plain(value: Any) -> Any:

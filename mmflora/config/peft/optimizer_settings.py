@@ -1,13 +1,14 @@
 """The optimizer's settings of any config, for a frozen base."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from typing import Any
 
 from mmengine.config import Config
 
 from mmflora.engine.multipliers import ALLOWED
 
-from .changes import Change
+from ..walk import find_dicts
+from .changes import Change, name_of
 
 CONSTRUCTOR = 'mmflora.PEFTOptimWrapperConstructor'
 PLACE = 'optim_wrapper.paramwise_cfg'
@@ -21,40 +22,43 @@ _DECAY_RATES = ('decay_rate', 'layer_decay_rate')
 _ADAPTERS_RATE = 'meant for weights that are frozen now; adapters are new '
 
 
-def carry_over(
-    cfg: Config, parts: Iterable[str], trains_base: bool
-) -> list[Change]:
+def carry_over(cfg: Config, frozen: list[str], tuned: bool) -> list[Change]:
     """Exchange the constructor; keep what the config says of multipliers.
 
     Args:
         cfg: The config; it is changed.
-        parts: The frozen parts, by their modules' names in the model.
-        trains_base: Whether the method trains the base's own weights, for
-            which multipliers of a pretrained part are meant.
+        frozen: The frozen parts by their modules' paths, but for those whose
+            own weights train: multipliers of pretrained weights are theirs.
+        tuned: Whether there are such parts.
     """
-    wrapper = cfg.get('optim_wrapper')
-    if not isinstance(wrapper, Mapping):
+    node: Any = cfg.get('optim_wrapper')
+    if not isinstance(node, dict):
         return []
-    node: Any = wrapper
     before = node.get('constructor')
-    if _name(before) == CONSTRUCTOR:
+    if before == CONSTRUCTOR:
         return []
-    changes = [Change('optim_wrapper.constructor', before, CONSTRUCTOR)]
+    changes = [
+        Change(
+            'optim_wrapper.constructor',
+            before and name_of(before),
+            CONSTRUCTOR,
+        )
+    ]
     node['constructor'] = CONSTRUCTOR
     paramwise = node.get('paramwise_cfg')
     if paramwise:
-        changes += _multipliers(paramwise, list(parts), trains_base)
+        changes += _multipliers(paramwise, frozen, tuned)
     return changes
 
 
 def _multipliers(
-    paramwise: Any, parts: list[str], trains_base: bool
+    paramwise: Any, frozen: list[str], tuned: bool
 ) -> list[Change]:
     changes = []
     for name in _DECAY_RATES:
         if name in paramwise:
             rate = paramwise.pop(name)
-            if trains_base:
+            if tuned:
                 paramwise['layer_decay'] = rate
                 changes.append(
                     Change(
@@ -78,13 +82,11 @@ def _multipliers(
     if custom:
         # Keys of the zoo's configs are part of no name of some models.
         paramwise['allow_unmatched'] = True
-        changes += _custom_keys(custom, parts, trains_base)
+        changes += _custom_keys(custom, frozen)
     return changes
 
 
-def _custom_keys(
-    custom: Any, parts: list[str], trains_base: bool
-) -> list[Change]:
+def _custom_keys(custom: Any, frozen: list[str]) -> list[Change]:
     changes = []
     slowed = {}
     for key, entry in list(custom.items()):
@@ -92,7 +94,7 @@ def _custom_keys(
             place = f'{PLACE}.custom_keys.{key}.{name}'
             why = "neither MMEngine's constructor nor mmflora's reads it"
             changes.append(Change(place, entry.pop(name), None, why))
-        if not trains_base and _means(key, parts) and 'lr_mult' in entry:
+        if _means(key, frozen) and 'lr_mult' in entry:
             slowed[key] = entry.pop('lr_mult')
             if entry.get('decay_mult', 1.0) == 1.0:
                 del custom[key]
@@ -123,21 +125,16 @@ def leave_amp(cfg: Config) -> tuple[str | None, list[Change]]:
     """Take mixed precision out of the optimizer wrapper.
 
     Returns:
-        What the frozen part is to compute in instead, if anything.
+        What the frozen backbone is to compute in instead, and the changes.
     """
     wrapper: Any = cfg.get('optim_wrapper') or {}
-    before = wrapper.get('type')
-    if _name(before) != 'AmpOptimWrapper':
+    if name_of(wrapper.get('type', '')) != 'AmpOptimWrapper':
         return None, []
-    wrapper['type'] = 'OptimWrapper'
-    dropped = [name for name in ('loss_scale', 'dtype') if name in wrapper]
-    for name in dropped:
-        del wrapper[name]
-    why = 'heads compute in float32, the backbone in bfloat16'
-    return 'bfloat16', [
-        Change('optim_wrapper.type', before, 'OptimWrapper', why)
-    ]
-
-
-def _name(kind: Any) -> str:
-    return kind if isinstance(kind, str) else getattr(kind, '__name__', '')
+    before, wrapper['type'] = wrapper['type'], 'OptimWrapper'
+    for name in ('loss_scale', 'dtype', 'use_fsdp'):
+        wrapper.pop(name, None)
+    # mmcv's deformable convolutions know float32 and float16 alone.
+    deforms = any('dcn' in node for _, node in find_dicts(cfg.model, 'model'))
+    dtype = None if deforms else 'bfloat16'
+    why = f'{dtype or "no mixed precision"} in the backbone, float32 in heads'
+    return dtype, [Change('optim_wrapper.type', before, 'OptimWrapper', why)]

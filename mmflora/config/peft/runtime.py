@@ -1,6 +1,7 @@
 """Imports and hooks that a run with a frozen base needs."""
 
 import inspect
+from collections.abc import Iterable
 from typing import Any
 
 from mmengine.config import Config
@@ -9,6 +10,8 @@ from mmengine.hooks import CheckpointHook
 from .changes import Change
 from .named_methods import Method
 
+# The hook of one method, which fails where there is another.
+ADALORA = 'mmflora.AdaLoRAHook'
 HOOK = 'mmflora.AdapterCheckpointHook'
 _MORE_HOOKS = {
     'adapter_gradient': 'mmflora.AdapterGradientHook',
@@ -17,7 +20,7 @@ _MORE_HOOKS = {
 _STOCK = ('CheckpointHook', 'mmengine.CheckpointHook')
 
 
-def use_runtime(cfg: Config, method: Method) -> list[Change]:
+def use_runtime(cfg: Config, methods: Iterable[Method]) -> list[Change]:
     """Import mmflora, and exchange and add hooks."""
     changes = _imports(cfg)
     hooks: Any = cfg.setdefault('default_hooks', {}) or {}
@@ -28,12 +31,23 @@ def use_runtime(cfg: Config, method: Method) -> list[Change]:
         if name not in hooks:
             hooks[name] = dict(type=kind)
             changes.append(Change(f'default_hooks.{name}', None, kind))
-    present = {hook.get('type') for hook in cfg.get('custom_hooks') or ()}
-    for hook in method.hooks:
-        if hook['type'] not in present:
-            cfg['custom_hooks'] = [*(cfg.get('custom_hooks') or ()), hook]
-            why = 'the method needs it'
-            changes.append(Change('custom_hooks', None, hook['type'], why))
+    needed = {hook['type']: hook for m in methods for hook in m.hooks}
+    given = list(cfg.get('custom_hooks') or ())
+    kept = [
+        hook
+        for hook in given
+        if hook.get('type') in needed or hook.get('type') != ADALORA
+    ]
+    if len(kept) < len(given):
+        why = 'the method has no use for it'
+        changes.append(Change('custom_hooks', ADALORA, None, why))
+    present = [hook.get('type') for hook in kept]
+    more = [hook for kind, hook in needed.items() if kind not in present]
+    for hook in more:
+        why = 'the method needs it'
+        changes.append(Change('custom_hooks', None, hook['type'], why))
+    if more or len(kept) < len(given):
+        cfg['custom_hooks'] = [*kept, *more]
     return changes
 
 
