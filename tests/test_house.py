@@ -19,7 +19,7 @@ FLOORS = (
     ('engine',),
     ('config',),
     ('adapter_files', 'count', 'evaluation'),
-    ('export', 'extract', 'tasks', 'memory_estimate'),
+    ('export', 'extract', 'tasks', 'memory_estimate', 'study'),
     ('side_effects',),
     ('mmflora',),
 )

@@ -1,0 +1,1 @@
+"""Comparing methods: runs by task, method and seed, and a report of them."""

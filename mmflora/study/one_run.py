@@ -1,0 +1,158 @@
+"""One run of a study, in a process of its own.
+
+    python -m mmflora.study.one_run FOLDER
+
+The folder holds ``run.json``, which says what to do, and ``config.py``.  A
+training that was interrupted goes on; one that has ended is not repeated.
+"""
+
+import copy
+import json
+import os
+import platform
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+from mmengine.config import Config
+
+from mmflora.config.build import build_runner, read_config, register_toolkit
+from mmflora.files.training_checkpoints import find_newest
+
+from .first_values import shared_first_values
+from .image_scores import ImageScoresHook
+from .run_configs import versions
+from .run_log import append_run
+from .run_measures import MeasuresHook
+from .split_data import evaluated_on
+
+LOCK = 'run.lock'
+
+
+def run_one(folder: Path) -> dict[str, Any]:
+    """Train as a folder says, evaluate once, and note what came of it.
+
+    Args:
+        folder: The folder of the run.
+
+    Returns:
+        The line of the run.
+
+    Raises:
+        ValueError: If another process is at work there.
+    """
+    try:
+        with FileLock(folder / LOCK, timeout=0):
+            return _run(folder)
+    except Timeout:
+        raise ValueError(
+            f"Another process is at work on the run in '{folder}'."
+        ) from None
+
+
+def _run(folder: Path) -> dict[str, Any]:
+    spec = json.loads((folder / 'run.json').read_text())
+    cfg = read_config(str(folder / 'config.py'))
+    trained = (folder / 'training.json').is_file()
+    if not trained or not has_checkpoint(folder):
+        train(cfg, folder, Path(spec['first_values']), Path(spec['frozen']))
+    split = 'val' if spec['stage'] == 'search' else 'test'
+    metrics = evaluate(cfg, folder, split, spec['pictures'])
+    line = dict(
+        spec['line'],
+        status='finished',
+        metrics=metrics,
+        **json.loads((folder / 'start.json').read_text()),
+        **json.loads((folder / 'training.json').read_text()),
+        seconds=round(time.time() - spec['began'], 1),
+        versions=versions(),
+        machine=machine(),
+        finished=time.strftime('%Y-%m-%dT%H:%M:%S%z'),
+    )
+    append_run(Path(spec['log']), line)
+    return line
+
+
+def train(cfg: Config, folder: Path, values: Path, frozen: Path) -> None:
+    """Train, from the start or from the last checkpoint."""
+    cfg = copy.deepcopy(cfg)
+    cfg.val_cfg = cfg.val_dataloader = cfg.val_evaluator = None
+    cfg.test_cfg = cfg.test_dataloader = cfg.test_evaluator = None
+    cfg.work_dir = str(folder / 'training')
+    first = {}
+    if has_checkpoint(folder):
+        cfg.resume, cfg.load_from = True, None
+    else:
+        reference = read_config(str(frozen))
+        reference.val_cfg = reference.val_dataloader = None
+        reference.test_cfg = reference.test_dataloader = None
+        reference.val_evaluator = reference.test_evaluator = None
+        reference.work_dir = str(folder / 'first')
+        first = shared_first_values(reference, values)
+    runner = build_runner(cfg)
+    runner.register_hook(MeasuresHook(folder, first))
+    runner.train()
+
+
+def has_checkpoint(folder: Path) -> bool:
+    """Return whether there is a checkpoint of the training."""
+    return any(folder.glob('training/*.pth'))
+
+
+def evaluate(
+    cfg: Config, folder: Path, split: str, pictures: bool
+) -> dict[str, float]:
+    """Evaluate the end of a training on a split, as ``tools/test.py`` does.
+
+    Args:
+        cfg: The config of the run.
+        folder: The folder of the run.
+        split: ``'val'`` or ``'test'``.
+        pictures: Whether to keep the predictions, not their scores alone.
+    """
+    cfg = evaluated_on(cfg, split)
+    cfg.val_cfg = cfg.val_dataloader = cfg.val_evaluator = None
+    cfg.train_cfg = cfg.train_dataloader = cfg.optim_wrapper = None
+    cfg.param_scheduler = None
+    cfg.work_dir = str(folder / split)
+    register_toolkit(cfg)
+    cfg.load_from, cfg.resume = find_newest(folder / 'training'), False
+    if cfg.load_from is None:
+        raise ValueError(
+            f"There is no checkpoint in '{folder / 'training'}'. The config "
+            'needs a checkpoint hook (default_hooks.checkpoint).'
+        )
+    runner = build_runner(cfg)
+    if split == 'test':
+        path = folder / 'images.json.gz'
+        runner.register_hook(ImageScoresHook(path, pictures))
+    metrics = runner.test()
+    return {key: float(value) for key, value in metrics.items()}
+
+
+def machine() -> dict[str, Any]:
+    """Return what a run's time and memory depend on."""
+    import torch
+
+    found = dict(
+        system=platform.platform(terse=True),
+        processor=_processor(),
+        threads=torch.get_num_threads(),
+        cpus=sorted(os.sched_getaffinity(0)),
+    )
+    if torch.cuda.is_available():
+        found['gpu'] = torch.cuda.get_device_name()
+    return found
+
+
+def _processor() -> str:
+    path = Path('/proc/cpuinfo')
+    lines = path.read_text().splitlines() if path.is_file() else []
+    names = [line.split(':', 1)[1] for line in lines if 'model name' in line]
+    return names[0].strip() if names else platform.machine()
+
+
+if __name__ == '__main__':
+    run_one(Path(sys.argv[1]))

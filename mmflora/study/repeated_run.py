@@ -1,0 +1,89 @@
+"""One cell of a study's tables, run once more."""
+
+import time
+from typing import Any
+
+from .run_log import read_runs
+from .run_plan import LOG, Run, StudyPlan
+from .run_pool import RunProcess
+from .study_file import known_name
+
+
+def repeat_run(plan: StudyPlan, cell: str) -> str:
+    """Repeat a finished run in a new folder, and compare its metrics.
+
+    Args:
+        plan: The runs of the study.
+        cell: ``task/method/seed``.
+
+    Returns:
+        What the first run gave and what this one gives.
+
+    Raises:
+        ValueError: If there is no such run, or it fails.
+    """
+    old = find_line(plan, cell)
+    study = plan.study
+    run = Run(
+        study.tasks[old['task']],
+        study.methods[old['method']],
+        old['lr'],
+        old['seed'],
+        'final',
+    )
+    root = study.work_dir / 'repeated' / time.strftime('%Y%m%d-%H%M%S')
+    folder = plan.prepare(run, root)
+    process = RunProcess(run, folder, 0, study.resources)
+    try:
+        process.process.wait()
+    finally:
+        process.end()
+    lines = read_runs(root.resolve() / LOG)
+    if not lines:
+        raise ValueError(
+            f'{run} failed: {process.reason()} (its log: {process.log})'
+        )
+    return _compared(run, old, lines[-1])
+
+
+def find_line(plan: StudyPlan, cell: str) -> dict[str, Any]:
+    """Return the line of a finished run on the test split.
+
+    Raises:
+        ValueError: If the study has no such cell, or it is not finished.
+    """
+    parts = cell.split('/')
+    if len(parts) != 3:
+        raise ValueError(
+            f"--repeat: '{cell}' is no cell. Give TASK/METHOD/SEED."
+        )
+    task, method, seed = parts
+    known_name(task, plan.study.tasks, '--repeat: the task')
+    known_name(method, plan.study.methods, '--repeat: the method')
+    found = [
+        line
+        for line in read_runs(plan.log)
+        if (line['task'], line['method'], str(line['seed'])) == (*parts,)
+        and (line['stage'], line['status']) == ('final', 'finished')
+    ]
+    if not found:
+        raise ValueError(
+            f"--repeat: '{cell}' has no finished run in '{plan.log}'."
+        )
+    return found[-1]
+
+
+def _compared(run: Run, old: dict[str, Any], new: dict[str, Any]) -> str:
+    names = sorted({*old['metrics'], *new['metrics']})
+    width = max(map(len, names))
+    rows = [f'{run}, then and now:']
+    for name in names:
+        then, now = old['metrics'].get(name), new['metrics'].get(name)
+        same = 'same' if then == now else 'DIFFERENT'
+        rows.append(f'  {name:<{width}}  {then}  {now}  {same}')
+    for what in ('config', 'versions', 'first_values', 'first_batches'):
+        if old[what] != new[what]:
+            rows.append(f'  {what} differs: {old[what]}, now {new[what]}')
+    if old['machine'] != new['machine']:
+        rows.append('  The machine is another one, or used otherwise.')
+    return '\n'.join(rows)

@@ -1,0 +1,287 @@
+"""Which runs a study needs, and which of them are there."""
+
+import json
+import math
+import statistics
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Any
+
+from mmflora.count.parameters import build_on_meta, count_model
+from mmflora.files.atomic import write_text
+
+from .run_configs import StudyConfigs, config_text, fingerprint, versions
+from .run_log import read_runs
+from .study_file import Method, Study, Task
+
+LOG = 'runs.jsonl'
+
+
+@dataclass(frozen=True)
+class Run:
+    """One training and its evaluation.
+
+    Attributes:
+        task: What on.
+        method: How.
+        lr: The learning rate.
+        seed: The seed.
+        stage: ``'search'``, evaluated on the validation split, or
+            ``'final'``, evaluated on the test split.
+    """
+
+    task: Task
+    method: Method
+    lr: float
+    seed: int
+    stage: str
+
+    @property
+    def cell(self) -> str:
+        """What names it on the command line."""
+        return f'{self.task.name}/{self.method.name}/{self.seed}'
+
+    @property
+    def place(self) -> dict[str, Any]:
+        """What its line in the log says of it."""
+        return dict(
+            task=self.task.name,
+            method=self.method.name,
+            lr=self.lr,
+            seed=self.seed,
+            stage=self.stage,
+        )
+
+    def __str__(self) -> str:
+        """Return a name for the progress."""
+        return f'{self.cell} lr {self.lr:g} ({self.stage})'
+
+
+class StudyPlan:
+    """The runs of a study, and what came of them.
+
+    Args:
+        study: The study.
+    """
+
+    def __init__(self, study: Study) -> None:
+        self.study = study
+        self.configs = StudyConfigs(study)
+        self.log = study.work_dir / LOG
+        self.versions = versions()
+        self._keys: dict[Run, str] = {}
+
+    def check(self) -> None:
+        """Make every config once, so that an error shows before any run."""
+        for task in self.study.tasks.values():
+            for method in self.study.methods.values():
+                self.configs.method(task, method)
+
+    def lines(self) -> dict[str, dict[str, Any]]:
+        """Return the last line of each run, by its key."""
+        return {line['key']: line for line in read_runs(self.log)}
+
+    def key(self, run: Run) -> str:
+        """Return what identifies a run: config, seed, versions, stage."""
+        if run not in self._keys:
+            cfg = self.configs.run(run.task, run.method, run.lr, run.seed)
+            known = [cfg.to_dict(), self.versions, run.stage]
+            self._keys[run] = fingerprint(known)
+        return self._keys[run]
+
+    def runs(self, lines: dict[str, dict[str, Any]]) -> Iterator[Run]:
+        """Yield the runs that can be named by now, searches first.
+
+        Args:
+            lines: What :meth:`lines` returned.
+        """
+        study = self.study
+        if len(study.lrs) > 1:
+            for seed in study.search_seeds:
+                for task in study.tasks.values():
+                    for method in study.methods.values():
+                        for lr in study.lrs:
+                            yield Run(task, method, lr, seed, 'search')
+        for seed in study.seeds:
+            for task in study.tasks.values():
+                for method in study.methods.values():
+                    chosen = self.chosen_lr(task, method, lines)
+                    if chosen is not None:
+                        yield Run(task, method, chosen, seed, 'final')
+
+    def total(self) -> int:
+        """Return how many runs the study has in the end."""
+        study = self.study
+        searches = len(study.lrs) * len(study.search_seeds)
+        if len(study.lrs) == 1:
+            searches = 0
+        pairs = len(study.tasks) * len(study.methods)
+        return pairs * (searches + len(study.seeds))
+
+    def chosen_lr(
+        self, task: Task, method: Method, lines: dict[str, dict[str, Any]]
+    ) -> float | None:
+        """Return the best learning rate on the validation split.
+
+        Of equal ones it is the smallest; ``None`` while searches are missing.
+        """
+        lrs, seeds = self.study.lrs, self.study.search_seeds
+        if len(lrs) == 1:
+            return lrs[0]
+        scores = {}
+        for lr in sorted(lrs):
+            found = [
+                lines.get(self.key(Run(task, method, lr, seed, 'search')))
+                for seed in seeds
+            ]
+            if any(is_failed(line) for line in found):
+                return None
+            values = [metric_of(line, task) for line in found if line]
+            if len(values) < len(seeds):
+                return None
+            scores[lr] = statistics.fmean(values)
+        return best_lr(scores, task.higher_is_better)
+
+    def changed(self, lines: dict[str, dict[str, Any]]) -> list[str]:
+        """Return what is in the log under other settings or versions."""
+        wanted = {tuple(run.place.values()): run for run in self.runs(lines)}
+        outdated: dict[Run, dict[str, Any]] = {}
+        for line in lines.values():
+            run = wanted.get(tuple(line[name] for name in _PLACE))
+            if run and self.key(run) not in lines:
+                outdated[run] = line
+        return [self._change(run, line) for run, line in outdated.items()]
+
+    def refuse_changes(self) -> None:
+        """Refuse a study that has changed since some of its runs.
+
+        Raises:
+            ValueError: If so; names the runs and what has changed.
+        """
+        changed = self.changed(self.lines())
+        if changed:
+            more = f'\n  … {len(changed) - 8} more' * (len(changed) > 8)
+            raise ValueError(
+                f'{len(changed)} runs in {self.log} were done otherwise:\n  '
+                + '\n  '.join(changed[:8])
+                + f'{more}\nUndo the change, give another --work-dir, or '
+                'repeat these runs with --accept-changes.'
+            )
+
+    def missing_text(self, patterns: Sequence[str] = ()) -> str:
+        """Return what is missing, and what each method trains."""
+        lines = self.lines()
+        texts = ['parameters in the backbone:']
+        for task in self.study.tasks.values():
+            for method in self.study.methods.values():
+                model = build_on_meta(self.configs.method(task, method))
+                count = count_model(model).method
+                texts.append(f'  {task.name}/{method.name}: {count:,}')
+        runs = select([*self.runs(lines)], patterns)
+        missing = [run for run in runs if self.key(run) not in lines]
+        texts.append(
+            f'{len(lines)} runs are there; of {self.total()} in all, these '
+            f'{len(missing)} can start:'
+        )
+        return '\n'.join([*texts, *(f'  {run}' for run in missing)])
+
+    def _change(self, run: Run, line: dict[str, Any]) -> str:
+        known = line.get('versions', self.versions)
+        moved = [
+            f'{name} {known.get(name)}, now {self.versions.get(name)}'
+            for name in sorted({*known, *self.versions})
+            if known.get(name) != self.versions.get(name)
+        ]
+        what = ', '.join(moved) or (
+            f'other settings (in {line["folder"]}/config.py)'
+        )
+        return f'{run}: {what}'
+
+    def prepare(self, run: Run, root: Path | None = None) -> Path:
+        """Write what the process of a run needs.
+
+        Args:
+            run: The run.
+            root: Where, by default in the study's work directory.
+
+        Returns:
+            The folder of the run.
+        """
+        study = self.study
+        root = (root or study.work_dir).resolve()
+        cfg = self.configs.run(run.task, run.method, run.lr, run.seed)
+        config = fingerprint([cfg.to_dict(), self.versions])
+        folder = root.joinpath(
+            *('runs', run.task.name, run.method.name),
+            f'lr{run.lr:g}-seed{run.seed}-{config[:8]}',
+        )
+        # What all methods of the task and seed have in common.
+        frozen = self.configs.frozen(run.task, run.method, run.seed)
+        common = fingerprint([frozen.to_dict(), self.versions])
+        start = root / 'first' / f'{run.task.name}-{run.seed}-{common[:8]}'
+        start.parent.mkdir(parents=True, exist_ok=True)
+        write_text(start.with_suffix('.py'), config_text(frozen))
+        write_text(folder / 'config.py', config_text(cfg))
+        line = dict(
+            key=self.key(run),
+            **run.place,
+            config=config,
+            task_config=fingerprint(self.configs.task(run.task).to_dict()),
+            folder=str(folder.relative_to(root)),
+            command=f'python tools/study.py {study.path} --repeat {run.cell}',
+        )
+        spec = dict(
+            line=line,
+            stage=run.stage,
+            log=str(root / LOG),
+            first_values=f'{start}.pth',
+            frozen=f'{start}.py',
+            pictures=run.seed == study.seeds[0] and study.pictures > 0,
+            began=time.time(),
+        )
+        write_text(folder / 'run.json', json.dumps(spec))
+        return folder
+
+
+_PLACE = ('task', 'method', 'lr', 'seed', 'stage')
+
+
+def is_failed(line: dict[str, Any] | None) -> bool:
+    """Return whether a run has failed."""
+    return line is not None and line['status'] == 'failed'
+
+
+def metric_of(line: dict[str, Any], task: Task) -> float:
+    """Return the metric of a task; minus infinity where it is no number.
+
+    Raises:
+        ValueError: If the evaluator gave no metric of that name.
+    """
+    metrics = line.get('metrics', {})
+    if task.metric not in metrics:
+        raise ValueError(
+            f"The task '{task.name}' has no metric '{task.metric}'. Its "
+            f'evaluator gave {", ".join(metrics) or "none"}.'
+        )
+    value = metrics[task.metric]
+    if value is None:
+        return -math.inf if task.higher_is_better else math.inf
+    return float(value)
+
+
+def best_lr(scores: dict[float, float], higher_is_better: bool) -> float:
+    """Return the learning rate of the best score, of equals the first."""
+    sign = 1 if higher_is_better else -1
+    return max(scores, key=lambda lr: sign * scores[lr])
+
+
+def select(runs: Sequence[Run], patterns: Sequence[str]) -> list[Run]:
+    """Return the runs whose cell matches one of some patterns."""
+    return [
+        run
+        for run in runs
+        if not patterns or any(fnmatchcase(run.cell, p) for p in patterns)
+    ]

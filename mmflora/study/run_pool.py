@@ -1,0 +1,209 @@
+"""Runs of a study, several at once, each on processors of its own."""
+
+import contextlib
+import signal
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import IO, Any
+
+from .run_log import append_run
+from .run_plan import Run, StudyPlan, is_failed, metric_of, select
+from .run_process import RunProcess, command_of, is_busy
+
+POLL_SECONDS = 0.2
+
+
+class StudyRunner:
+    """Does the runs of a study that are missing.
+
+    Args:
+        plan: The runs.
+        say: Where progress goes.
+        command: Returns the command of a run's process, for its folder.
+    """
+
+    def __init__(
+        self,
+        plan: StudyPlan,
+        say: Callable[[str], None] = print,
+        command: Callable[[Path], list[str]] = command_of,
+    ) -> None:
+        self.plan = plan
+        self.say = say
+        self.command = command
+        self.running: list[RunProcess] = []
+
+    def run(self, patterns: Sequence[str] = (), retry: bool = False) -> int:
+        """Do the missing runs.
+
+        Args:
+            patterns: Leave out runs whose ``task/method/seed`` matches none.
+            retry: Repeat those that failed.
+
+        Returns:
+            How many have failed.
+
+        Raises:
+            ValueError: If an evaluator gives no such metric as a task names.
+        """
+        tried: set[str] = set()
+        with _ended_by_signals():
+            try:
+                while self._step(patterns, retry, tried):
+                    time.sleep(POLL_SECONDS)
+            finally:
+                for process in self.running:
+                    process.end()
+        lines = self.plan.lines()
+        runs = select([*self.plan.runs(lines)], patterns)
+        return sum(is_failed(lines.get(self.plan.key(run))) for run in runs)
+
+    def _step(
+        self, patterns: Sequence[str], retry: bool, tried: set[str]
+    ) -> bool:
+        """Note what has ended, start what can be; return whether to go on."""
+        for process in [*self.running]:
+            if process.process.poll() is not None:
+                self.running.remove(process)
+                self._note(process)
+        resources = self.plan.study.resources
+        slots = {*range(resources.processes)}
+        slots -= {process.slot for process in self.running}
+        waiting = False
+        if slots:
+            for run in self._missing(patterns, retry, tried):
+                folder = self.plan.prepare(run)
+                if is_busy(folder):
+                    waiting = True  # another study is at work on it
+                    continue
+                tried.add(self.plan.key(run))
+                slot = slots.pop()
+                self.running.append(
+                    RunProcess(run, folder, slot, resources, self.command)
+                )
+                if not slots:
+                    break
+        return bool(self.running) or waiting
+
+    def _missing(
+        self, patterns: Sequence[str], retry: bool, tried: set[str]
+    ) -> Iterator[Run]:
+        lines = self.plan.lines()
+        for run in select([*self.plan.runs(lines)], patterns):
+            key = self.plan.key(run)
+            line = lines.get(key)
+            again = retry and is_failed(line)
+            if key not in tried and (line is None or again):
+                yield run
+
+    def _note(self, process: RunProcess) -> None:
+        """Say what came of a run; note it, if it could not itself."""
+        plan, run = self.plan, process.run
+        lines = plan.lines()
+        line = lines.get(plan.key(run))
+        seconds = time.monotonic() - process.began
+        failed = process.process.returncode != 0 or line is None
+        if failed:
+            reason = process.reason()
+            append_run(
+                plan.log,
+                dict(
+                    key=plan.key(run),
+                    **run.place,
+                    status='failed',
+                    reason=reason,
+                    folder=str(
+                        process.folder.relative_to(
+                            plan.study.work_dir.resolve()
+                        )
+                    ),
+                    log=str(process.log),
+                    seconds=round(seconds, 1),
+                    versions=plan.versions,
+                ),
+            )
+            what = f'FAILED, {reason}\n    its log: {process.log}'
+        else:
+            metric = run.task.metric
+            value = metric_of(line or {}, run.task)
+            what = f'{metric} {value:.4g} in {_duration(seconds)}'
+        lines = plan.lines()
+        if not failed and not plan.study.keep_checkpoints:
+            drop_checkpoints(plan, run, lines)
+        self.say(f'{self._place(lines)} {run}: {what}{self._left(lines)}')
+
+    def _done(self, lines: dict[str, Any]) -> list[tuple[Run, Any]]:
+        """Return the runs that have ended and were noted, with their lines."""
+        running = {process.run for process in self.running}
+        return [
+            (run, line)
+            for run in self.plan.runs(lines)
+            if (line := lines.get(self.plan.key(run))) and run not in running
+        ]
+
+    def _place(self, lines: dict[str, Any]) -> str:
+        total = self.plan.total()
+        return f'[{len(self._done(lines)):>{len(str(total))}}/{total}]'
+
+    def _left(self, lines: dict[str, Any]) -> str:
+        """Return about how long the rest takes, by what each task took."""
+        done, tasks = self._done(lines), self.plan.study.tasks
+        times = defaultdict(list)
+        for run, line in done:
+            times[run.task.name].append(line['seconds'])
+        every = [second for items in times.values() for second in items]
+        rest = 0.0
+        for task in tasks:
+            known = times[task] or every
+            share = self.plan.total() / len(tasks) - len(times[task])
+            rest += share * sum(known) / len(known)
+        if rest <= 0:
+            return ''
+        rest /= self.plan.study.resources.processes
+        return f'; about {_duration(rest)} left'
+
+
+def drop_checkpoints(
+    plan: StudyPlan, run: Run, lines: dict[str, dict[str, Any]]
+) -> None:
+    """Remove the checkpoints that no run of the study needs any more.
+
+    They are those of a final run, and those of other learning rates than the
+    chosen one.
+    """
+    chosen = plan.chosen_lr(run.task, run.method, lines)
+    if chosen is None:
+        return
+    for line in lines.values():
+        own = (line['task'], line['method']) == (
+            run.task.name,
+            run.method.name,
+        )
+        final = line['stage'] == 'final' or line['lr'] != chosen
+        if own and final and line['status'] == 'finished':
+            folder = plan.study.work_dir / line['folder'] / 'training'
+            for path in folder.glob('*.pth'):
+                path.unlink(missing_ok=True)
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 120:
+        return f'{seconds:.0f} s'
+    minutes = round(seconds / 60)
+    return f'{minutes} min' if minutes < 120 else f'{minutes / 60:.1f} h'
+
+
+@contextlib.contextmanager
+def _ended_by_signals() -> Iterator[None]:
+    """Let a SIGTERM end the study as a Ctrl-C does."""
+
+    def stop(*_: Any) -> IO[str]:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)

@@ -1,0 +1,113 @@
+"""The process of one run, on processors of its own."""
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+import mmflora.version
+
+from .one_run import LOCK
+from .run_plan import Run
+from .study_file import Resources
+
+
+def command_of(folder: Path) -> list[str]:
+    """Return the command of a run's process."""
+    return [sys.executable, '-m', 'mmflora.study.one_run', str(folder)]
+
+
+def cpu_groups(resources: Resources) -> list[list[int] | None]:
+    """Return the processors of each process."""
+    count, size = resources.processes, resources.threads
+    if not resources.pin:
+        return [None] * count
+    cpus = sorted(resources.cpus or os.sched_getaffinity(0))
+    return [cpus[size * i : size * (i + 1)] for i in range(count)]
+
+
+class RunProcess:
+    """The process of one run.
+
+    Args:
+        run: The run.
+        folder: Its folder.
+        slot: Which of the processes it is.
+        resources: What it may use.
+        command: Returns the command for a folder.
+    """
+
+    def __init__(
+        self,
+        run: Run,
+        folder: Path,
+        slot: int,
+        resources: Resources,
+        command: Callable[[Path], list[str]] = command_of,
+    ) -> None:
+        self.run, self.folder, self.slot = run, folder, slot
+        self.log = folder / 'output.txt'
+        self.began = time.monotonic()
+        package = str(Path(mmflora.version.__file__).parents[1])
+        paths = [package, os.environ.get('PYTHONPATH', '')]
+        environment = {
+            **os.environ,
+            'PYTHONPATH': os.pathsep.join(filter(None, paths)),
+            'OMP_NUM_THREADS': str(resources.threads),
+            'MKL_NUM_THREADS': str(resources.threads),
+            'OMP_WAIT_POLICY': 'PASSIVE',
+            'GOMP_SPINCOUNT': '0',
+        }
+        if resources.gpus:
+            gpu = resources.gpus[slot % len(resources.gpus)]
+            environment['CUDA_VISIBLE_DEVICES'] = str(gpu)
+        with open(self.log, 'ab') as output:
+            self.process = subprocess.Popen(
+                command(folder),
+                env=environment,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                # A Ctrl-C is for the study, which ends its runs.
+                start_new_session=True,
+            )
+        cpus = cpu_groups(resources)[slot]
+        if cpus is not None:
+            with contextlib.suppress(ProcessLookupError):
+                os.sched_setaffinity(self.process.pid, cpus)
+
+    def end(self) -> None:
+        """End the process and those that it started."""
+        for number in (signal.SIGTERM, signal.SIGKILL):
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(self.process.pid, number)
+            try:
+                self.process.wait(10)
+                return
+            except subprocess.TimeoutExpired:
+                continue
+
+    def reason(self) -> str:
+        """Return why it failed: the last thing that it said."""
+        text = self.log.read_bytes().decode('utf-8', 'replace')
+        lines = [line for line in text.splitlines() if line.strip()]
+        code = self.process.returncode
+        why = (
+            f'killed by signal {-code}' if code < 0 else f'exit status {code}'
+        )
+        return f'{why}: {lines[-1].strip()[:500]}' if lines else why
+
+
+def is_busy(folder: Path) -> bool:
+    """Return whether a process is at work on a run."""
+    try:
+        with FileLock(folder / LOCK, timeout=0):
+            return False
+    except Timeout:
+        return True

@@ -1,0 +1,154 @@
+"""The report of a study: Markdown, CSV, plots and one HTML page."""
+
+from pathlib import Path
+
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+from mmflora.files.atomic import staged_file, write_text
+
+from .html_page import page
+from .prediction_pictures import picture_rows
+from .report_tables import Table
+from .result_plots import draw_pareto, draw_seeds, svg
+from .result_tables import (
+    comparison_table,
+    comparisons,
+    cost_table,
+    lr_table,
+    metric_table,
+    run_table,
+)
+from .study_file import Study
+from .study_results import StudyResults, read_results
+
+PICTURES_NOTE = (
+    'Pictures show the first seed. The number below a picture is the score '
+    'of the image, the mean over seeds: average precision at an IoU of 0.5, '
+    'or the mean IoU over the classes that the truth has. It is a guide to '
+    'hard images, not the metric of the task.'
+)
+
+
+def write_report(
+    study: Study, folder: Path, all_pairs: bool = False
+) -> list[Path]:
+    """Write what came of a study.
+
+    Args:
+        study: The study.
+        folder: Where to write; it is made if it is not there.
+        all_pairs: Compare every pair of methods, not each with the best
+            other baseline.
+
+    Returns:
+        The files.
+
+    Raises:
+        ValueError: If nothing is finished, or the runs are no fair
+            comparison.
+    """
+    results = read_results(study)
+    tables = report_tables(results, all_pairs)
+    figures = {
+        f'{task.name}: what the metric costs': draw_pareto(results, task)
+        for task in results.tasks
+        if any(results.metric(task).values())
+    }
+    figures['Every seed'] = draw_seeds(results)
+    pictures = {
+        task.name: picture_rows(results, task) for task in results.tasks
+    }
+    title, lead = f'Study {Path(study.path).stem}', _lead(results)
+    written = []
+    images = {}
+    for number, (name, figure) in enumerate(figures.items()):
+        path = folder / f'plot_{number}.png'
+        save_png(figure, path)
+        images[name] = path
+        written.append(path)
+    for table in tables:
+        path = folder / f'{table.name}.csv'
+        write_text(path, table.csv())
+        written.append(path)
+    missing = _missing(results)
+    path = folder / 'report.md'
+    write_text(path, _markdown(title, lead, missing, tables, images))
+    vectors = {name: svg(figure) for name, figure in figures.items()}
+    if any(pictures.values()):
+        lead = [*lead, PICTURES_NOTE]
+    html = folder / 'report.html'
+    write_text(html, page(title, lead, missing, tables, vectors, pictures))
+    return [*written, path, html]
+
+
+def report_tables(
+    results: StudyResults, all_pairs: bool = False
+) -> list[Table]:
+    """Return the tables of a report."""
+    return [
+        metric_table(results),
+        comparison_table(comparisons(results, all_pairs), all_pairs),
+        cost_table(results),
+        lr_table(results),
+        run_table(results),
+    ]
+
+
+def save_png(figure: Figure, path: Path) -> None:
+    """Write a figure as PNG."""
+    FigureCanvasAgg(figure)
+    with staged_file(path) as partial:
+        figure.savefig(partial, dpi=130)
+
+
+def _lead(results: StudyResults) -> list[str]:
+    study = results.study
+    lines = results.lines()
+    versions = ', '.join(f'{k} {v}' for k, v in lines[0]['versions'].items())
+    return [
+        f'{len(study.methods)} methods, {len(study.tasks)} tasks, '
+        f'{len(study.seeds)} seeds: {len(lines)} runs on test splits. Written '
+        f'by `python tools/study.py {study.path} --report DIR`.',
+        'All methods of a seed start with the same neck and heads and see '
+        'the same images in the same order with the same augmentation; the '
+        'hashes of the first values and of the first batches agree. Each '
+        'method has the learning rate that did best on the validation split; '
+        'the test split was used once, after the last iteration.',
+        f'Versions: {versions}.',
+    ]
+
+
+def _missing(results: StudyResults) -> list[str]:
+    """Return what is not in the report that the study asks for."""
+    study = results.study
+    wanted = len(study.tasks) * len(study.methods) * len(study.seeds)
+    there = len(results.lines())
+    found = []
+    if there < wanted:
+        found.append(
+            f'Not finished: {there} of {wanted} runs are there. Means are '
+            'over the seeds that are.'
+        )
+    for line in results.failed:
+        found.append(
+            f'Failed: {line["task"]}/{line["method"]}/{line["seed"]} with lr '
+            f'{line["lr"]:g} ({line["stage"]}): {line["reason"]}'
+        )
+    return found
+
+
+def _markdown(
+    title: str,
+    lead: list[str],
+    missing: list[str],
+    tables: list[Table],
+    images: dict[str, Path],
+) -> str:
+    blocks = [f'# {title}', *(f'> {text}' for text in missing), *lead]
+    for table in tables:
+        blocks += [f'## {table.title}', table.markdown()]
+        blocks += [table.note] if table.note else []
+    blocks.append('## Plots')
+    blocks += [f'![{name}]({path.name})' for name, path in images.items()]
+    return '\n\n'.join(blocks) + '\n'

@@ -1,0 +1,247 @@
+"""The finished runs of a study, by task, method and seed."""
+
+import math
+import statistics
+from collections import defaultdict
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from .run_log import read_runs
+from .run_plan import LOG, best_lr, metric_of
+from .study_file import Study, Task
+
+Values = Mapping[str, Mapping[int, float]]
+MEAN = 'mean'
+"""The column of the mean over tasks."""
+
+
+@dataclass
+class StudyResults:
+    """What a report is about.
+
+    Attributes:
+        study: The study.
+        cells: The lines of the final runs, by task, method and seed.
+        lrs: The learning rates: by task and method, the mean score of each
+            on the validation split.
+        chosen: The learning rate that was chosen, by task and method.
+        failed: The lines of the runs that failed.
+    """
+
+    study: Study
+    cells: dict[tuple[str, str], dict[int, dict[str, Any]]]
+    lrs: dict[tuple[str, str], dict[float, float]]
+    chosen: dict[tuple[str, str], float]
+    failed: list[dict[str, Any]]
+
+    @property
+    def tasks(self) -> list[Task]:
+        """The tasks, in the order of the study."""
+        return [*self.study.tasks.values()]
+
+    def lines(self) -> list[dict[str, Any]]:
+        """Return all lines of the final runs."""
+        return [line for cell in self.cells.values() for line in cell.values()]
+
+    def scale(self, task: Task) -> float:
+        """Return 100 for a metric between 0 and 1, else 1."""
+        values = [
+            metric_of(line, task)
+            for (name, _), cell in self.cells.items()
+            for line in cell.values()
+            if name == task.name
+        ]
+        return 100.0 if all(abs(value) <= 1 for value in values) else 1.0
+
+    def metric(self, task: Task) -> dict[str, dict[int, float]]:
+        """Return a task's metric by method and seed, in per cent."""
+        scale = self.scale(task)
+        return self.by_seed(task, lambda line: scale * metric_of(line, task))
+
+    def by_seed(
+        self, task: Task, value: Callable[[dict[str, Any]], float]
+    ) -> dict[str, dict[int, float]]:
+        """Return a value of each line of a task, by method and seed."""
+        return {
+            name: {
+                seed: value(line)
+                for seed, line in sorted(
+                    self.cells.get((task.name, name), {}).items()
+                )
+            }
+            for name in self.study.methods
+        }
+
+    def columns(self) -> dict[str, tuple[Values, bool]]:
+        """Return the metrics of the tasks, and their mean.
+
+        Returns:
+            By the name of the column, the values by method and seed, and
+            whether higher is better.  The mean is over tasks, for each seed
+            that a method has in all of them; it is there if there are
+            several, which agree on what is better.
+        """
+        columns: dict[str, tuple[Values, bool]] = {
+            task.name: (self.metric(task), task.higher_is_better)
+            for task in self.tasks
+        }
+        ways = {higher for _, higher in columns.values()}
+        if len(columns) > 1 and len(ways) == 1:
+            means: dict[str, dict[int, float]] = {}
+            for name in self.study.methods:
+                every = [values[name] for values, _ in columns.values()]
+                seeds = set(every[0]).intersection(*every[1:])
+                means[name] = {
+                    seed: statistics.fmean(one[seed] for one in every)
+                    for seed in sorted(seeds)
+                }
+            columns[MEAN] = means, ways.pop()
+        return columns
+
+    def counts(self, kind: str = 'method') -> dict[str, list[int]]:
+        """Return the parameters of each method, one number a task."""
+        return {
+            name: [
+                next(iter(cell.values()))['parameters'][kind]
+                for task in self.study.tasks
+                if (cell := self.cells.get((task, name)))
+            ]
+            for name in self.study.methods
+        }
+
+
+def read_results(study: Study) -> StudyResults:
+    """Read the runs of a study that are finished.
+
+    Raises:
+        ValueError: If there are none, or they cannot be compared.
+    """
+    last: dict[tuple[Any, ...], dict[str, Any]] = {}
+    for line in read_runs(study.work_dir / LOG):
+        if line['task'] in study.tasks and line['method'] in study.methods:
+            place = ('stage', 'task', 'method', 'lr', 'seed')
+            last[tuple(line[name] for name in place)] = line
+    lrs = _searches(study, last)
+    cells: dict[tuple[str, str], dict[int, dict[str, Any]]] = defaultdict(dict)
+    chosen = {}
+    for (name, method), scores in lrs.items():
+        higher = study.tasks[name].higher_is_better
+        if len(study.lrs) == 1:
+            lr = study.lrs[0]
+        elif len(scores) == len(study.lrs):
+            lr = best_lr(dict(sorted(scores.items())), higher)
+        else:
+            continue
+        chosen[name, method] = lr
+        for seed in study.seeds:
+            done = last.get(('final', name, method, lr, seed))
+            if done and done['status'] == 'finished':
+                cells[name, method][seed] = done
+    failed = [line for line in last.values() if line['status'] == 'failed']
+    failed += _without_metric(study, cells)
+    results = StudyResults(study, dict(cells), lrs, chosen, failed)
+    if not results.cells:
+        raise ValueError(
+            f"'{study.work_dir / LOG}' has no finished run on a test split. "
+            f'Run the study first: python tools/study.py {study.path}'
+        )
+    _refuse_unequal(results)
+    return results
+
+
+def _without_metric(study: Study, cells: Any) -> list[dict[str, Any]]:
+    """Take out the runs whose metric is no number, and return them."""
+    found = []
+    for (name, _), cell in cells.items():
+        task = study.tasks[name]
+        for seed, line in [*cell.items()]:
+            if not math.isfinite(metric_of(line, task)):
+                reason = f'its {task.metric} is no number'
+                found.append(dict(cell.pop(seed), reason=reason))
+    return found
+
+
+def _searches(
+    study: Study, last: Mapping[tuple[Any, ...], dict[str, Any]]
+) -> dict[tuple[str, str], dict[float, float]]:
+    """Return the mean validation score of each learning rate."""
+    scores: dict[tuple[str, str], dict[float, float]] = {}
+    for name, task in study.tasks.items():
+        for method in study.methods:
+            own = scores.setdefault((name, method), {})
+            for lr in study.lrs:
+                lines = [
+                    last.get(('search', name, method, lr, seed))
+                    for seed in study.search_seeds
+                ]
+                done = [
+                    metric_of(line, task)
+                    for line in lines
+                    if line and line['status'] == 'finished'
+                ]
+                if len(done) == len(study.search_seeds):
+                    own[lr] = statistics.fmean(done)
+    return scores
+
+
+def _refuse_unequal(results: StudyResults) -> None:
+    """Refuse runs that are no fair comparison.
+
+    Raises:
+        ValueError: If the methods of a task had other data, versions, or
+            steps, or those of a seed other first values or batches.
+    """
+    wrong = []
+    for task in results.study.tasks:
+        lines = [
+            line
+            for (name, _), cell in results.cells.items()
+            for line in cell.values()
+            if name == task
+        ]
+        for what in ('task_config', 'versions', 'steps'):
+            wrong += _differences(lines, task, what)
+        for seed in results.study.seeds:
+            own = [line for line in lines if line['seed'] == seed]
+            where = f'{task}, seed {seed}'
+            wrong += _differences(own, where, 'first_batches')
+            children = {c for line in own for c in line['first_values']}
+            for child in sorted(children):
+                wrong += _differences(own, where, 'first_values', child)
+    if wrong:
+        raise ValueError(
+            'These runs are no fair comparison:\n  '
+            + '\n  '.join(wrong[:20])
+            + '\nRun the study again with --accept-changes, which repeats '
+            'what is outdated.'
+        )
+
+
+def _differences(
+    lines: list[dict[str, Any]], where: str, what: str, part: str | None = None
+) -> list[str]:
+    """Return what differs between runs, if something does."""
+    groups: dict[str, list[str]] = defaultdict(list)
+    for line in lines:
+        value = line[what] if part is None else line[what].get(part)
+        # A child that a method adapts as a part has no new parameters.
+        if value is not None:
+            groups[str(value)].append(f'{line["method"]}/{line["seed"]}')
+    if len(groups) < 2:
+        return []
+    name = what if part is None else f'{what} of {part}'
+    shown = '; '.join(
+        f'{", ".join(cells[:3])}{"…" * (len(cells) > 3)}: {value:.120}'
+        for value, cells in groups.items()
+    )
+    return [f'{where}: {name} differs ({shown})']
+
+
+def spread(values: Mapping[int, float]) -> tuple[float, float]:
+    """Return mean and sample standard deviation over seeds."""
+    numbers = [*values.values()]
+    if not numbers:
+        return math.nan, math.nan
+    deviation = statistics.stdev(numbers) if len(numbers) > 1 else math.nan
+    return statistics.fmean(numbers), deviation

@@ -1,0 +1,173 @@
+"""Which runs are done, how, and what a kill leaves.
+
+Stubs stand in for the runs; `test_smoke_study.py` does real ones.
+"""
+
+import os
+import signal
+import threading
+import time
+
+import pytest
+from filelock import FileLock
+
+from mmflora.study.repeated_run import find_line
+from mmflora.study.run_log import read_runs
+from mmflora.study.run_process import LOCK, cpu_groups
+from mmflora.study.study_file import Resources
+
+from .conftest import STUDY, Runner
+
+
+def finished(plan):
+    return [run for run in read_runs(plan.log) if run['status'] == 'finished']
+
+
+def test_searches_first_then_the_best_rate(plan_of):
+    plan = plan_of()
+    runner = Runner(plan)
+    assert runner.run() == 0
+    runs = finished(plan)
+    stages = [run['stage'] for run in runs]
+    assert stages == ['search'] * 4 + ['final'] * 4
+    assert {r['lr'] for r in runs if r['stage'] == 'final'} == {0.004}
+    assert {r['seed'] for r in runs if r['stage'] == 'search'} == {0}
+    assert len(runner.said) == plan.total() == 8
+    assert (
+        '[8/8] pixels/bitfit/1 lr 0.004 (final): mIoU 1.1' in (runner.said[-1])
+    )
+    assert 'left' in runner.said[0]
+    assert 'left' not in runner.said[-1]
+
+    again = Runner(plan_of(), fail='')  # would fail, if it ran anything
+    assert again.run() == 0
+    assert again.said == []
+
+
+def test_more_seeds_add_runs_and_repeat_none(plan_of):
+    plan = plan_of(lrs=[0.004])
+    Runner(plan).run()
+    more = Runner(plan_of(lrs=[0.004], seeds=[0, 1, 2]))
+    more.plan.refuse_changes()
+    more.run()
+    assert len(more.said) == 2
+    assert {run['seed'] for run in finished(plan)} == {0, 1, 2}
+
+
+def test_two_at_once_on_processors_of_their_own(plan_of):
+    cpus = sorted(os.sched_getaffinity(0))
+    resources = dict(processes=2, gpus=[5, 6], pin=len(cpus) > 1)
+    plan = plan_of(lrs=0.004, resources=resources)
+    Runner(plan, seconds=1).run()
+    spans = sorted(run['span'] for run in finished(plan))
+    assert any(b[0] < a[1] for a, b in zip(spans, spans[1:], strict=False))
+    runs = finished(plan)
+    assert {run['gpus'] for run in runs} == {'5', '6'}
+    assert {run['threads'] for run in runs} == {'1'}
+    if len(cpus) > 1:
+        assert {tuple(r['cpus']) for r in runs} == {(c,) for c in cpus[:2]}
+
+
+def test_groups_of_processors():
+    resources = Resources(processes=2, threads=2, cpus=[4, 5, 6, 7, 8])
+    assert cpu_groups(resources) == [[4, 5], [6, 7]]
+    assert cpu_groups(Resources(processes=2, pin=False)) == [None, None]
+
+
+def test_a_failed_run_is_noted_and_only_retried_on_demand(plan_of):
+    plan = plan_of(lrs=0.004)
+    runner = Runner(plan, fail='bitfit/1')
+    assert runner.run() == 1
+    (line,) = [r for r in read_runs(plan.log) if r['status'] == 'failed']
+    assert line['reason'] == 'exit status 3: RuntimeError: out of luck'
+    assert os.path.isfile(line['log'])
+    assert 'FAILED' in '\n'.join(runner.said)
+
+    again = Runner(plan)
+    assert again.run() == 1
+    assert again.said == []
+    assert again.run(retry=True) == 0
+    assert len(finished(plan)) == 4
+
+
+def test_a_failed_search_holds_back_its_method_alone(plan_of):
+    plan = plan_of()
+    assert Runner(plan, fail='bitfit/0 search 0.001').run() == 1
+    final = [run for run in finished(plan) if run['stage'] == 'final']
+    assert {run['method'] for run in final} == {'flora-r16'}
+
+
+def test_a_killed_study_goes_on(plan_of):
+    plan = plan_of(lrs=0.004)
+    killer = threading.Timer(2, os.kill, (os.getpid(), signal.SIGTERM))
+    killer.start()
+    with pytest.raises(KeyboardInterrupt):
+        Runner(plan, hang='bitfit/0').run()
+    killer.join()
+    assert len(finished(plan)) == 1
+    (file,) = plan.log.parent.rglob('bitfit/*/pid')
+    pid = int(file.read_text())
+    assert not os.path.exists(f'/proc/{pid}'), 'its run goes on'
+    runner = Runner(plan)
+    assert runner.run() == 0
+    assert len(runner.said) == 3
+
+
+def test_a_run_that_outlived_its_study_is_waited_for(plan_of):
+    plan = plan_of(lrs=0.004, seeds=0, methods=['bitfit'])
+    (run,) = plan.runs({})
+    lock = FileLock(plan.prepare(run) / LOCK, thread_local=False)
+    lock.acquire()
+    began = time.monotonic()
+    threading.Timer(1, lock.release).start()
+    assert Runner(plan).run() == 0
+    assert time.monotonic() - began > 1
+
+
+def test_only_some_cells(plan_of):
+    plan = plan_of(lrs=0.004)
+    Runner(plan).run(['pixels/*/1', 'pixels/bitfit/0'])
+    cells = {(run['method'], run['seed']) for run in finished(plan)}
+    assert cells == {('flora-r16', 1), ('bitfit', 1), ('bitfit', 0)}
+
+
+def test_a_changed_study_is_refused(plan_of):
+    Runner(plan_of(lrs=0.004)).run()
+    (task,) = STUDY['tasks']
+    options = {**task['cfg_options'], 'train_cfg.max_iters': 6}
+    plan = plan_of(lrs=0.004, tasks=[dict(task, cfg_options=options)])
+    with pytest.raises(ValueError, match=r'4 runs in .*done otherwise') as e:
+        plan.refuse_changes()
+    assert 'other settings (in runs/pixels/flora-r16/' in str(e.value)
+    Runner(plan).run()  # as --accept-changes does
+    plan.refuse_changes()
+    assert len(finished(plan)) == 8
+
+    plan = plan_of(lrs=0.004, tasks=[dict(task, cfg_options=options)])
+    for line in (lines := plan.lines()).values():
+        line['versions'] = {**plan.versions, 'torch': '1.0'}
+    plan.versions = {**plan.versions, 'torch': '9.9'}
+    changed = plan.changed(lines)
+    assert len(changed) == 4
+    assert changed[0].endswith('torch 1.0, now 9.9')
+
+
+def test_an_unknown_metric_stops_the_study(plan_of):
+    plan = plan_of(lrs=0.004)
+    with pytest.raises(ValueError, match="no metric 'mIoU'.* gave accuracy"):
+        Runner(plan, metric='accuracy').run()
+    assert len(finished(plan)) == 1, 'what was trained is kept'
+
+
+@pytest.mark.parametrize(
+    ('cell', 'message'),
+    [
+        ('pixels', 'TASK/METHOD/SEED'),
+        ('boxes/bitfit/0', "the task 'boxes' is not in the study"),
+        ('pixels/lora/0', "the method 'lora' is not in the study"),
+        ('pixels/bitfit/0', 'no finished run'),
+    ],
+)
+def test_what_cannot_be_repeated(plan_of, cell, message):
+    with pytest.raises(ValueError, match=message):
+        find_line(plan_of(), cell)

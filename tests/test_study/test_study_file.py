@@ -1,0 +1,132 @@
+"""Study files: what they mean, and what is refused."""
+
+import pytest
+
+from mmflora.study.study_file import read_study
+
+from .conftest import STUDY, write_study
+
+(TASK,) = STUDY['tasks']
+
+
+@pytest.mark.parametrize(
+    ('changes', 'message'),
+    [
+        (dict(tasks=[]), 'no `tasks`'),
+        (dict(tasks=[TASK, TASK]), "'pixels' occurs twice"),
+        (dict(methods=['ssf', 'ssf']), "'ssf' occurs twice"),
+        (dict(tasks=[dict(TASK, mertic='x')]), "is it 'metric'"),
+        (dict(tasks=[dict(name='a', config='b')]), 'lacks `metric`'),
+        (dict(tasks=[dict(TASK, name='a/b')]), 'folder'),
+        (dict(methods=[dict(method=dict(type='SSF'))]), 'lacks `name`'),
+        (dict(methods=[3]), 'methods holds 3'),
+        (dict(seeds=[1, 1]), 'different numbers'),
+        (dict(seeds=['a']), 'no int'),
+        (dict(lrs=[True]), 'no float'),
+        (dict(baselines=['lora']), "baseline 'lora' is not in the study"),
+        (
+            dict(methods=[dict(method='lora-r8', budget='dora')]),
+            "budget 'dora' is not in the study",
+        ),
+        (
+            dict(methods=[dict(method='lora-r8', budget='0.2m')]),
+            'no number of parameters',
+        ),
+        (
+            dict(methods=[dict(method='lora-r8', rank=8, budget='1k')]),
+            'both a rank',
+        ),
+        (dict(resources=dict(processes=0)), 'at least 1'),
+        (dict(resources=dict(processes=10**6)), 'processors'),
+        (dict(seed=[3]), "is it 'seeds'"),
+    ],
+)
+def test_refused(tmp_path, changes, message):
+    path = write_study(tmp_path / 'study.py', **changes)
+    with pytest.raises(ValueError, match=r'study\.py') as error:
+        read_study(path)
+    assert message in str(error.value)
+
+
+def test_what_a_file_says(tmp_path):
+    methods = [
+        'ssf',
+        dict(method='lora-r8', name='lora', ranks=[4, 8]),
+        dict(method='flora-r16', budget='lora-r4'),
+    ]
+    path = write_study(tmp_path / 'cells.py', methods=methods)
+    study = read_study(path, {'resources.threads': 2})
+    assert [*study.methods] == ['ssf', 'lora-r4', 'lora-r8', 'flora-r16']
+    assert study.methods['lora-r4'].rank == 4
+    assert study.resources.threads == 2
+    assert study.search_seeds == (0,)
+    assert study.work_dir.as_posix() == 'work_dirs/cells'
+    assert study.lrs == (0.001, 0.004)
+
+
+@pytest.mark.parametrize(
+    ('task', 'error'),
+    [
+        (dict(val={}, test={}), 'same images in its val split'),
+        (
+            dict(
+                val={},
+                cfg_options=dict(
+                    val_dataloader=None, val_evaluator=None, val_cfg=None
+                ),
+            ),
+            'no val_dataloader',
+        ),
+        (dict(config='nowhere.py'), 'Config not found'),
+        (dict(test=dict(data_root='nowhere')), 'nowhere'),
+    ],
+)
+def test_tasks_that_cannot_run(plan_of, task, error):
+    with pytest.raises((ValueError, FileNotFoundError), match=error):
+        plan_of(tasks=[{**TASK, **task}]).check()
+
+
+@pytest.mark.parametrize(
+    ('method', 'error'),
+    [
+        ('florra-r16', "'florra-r16'"),
+        (dict(method='bitfit', budget='1k'), 'no rank'),
+    ],
+)
+def test_methods_that_cannot_run(plan_of, method, error):
+    with pytest.raises((ValueError, FileNotFoundError), match=error):
+        plan_of(methods=[method]).check()
+
+
+def test_one_learning_rate_needs_no_validation(plan_of):
+    cfg_options = {
+        **TASK['cfg_options'],
+        'val_dataloader': None,
+        'val_evaluator': None,
+        'val_cfg': None,
+    }
+    del cfg_options['val_dataloader.num_workers']
+    task = dict(TASK, cfg_options=cfg_options, val={}, test={})
+    plan = plan_of(tasks=[task], lrs=0.001)
+    plan.check()
+    assert {run.stage for run in plan.runs({})} == {'final'}
+
+
+def test_ranks_meet_a_budget(plan_of):
+    from mmflora.count.parameters import build_on_meta, count_model
+
+    methods = [
+        'lora-r8',
+        dict(method='flora-r16', budget='lora-r8'),
+        dict(name='flora-r2', method='flora-r16', rank=2),
+    ]
+    plan = plan_of(methods=methods)
+    (task,) = plan.study.tasks.values()
+    counts = {
+        name: count_model(build_on_meta(plan.configs.method(task, m))).method
+        for name, m in plan.study.methods.items()
+    }
+    # FLoRA of rank 16 has 348,541; a rank more or less is a tenth of that.
+    assert abs(counts['flora-r16'] / counts['lora-r8'] - 1) < 0.1
+    assert counts['flora-r2'] < 0.5 * counts['flora-r16']
+    assert (plan.study.work_dir / 'ranks.json').is_file()
