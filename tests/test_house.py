@@ -19,7 +19,10 @@ FLOORS = (
     ('engine',),
     ('config',),
     ('adapter_files', 'count', 'evaluation'),
-    ('export', 'extract', 'tasks', 'memory_estimate', 'study'),
+    (
+        *('export', 'extract', 'tasks', 'memory_estimate'),
+        *('study', 'new_config'),
+    ),
     ('side_effects',),
     ('mmflora',),
 )

@@ -1,0 +1,1 @@
+"""What of a config follows from the data: heads, data sets, schedule."""

@@ -1,0 +1,1 @@
+"""Annotations as the toolkits' data sets read them, beside the config."""
