@@ -17,7 +17,6 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 CONFIG = ROOT / 'configs/flora/mask-rcnn_convnextv2-l_flora-r16_coco.py'
-BASE = 'model.backbone.init_cfg.checkpoint'
 
 
 def prepare(folder, config):
@@ -36,12 +35,12 @@ def prepare(folder, config):
     backbone.init_cfg, backbone.allow_random_base = None, True
     torch.manual_seed(0)
     state = build_model(cfg).backbone.state_dict()
-    torch.save(
-        {key: v for key, v in state.items() if 'adapter' not in key}, base
-    )
+    own = ('adapter', 'base_record')
+    state = {k: v for k, v in state.items() if not set(k.split('.')) & {*own}}
+    torch.save(state, base)
     del state
     cfg = Config.fromfile(config)
-    cfg.merge_from_dict({BASE: str(base)})
+    cfg.model.backbone.init_cfg = dict(type='Pretrained', checkpoint=str(base))
     cfg.dump(folder / 'config.py')
     meta = dict(cfg=cfg.pretty_text, dataset_meta=dict(classes=('a', 'b')))
     for name in ('first', 'second'):

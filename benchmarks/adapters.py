@@ -81,6 +81,7 @@ def parse_args(argv=None):
         default=ROOT / 'docs' / 'benchmarks',
         help='folder for the JSON and the plot',
     )
+    add('--json', type=Path, help='write this file instead, without a plot')
     args = parser.parse_args(argv)
     if min(args.size, args.batch, args.rank, args.error_size) < 1:
         parser.error('--size, --batch, --rank, --error-size: at least 1')
@@ -239,8 +240,8 @@ def main(argv=None):
         f'adapters_{setting.model}_{setting.size}px_b{setting.batch}'
         f'_r{setting.rank}_{setting.dtype}_{setting.device}{format_}'
     )
-    args.out.mkdir(parents=True, exist_ok=True)
-    path = args.out / f'{stem}.json'
+    path = args.json or args.out / f'{stem}.json'
+    path.parent.mkdir(parents=True, exist_ok=True)
     found = dict(
         setting=vars(setting),
         error_size=args.error_size,
@@ -252,7 +253,7 @@ def main(argv=None):
     )
     path.write_text(json.dumps(found, indent=1) + '\n')
     say(f'\n{path}')
-    if args.repeats:
+    if args.repeats and not args.json:
         report.plot(rows, title, path.with_suffix('.png'))
         say(str(path.with_suffix('.png')))
 
