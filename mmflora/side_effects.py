@@ -15,7 +15,7 @@ from mmflora.files.config_text import config_from_text
 from mmflora.files.pickles import PlainPickleHandler
 from mmflora.files.sources import TIMM_SCHEME, load_from_timm
 from mmflora.files.training_checkpoints import find_newest
-from mmflora.models.text_models import support_transformers_5
+from mmflora.models.text_models import support_text_detectors
 
 
 def install() -> None:
@@ -43,7 +43,8 @@ def install() -> None:
            adapted model random, see :mod:`mmflora.checkpoint.gaps`.
         8. ``backend_args=dict(backend='mmflora_atomic_local')``: local files
            that are written in full or not at all.
-        9. transformers 5 takes the calls of MMDetection's text encoders, see
+        9. transformers 5 takes the calls of MMDetection's text encoders, and
+           Grounding DINO encodes boxes in the width of its own weights, see
            :mod:`mmflora.models.text_models`.
 
     Beside these, the modules of mmflora are registered in MMEngine's
@@ -68,4 +69,4 @@ def install() -> None:
     guard_mmengine_loading()
     register_config_scopes()
     register_backend(ATOMIC_BACKEND, AtomicLocalBackend, force=True)
-    support_transformers_5()
+    support_text_detectors()

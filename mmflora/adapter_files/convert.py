@@ -105,7 +105,8 @@ def from_state(
         described['tuned'] = _part(ours, 'backbones', name).get('tuned') or []
         backbones[name] = described
     toolkit = ours.get('toolkit') or settings.get('default_scope')
-    model = _part(settings, 'model').get('type')
+    own = _part(settings, 'model')
+    model = own.get('model_type') or own.get('type')
     trained = {'mmflora_of_training': str(ours.get('version') or '')}
     config = description(
         backbones,

@@ -131,9 +131,11 @@ def left_out(key: str, theirs: Any, ours: Any) -> str:
 
 def say_remarks(source: str, model: nn.Module, remarks: list[str]) -> None:
     """Log what was done to the weights of a file."""
-    for remark in dict.fromkeys(remarks):
+    if remarks:
         print_log(
-            f"Base weights '{source}' for {type(model).__name__}: {remark}.",
+            f"Base weights '{source}' for {type(model).__name__}: "
+            + '; '.join(dict.fromkeys(remarks))
+            + '.',
             logger='current',
             level=logging.WARNING,
         )

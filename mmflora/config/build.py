@@ -15,7 +15,7 @@ from torch import nn
 from torch.overrides import TorchFunctionMode
 
 from mmflora.models.text_models import (
-    support_transformers_5,
+    support_text_detectors,
     text_models_without_weights,
 )
 
@@ -104,7 +104,7 @@ def register_toolkit(cfg: Config) -> None:
     for package in TOOLKITS[scope]:
         setup = import_module(f'{package}.utils')
         setup.register_all_modules(init_default_scope=False)
-    support_transformers_5()
+    support_text_detectors()
 
 
 def build_model(

@@ -36,9 +36,13 @@ def layer_scales(model: nn.Module, decay: float) -> dict[nn.Parameter, float]:
             'out, or set 1.0, for equal learning rates.'
         )
     scales: dict[nn.Parameter, float] = {}
-    for name, (backbone, _) in base_records(model).items():
+    parts = base_records(model)
+    known = {n for n in parts if hasattr(parts[n][0], 'group_matcher')}
+    for name, (backbone, _) in parts.items():
         own: Any = backbone
-        if not hasattr(own, 'group_matcher'):
+        if name not in known and not _is_backbone(name) and known:
+            continue  # an encoder or a head, which has no falling rates
+        if name not in known:
             raise ValueError(
                 f"`layer_decay`: the backbone '{name}' of type "
                 f'{type(backbone).__name__} has no group_matcher(), by which '
@@ -52,3 +56,7 @@ def layer_scales(model: nn.Module, decay: float) -> dict[nn.Parameter, float]:
         for key, parameter in backbone.named_parameters():
             scales[parameter] = decay ** (last - layers.get(key, last))
     return scales
+
+
+def _is_backbone(name: str) -> bool:
+    return name.split('.')[-1] in ('', 'backbone')

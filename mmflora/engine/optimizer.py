@@ -128,7 +128,10 @@ class PEFTOptimWrapperConstructor(DefaultOptimWrapperConstructor):
         config = dict(self.optim_wrapper_cfg)
         config.setdefault('type', 'OptimWrapper')
         print_log(f'What trains:\n{parameter_table(inner)}', logger='current')
+        could_train = {i.part for i in items if i.role is not Role.BASE}
         for name in frozen_by_owner(inner):
+            if name not in could_train:
+                continue  # a part without adapters
             print_log(
                 f"'{name}' is frozen as a whole, and stays so: nothing in it "
                 'trains, its adapters neither.',

@@ -17,7 +17,8 @@ from torch import Tensor, nn
 class DenseOutputs(nn.Module):
     """A model up to its dense outputs, as a function of preprocessed images.
 
-    For a segmentor these are the decode head's logits; for a detector the
+    For a segmentor these are the decode head's logits (features, where the
+    head is one of mask queries); for a detector the
     features of its neck and what its dense head (RPN, RetinaNet …) makes of
     them; for a model whose head needs more than features, the features.
 
@@ -45,7 +46,8 @@ class DenseOutputs(nn.Module):
         model: Any = self.model
         if not self.whole:
             return _flat('features', model(images))
-        if hasattr(model, 'decode_head'):
+        head = getattr(model, 'decode_head', None)
+        if head is not None and not hasattr(head, 'pixel_decoder'):
             return _flat('logits', model(images, mode='tensor'))
         features = model.extract_feat(images)
         outputs = _flat('features', features)

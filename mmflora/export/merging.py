@@ -18,10 +18,8 @@ from mmflora.files.atomic import staged_file
 
 from .dense_outputs import (
     Difference,
-    dense_outputs,
     image_size,
     largest_difference,
-    own_precision,
     random_images,
 )
 from .merged_state import (
@@ -41,6 +39,7 @@ from .timm_layout import (
     timm_state,
 )
 from .trained_model import build_model, load_trained, load_whole
+from .transformer_outputs import comparable_outputs
 
 BOUNDS = {'float32': 1e-4, 'float16': 1e-2, 'bfloat16': 1e-1}
 """Largest relative difference allowed, by the type of the file."""
@@ -247,8 +246,7 @@ def _outputs(
 ) -> dict[str, Tensor]:
     if options.layout == 'timm':
         return stage_features(model.get_submodule('backbone'), images)
-    with own_precision(model):
-        return dense_outputs(model, images, options.backbone_only)
+    return comparable_outputs(model, images, options.backbone_only)
 
 
 def _stock_outputs(
@@ -267,8 +265,7 @@ def _stock_outputs(
         model = build_model(plain.cfg)
     load_whole(model, content['state_dict'], str(path))
     del content
-    with own_precision(model):
-        return dense_outputs(model, images, options.backbone_only)
+    return comparable_outputs(model, images, options.backbone_only)
 
 
 def _bound(state: dict[str, Tensor], options: MergeOptions) -> float:

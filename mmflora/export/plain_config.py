@@ -8,7 +8,11 @@ from typing import Any
 from mmengine.config import Config
 
 from mmflora.files.atomic import staged_file, write_text
-from mmflora.models.peft_options import PEFT_NAMES, peft_settings
+from mmflora.models.peft_options import (
+    PEFT_NAMES,
+    part_settings,
+    peft_settings,
+)
 from mmflora.models.plain import (
     intern_vit_features,
     pyramid_features,
@@ -40,6 +44,8 @@ _MODULES = {
 }
 # Arguments that only mmflora's backbones have.
 _OWN_ARGUMENTS = ('peft', *PEFT_NAMES, 'init_cfg')
+# Arguments that mmflora's builder of models has beyond a model's own.
+_OF_PARTS = ('model_type', 'parts', 'new_params', 'unused_keys')
 _OTHERS = {
     'mmflora.AdapterCheckpointHook': 'CheckpointHook',
     'mmflora.ThreadedDOTAMetric': 'DOTAMetric',
@@ -170,14 +176,19 @@ def _plain_model(node: Any, remarks: list[str]) -> Any:
     if not isinstance(node, dict):
         return node
     ours = str(node.get('type')).startswith('mmflora.')
-    if ours and (autocast := peft_settings(node).get('autocast')):
+    for autocast in _autocasts(node) if ours else ():
         remarks.append(
-            f"autocast='{autocast}' of the backbone is left out: the "
+            f"autocast='{autocast}' of a frozen part is left out: the "
             'plain model computes in float32. For mixed precision, run it '
             'under torch.autocast.'
         )
     if node.get('type') == 'mmflora.PEFTBackbone':
         return _plain_model(node['backbone'], remarks)
+    if node.get('type') == 'mmflora.PEFTModel':
+        kept = {k: v for k, v in node.items() if k not in _OF_PARTS}
+        if not _without_pretrained(kept.get('init_cfg')):
+            kept.pop('init_cfg', None)
+        return _plain_model({**kept, 'type': node['model_type']}, remarks)
     if node.get('type') in _REPLACED:
         kept = {
             key: value
@@ -195,6 +206,12 @@ def _plain_model(node: Any, remarks: list[str]) -> Any:
     if 'init_cfg' in node:
         plain['init_cfg'] = _without_pretrained(node['init_cfg'])
     return plain
+
+
+def _autocasts(node: Any) -> list[str]:
+    parts = part_settings(node.get('parts') or {}).values()
+    settings = [peft_settings(node), *parts]
+    return [own['autocast'] for own in settings if own.get('autocast')]
 
 
 def _without_pretrained(init_cfg: Any) -> Any:

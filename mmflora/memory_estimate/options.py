@@ -8,7 +8,7 @@ from typing import Any
 
 from mmengine.config import Config
 
-from mmflora.config.walk import find_dicts
+from mmflora.config.walk import find_dicts, frozen_parts
 from mmflora.models.peft_options import PEFT_NAMES, peft_settings
 from mmflora.registry import MODELS
 
@@ -45,17 +45,42 @@ _CHOICES: dict[str, tuple[Any, ...]] = {
     'quantize': (dict(bits=8), dict(bits=4)),
 }
 
+# Those that are settings of every frozen part.
+_PART_CHOICES = ('lean', 'autocast', 'quantize')
+
 
 def options(cfg: Config) -> list[Option]:
-    """Return the config as it is, and what its backbone offers beside it.
+    """Return the config as it is, and what its frozen parts offer beside it.
 
     Args:
         cfg: The config; the modules of its toolkit must be registered.
     """
+    found = [AS_IT_IS]
     for key, backbone in find_dicts(cfg.get('model'), 'model'):
         if key.endswith('.backbone') and 'type' in backbone:
-            return [AS_IT_IS, *_beside(key, backbone)]
-    return [AS_IT_IS]
+            found += _beside(key, backbone)
+            break
+    return [*found, *_of_parts(cfg)]
+
+
+def _of_parts(cfg: Config) -> Iterator[Option]:
+    """Yield the options of a model's frozen parts, set for all of them."""
+    parts = [part for part in frozen_parts(cfg) if part.path]
+    for argument in _PART_CHOICES if parts else ():
+        chosen = [
+            part
+            for part in parts
+            if (argument != 'autocast' or part.casts)
+            and (argument != 'lean' or part.settings.get('adapter'))
+        ]
+        for value in _CHOICES[argument]:
+            changes = {
+                f'{part.place}.{argument}': value
+                for part in chosen
+                if part.settings.get(argument) != value
+            }
+            if changes:
+                yield Option(_name(argument, value), changes)
 
 
 def _beside(key: str, backbone: Mapping[str, Any]) -> Iterator[Option]:
@@ -76,15 +101,19 @@ def _beside(key: str, backbone: Mapping[str, Any]) -> Iterator[Option]:
             )
             if not known or value == (now.get(argument) or False):
                 continue
-            name = f'{argument}={value}'
-            if isinstance(value, Mapping):
-                name = f'{argument}.bits={value["bits"]}'
+            name = _name(argument, value)
             changes = {f'{key}.{argument}': value}
             if argument == 'lean' and backbone.get('with_cp') is True:
                 # With full recomputation there is nothing left to rebuild.
                 name = f'{name} with_cp=False'
                 changes[f'{key}.with_cp'] = False
             yield Option(name, changes)
+
+
+def _name(argument: str, value: Any) -> str:
+    if isinstance(value, Mapping):
+        return f'{argument}.bits={value["bits"]}'
+    return f'{argument}={value}'
 
 
 def _arguments(builder: Any) -> set[str]:

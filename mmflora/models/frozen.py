@@ -34,7 +34,7 @@ from mmflora.registry import MODELS
 from .autocast import run_in_autocast
 from .described_method import describe_method
 from .peft_options import PEFTOptions
-from .text_models import support_transformers_5
+from .text_models import support_text_detectors
 from .train_mode import keep_statistics, release_stages
 
 
@@ -77,7 +77,7 @@ def build_peft_backbone(
     if settings:
         PEFTOptions.of(settings)  # which names the nearest
     built = MMENGINE_MODELS.build(backbone)
-    support_transformers_5()
+    support_text_detectors()
     return adapt_backbone(built, options)
 
 

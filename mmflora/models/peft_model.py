@@ -16,8 +16,11 @@ from mmflora.registry import MODELS
 from .frozen import freeze_part
 from .peft_options import PEFTOptions, part_settings
 from .start import StartFromFile, outside_shapes
-from .text_models import support_transformers_5
+from .text_models import support_text_detectors
 from .train_mode import release_stages
+
+LISTS = (nn.ModuleList, nn.ModuleDict, nn.Sequential)
+"""Modules that run through their children, where a record has no place."""
 
 
 @MODELS.register_module(name='PEFTModel')
@@ -75,7 +78,7 @@ def build_peft_model(
     if others := _other_entries(init_cfg):
         settings['init_cfg'] = others
     model: Any = MMENGINE_MODELS.build(dict(type=model_type, **settings))
-    support_transformers_5()
+    support_text_detectors()
     check_parts(model, options)
     for path, own in options.items():
         _freeze(model, path, own, source)
@@ -111,6 +114,12 @@ def check_parts(model: nn.Module, paths: Iterable[str]) -> None:
     for path in paths:
         if path not in known:
             raise ValueError(f'`parts`: {unknown_part(model, path)}')
+        if isinstance(known[path], LISTS):
+            raise ValueError(
+                f"`parts`: '{path}' is a list of modules. Name its members, "
+                f"'{path}.{next(iter(known[path]._modules))}' and so on, or "
+                'let mmflora.peft_config() do it.'
+            )
         for other in paths:
             if path.startswith(f'{other}.'):
                 raise ValueError(

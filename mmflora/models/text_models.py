@@ -14,7 +14,13 @@ from unittest.mock import patch
 import torch
 
 
-def support_transformers_5() -> None:
+def support_text_detectors() -> None:
+    """Let MMDetection's detectors with text encoders run on this stack."""
+    _support_transformers_5()
+    _encode_references_as_built()
+
+
+def _support_transformers_5() -> None:
     """Let transformers 5 take the calls of MMDetection's text encoders.
 
     It removed ``batch_encode_plus`` of tokenizers, which calling them does
@@ -41,6 +47,34 @@ def support_transformers_5() -> None:
         return forward(self, *args, attention_mask=attention_mask, **kwargs)
 
     transformers.BertModel.forward = forward_with_any_mask
+
+
+def _encode_references_as_built() -> None:
+    """Let Grounding DINO's decoder encode references in its own width.
+
+    In onedl-mmdetection 3.5.1 it inherits DINO's ``forward``, which encodes
+    boxes in four times the width of a query; its ``ref_point_head``, as in all
+    published weights, takes twice the width.
+    """
+    layers = 'mmdet.models.layers.transformer'
+    own: Any = sys.modules.get(f'{layers}.grounding_dino_layers')
+    dino: Any = sys.modules.get(f'{layers}.dino_layers')
+    if own is None or 'forward' in vars(own.GroundingDinoTransformerDecoder):
+        return
+    forward = own.GroundingDinoTransformerDecoder.forward
+    encode = dino.coordinate_to_encoding
+
+    @functools.wraps(forward)
+    def forward_as_built(self: Any, *args: Any, **kwargs: Any) -> Any:
+        width = self.ref_point_head.layers[0].in_features // 4
+
+        def encode_as_built(points: Any, **_: Any) -> Any:
+            return encode(points, num_feats=width)
+
+        with patch.object(dino, 'coordinate_to_encoding', encode_as_built):
+            return forward(self, *args, **kwargs)
+
+    own.GroundingDinoTransformerDecoder.forward = forward_as_built
 
 
 @contextmanager

@@ -19,14 +19,19 @@ class SharedBase:
     and a backbone that is dropped leaves the base to the others.
 
     Attributes:
-        tensors: By their names in the backbones.
+        tensors: By their names in the backbones; those of other frozen parts
+            have the part's path before them.
     """
 
     def __init__(self) -> None:
         self.tensors: dict[str, Tensor] = {}
 
     def lend(
-        self, backbone: nn.Module, record: BaseRecord, sha256: str | None
+        self,
+        backbone: nn.Module,
+        record: BaseRecord,
+        sha256: str | None,
+        part: str = '',
     ) -> bool:
         """Put a backbone on this base, if this is the base that it needs.
 
@@ -34,24 +39,30 @@ class SharedBase:
             backbone: A backbone, whatever its base holds so far.
             record: Its record.
             sha256: The content of the base that it needs.
+            part: Its path in the model.
 
         Returns:
             Whether it was done; it is not where the content differs, or the
             backbone freezes a parameter that this base does not hold.
         """
-        keys = record.base_keys
-        if sha256 is None or not keys or not self.tensors.keys() >= set(keys):
+        places = {key: _prefix(part) + key for key in record.base_keys}
+        if sha256 is None or not places:
             return False
+        if not self.tensors.keys() >= set(places.values()):
+            return False
+        held = {key: self.tensors[place] for key, place in places.items()}
         own = base_tensors(backbone, record)
-        if any(not _alike(own[key], self.tensors[key]) for key in keys):
+        if any(not _alike(own[key], held[key]) for key in held):
             return False
-        if content_hash({key: self.tensors[key] for key in keys}) != sha256:
+        if content_hash(held) != sha256:
             return False
         for key, parameter in own.items():
-            parameter.data = self.tensors[key]
+            parameter.data = held[key]
         return True
 
-    def adopt(self, backbone: nn.Module, record: BaseRecord) -> None:
+    def adopt(
+        self, backbone: nn.Module, record: BaseRecord, part: str = ''
+    ) -> None:
         """Share with a backbone whose base is in place, whole or in part.
 
         What this base lacks is taken from the backbone.
@@ -60,7 +71,10 @@ class SharedBase:
             ValueError: If the backbone stands on another base; nothing has
                 changed then.
         """
-        own = base_tensors(backbone, record)
+        own = {
+            _prefix(part) + key: parameter
+            for key, parameter in base_tensors(backbone, record).items()
+        }
         for key, parameter in own.items():
             held = self.tensors.get(key)
             if held is not None and not _same(parameter, held):
@@ -96,6 +110,11 @@ def settle(
         described['origin'],  # type: ignore[arg-type]
     )
     keep_base(backbone)
+
+
+def _prefix(part: str) -> str:
+    """Return what stands before a part's keys; backbones share theirs."""
+    return '' if part.split('.')[-1] in ('', 'backbone') else f'{part}.'
 
 
 def _alike(first: Tensor, second: Tensor) -> bool:

@@ -96,7 +96,7 @@ class TaskSet:
         model = build_model(config, weights=False).to(self.device)
         for key, (backbone, record) in base_records(model).items():
             described = adapter.backbone(key)['base']
-            if self.base.lend(backbone, record, described['sha256']):
+            if self.base.lend(backbone, record, described['sha256'], key):
                 settle(backbone, record, described)
         apply_adapter(model, adapter)
         # The toolkits' own functions for inference look for it there.
@@ -117,8 +117,8 @@ class TaskSet:
                 f"Task '{name}': {type(model).__name__} has no backbone with "
                 'a frozen base. Build it with a backbone of mmflora.'
             )
-        for backbone, record in records.values():
-            self.base.adopt(backbone, record)
+        for part, (backbone, record) in records.items():
+            self.base.adopt(backbone, record, part)
         self._tasks[name] = Task(name, model.eval())
         if self._active is None:
             self._active = name

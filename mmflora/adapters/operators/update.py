@@ -42,7 +42,7 @@ class _Updated(torch.autograd.Function):
                 thin = operator.apply(x, right.to(dtype))
                 output = operator.expand(thin, left.to(dtype), output)
         keep(ctx, inputs, weight, left, right, thin)
-        return output
+        return _own(output)
 
     @staticmethod
     @once_differentiable
@@ -90,7 +90,7 @@ class _Trained(torch.autograd.Function):
                 inputs.to(dtype), weight.to(dtype), cast(bias, dtype)
             )
         keep(ctx, inputs, weight)
-        return output
+        return _own(output)
 
     @staticmethod
     @once_differentiable
@@ -108,6 +108,19 @@ class _Trained(torch.autograd.Function):
             if ctx.needs_input_grad[2]:
                 to_bias = operator.bias_gradient(gradient)
         return to_inputs, to_weight, to_bias, None
+
+
+def _own(output: Tensor) -> Tensor:
+    """Return an output that is no view, for what changes it in place.
+
+    PyTorch's linear map of several dimensions returns a view of the product,
+    and autograd refuses in-place operators, such as the ReLU of mmcv's
+    feed-forward networks, on a view that a function returns.
+    """
+    if not output._is_view():
+        return output
+    own: Tensor = torch.ops.aten._unsafe_view(output, output.shape)
+    return own
 
 
 def trained(

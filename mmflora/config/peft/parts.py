@@ -4,7 +4,7 @@ What of the checkpoint fits which part is found out here, by comparing keys
 and shapes, and written into the config.  So what builds the model is strict.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from mmengine.config import Config
@@ -19,6 +19,7 @@ from mmflora.checkpoint.keys import (
     state_shapes,
 )
 from mmflora.models.peft_model import (
+    LISTS,
     check_parts,
     modules_with_weights,
     unknown_part,
@@ -46,7 +47,7 @@ def use_parts(
             :class:`mmflora.models.PEFTOptions` takes them.  A part is the
             path of a module of the model, or a regular expression that
             matches whole paths; of what one matches, the outermost modules
-            count.
+            count, and of a list of modules its members.
         base: The checkpoint of a whole model, or its ``init_cfg`` with a
             ``prefix``; by default what ``load_from`` names.
         place: Where the model stands in the config.
@@ -83,6 +84,8 @@ def match_parts(
 ) -> dict[str, dict[str, Any]]:
     """Return the settings of each module that patterns choose, by its path.
 
+    Of a list of modules, each member is a part.
+
     Raises:
         ValueError: If a pattern matches nothing, or is no regular
             expression; the nearest modules are listed.
@@ -90,17 +93,28 @@ def match_parts(
     known = modules_with_weights(model)
     chosen: dict[str, dict[str, Any]] = {}
     for text, settings in parts.items():
-        if text in known:
-            chosen[text] = dict(settings)
-            continue
-        pattern = compile_patterns(text, 'parts')[text]
-        found = [name for name in known if pattern.fullmatch(name)]
+        found = [text]
+        if text not in known:
+            pattern = compile_patterns(text, 'parts')[text]
+            found = [name for name in known if pattern.fullmatch(name)]
         if not found:
             raise ValueError(f'`parts`: {unknown_part(model, text)}')
         for name in found:
-            if not any(name.startswith(f'{other}.') for other in found):
-                chosen.setdefault(name, dict(settings))
+            if any(name.startswith(f'{other}.') for other in found):
+                continue
+            for member in _members(name, known):
+                chosen.setdefault(member, dict(settings))
     return chosen
+
+
+def _members(name: str, known: Mapping[str, nn.Module]) -> Iterator[str]:
+    """Yield a module's path, or those of the members of a list."""
+    if not isinstance(known[name], LISTS):
+        yield name
+        return
+    for key in known[name]._modules:
+        if f'{name}.{key}' in known:
+            yield from _members(f'{name}.{key}', known)
 
 
 def _source(
