@@ -17,6 +17,7 @@ from mmflora.models.plain import (
     intern_vit_features,
     pyramid_features,
     timm_features,
+    timm_intermediates,
 )
 
 # mmflora's modules, which no toolkit has, and what replaces them.
@@ -33,12 +34,13 @@ _REPLACED = {
 # The modules that hold these, to go beside a config, and their source.
 _SOURCES = {
     'merged_backbone.py': Path(timm_features.__file__),
+    'merged_intermediates.py': Path(timm_intermediates.__file__),
     'merged_intern_vit.py': Path(intern_vit_features.__file__),
     'merged_pyramid.py': Path(pyramid_features.__file__),
 }
 _MODULES = {
     'TimmConvNeXt': ('merged_backbone.py',),
-    'TimmIntermediates': ('merged_backbone.py',),
+    'TimmIntermediates': ('merged_backbone.py', 'merged_intermediates.py'),
     'PlainInternViT': ('merged_intern_vit.py', 'merged_pyramid.py'),
     'SimplePyramid': ('merged_pyramid.py',),
 }

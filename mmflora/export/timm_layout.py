@@ -1,7 +1,8 @@
 """A backbone's weights in timm's layout, as ``timm.create_model`` loads it."""
 
-from collections.abc import Mapping
-from contextlib import ExitStack
+import inspect
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import timm
@@ -9,6 +10,10 @@ import torch
 from torch import Tensor, nn
 
 from mmflora.checkpoint.keys import compare_keys, float_shapes, state_shapes
+from mmflora.models.plain.timm_intermediates import (
+    any_size,
+    build_timm_intermediates,
+)
 
 # Parts of timm's models behind their last stage or block.
 _LAST_NORM = (r'(head\.norm|norm|fc_norm)\.(weight|bias)',)
@@ -26,8 +31,16 @@ def timm_arguments(backbone: Mapping[str, Any]) -> dict[str, Any]:
         ValueError: If it is none, or its architecture has no name in timm.
     """
     if backbone['type'] == 'TimmIntermediates':
-        left = ('type', 'out_indices', 'init_cfg', '_scope_')
+        if backbone.get('attention_window') is not None:
+            raise ValueError(
+                '--layout timm: the attention of this backbone is restricted '
+                "to windows, which timm's model does not do: it would load "
+                'the weights and compute something else. Use --layout stock.'
+            )
+        own = inspect.signature(build_timm_intermediates).parameters
+        left = {'type', '_scope_', *own} - {'model_name'}
         arguments = {k: v for k, v in backbone.items() if k not in left}
+        arguments = any_size(backbone['model_name'], arguments)
         return {**arguments, 'num_classes': 0}
     if backbone['type'] == 'PlainInternViT':
         raise ValueError(
@@ -82,7 +95,8 @@ def timm_state(
 def stage_features(backbone: nn.Module, images: Tensor) -> dict[str, Tensor]:
     """Return a backbone's features as timm's model has them.
 
-    They are those before the norms of the outputs, where it has such.
+    They are those before the norms of the outputs, where it has such, and
+    before a final norm.
 
     Args:
         backbone: An adapted or plain ConvNeXt or model of timm.
@@ -92,6 +106,8 @@ def stage_features(backbone: nn.Module, images: Tensor) -> dict[str, Tensor]:
     found: dict[str, Tensor] = {}
     indices: tuple[int, ...] = backbone.out_indices  # type: ignore[assignment]
     with ExitStack() as hooks:
+        if getattr(backbone, 'final_norm', None):
+            hooks.enter_context(_set(backbone, 'final_norm', None))
         for index in indices:
             norm = backbone._modules.get(f'norm{index}')
             if norm is not None:
@@ -108,6 +124,17 @@ def stage_features(backbone: nn.Module, images: Tensor) -> dict[str, Tensor]:
         f'stage_{index}': output
         for index, output in zip(indices, outputs, strict=True)
     }
+
+
+@contextmanager
+def _set(module: Any, name: str, value: Any) -> Iterator[None]:
+    """Set an attribute, for a while."""
+    before = getattr(module, name)
+    setattr(module, name, value)
+    try:
+        yield
+    finally:
+        setattr(module, name, before)
 
 
 @torch.no_grad()

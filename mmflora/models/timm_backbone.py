@@ -15,7 +15,7 @@ from mmflora.checkpoint.layouts.timm_keys import to_timm
 from mmflora.files.sources import read_state_dict
 from mmflora.registry import MODELS
 
-from .plain.timm_features import Intermediates, build_timm_intermediates
+from .plain.timm_intermediates import Intermediates, build_timm_intermediates
 
 
 class TimmFeatures(Intermediates, nn.Module):
@@ -65,15 +65,29 @@ def build_timm_backbone(
 
     Args:
         model_name: A name out of ``timm.list_models()``.
-        out_indices: The intermediate features to return, see
-            :func:`~.plain.timm_features.build_timm_intermediates`.
+        out_indices: The intermediate features to return.
         init_cfg: ``dict(type='Pretrained', checkpoint=...)`` with a file in
             timm's layout or ``timm://<tag>``.
-        **kwargs: Arguments of the model (``img_size``, ``drop_path_rate``).
+        **kwargs: ``final_norm``, ``with_cp``, ``attention_window`` and
+            ``global_blocks``, see
+            :func:`~.plain.timm_intermediates.build_timm_intermediates`;
+            arguments of the model (``img_size``, ``drop_path_rate``).
 
     Raises:
-        ValueError: If the name is unknown or the model has no intermediate
-            features.
+        ValueError: If the name is unknown, the model has no intermediate
+            features, or cannot do what an option asks for.
+
+    Example:
+        >>> backbone = dict(
+        ...     type='mmflora.TimmBackbone',
+        ...     model_name='vit_large_patch16_dinov3',
+        ...     out_indices=[23],
+        ...     final_norm='last',
+        ...     init_cfg=dict(
+        ...         type='Pretrained',
+        ...         checkpoint='timm://vit_large_patch16_dinov3.lvd1689m',
+        ...     ),
+        ... )
     """
     model: Any = build_timm_intermediates(
         model_name, out_indices, init_cfg, TimmFeatures, **kwargs

@@ -1,16 +1,15 @@
-"""Backbones on timm's models for OpenMMLab, without any other package.
+"""ConvNeXt on timm's blocks for OpenMMLab, without any other package.
 
-A copy of this file belongs beside a config that names ``TimmConvNeXt`` or
-``TimmIntermediates``; the config loads it from its own folder.  It needs
-torch, timm and mmengine alone, so that a merged model runs wherever
-OpenMMLab does.  Parameters have timm's own keys.
+A copy of this file belongs beside a config that names ``TimmConvNeXt``; the
+config loads it from its own folder.  It needs torch, timm and mmengine alone,
+so that a merged model runs wherever OpenMMLab does.  Parameters have timm's
+own keys.
 
 ConvNeXt is of Liu et al., "A ConvNet for the 2020s" (2022), and Woo et al.,
 "ConvNeXt V2: Co-designing and Scaling ConvNets with Masked Autoencoders"
 (2023).
 """
 
-import copyreg
 import difflib
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -77,7 +76,7 @@ class TimmConvNeXt(BaseModule):
         )
         if isinstance(arch, str):
             known = timm.list_models('convnext*', module='convnext')
-            _check_name('ConvNeXt', arch, known)
+            check_name('ConvNeXt', arch, known)
             net = timm.create_model(arch, pretrained=False, **settings)
         else:
             net = timm_convnext.ConvNeXt(**{**arch, **settings})
@@ -124,88 +123,12 @@ class TimmConvNeXt(BaseModule):
         return block(x)
 
 
-class Intermediates:
-    """What a model of timm gains to return intermediate features.
-
-    It is mixed into the model's own class, so that no key gets a prefix.
-    """
-
-    out_indices: tuple[int, ...]
-    dropped_keys: tuple[str, ...]
-    init_cfg: Any
-
-    def forward(self, inputs: Tensor) -> tuple[Tensor, ...]:
-        """Return one contiguous ``(N, C_i, H_i, W_i)`` per index.
-
-        Args:
-            inputs: Images, shape ``(N, 3, H, W)``.
-        """
-        features = self.forward_intermediates(  # type: ignore[attr-defined]
-            inputs, indices=list(self.out_indices), intermediates_only=True
-        )
-        return tuple(feature.contiguous() for feature in features)
-
-    def init_weights(self, *_: Any, **__: Any) -> None:
-        """Keep the weights: a checkpoint brings them."""
-
-    def __reduce_ex__(self, protocol: Any) -> Any:
-        """Rebuild the mixed class where the object is unpickled."""
-        return _new, type(self).__bases__, self.__dict__
-
-
-def _mixed(mixin: type, kind: type) -> type:
-    """Mix a class into one of timm, whose name it keeps."""
-    return type(kind.__name__, (mixin, kind), {})
-
-
-def _new(mixin: type, kind: type) -> Any:
-    return copyreg.__newobj__(  # type: ignore[attr-defined]
-        _mixed(mixin, kind)
-    )
-
-
-@MODELS.register_module(name='TimmIntermediates', force=True)
-def build_timm_intermediates(
-    model_name: str,
-    out_indices: Sequence[int],
-    init_cfg: Any = None,
-    mixin: type = Intermediates,
-    **kwargs: Any,
-) -> nn.Module:
-    """Build a model of timm that returns intermediate features.
-
-    Args:
-        model_name: A name out of ``timm.list_models()``.
-        out_indices: The intermediate features to return, as timm counts
-            them: stages of a hierarchical network (a ResNet's stem is 0),
-            blocks of a plain vision transformer (``(2, 5, 8, 11)`` of
-            twelve).  Whatever comes after the last of them is dropped, the
-            final norm too.
-        init_cfg: Kept for OpenMMLab.
-        mixin: What the model's class gains.
-        **kwargs: Arguments of the model (``img_size``, ``drop_path_rate``).
+def check_name(kind: str, name: str, known: Sequence[str]) -> None:
+    """Refuse a name that timm does not know.
 
     Raises:
-        ValueError: If the name is unknown or the model has no intermediate
-            features.
+        ValueError: If it is none of those known; the nearest are listed.
     """
-    _check_name('TimmBackbone', model_name, timm.list_models())
-    model = timm.create_model(model_name, pretrained=False, **kwargs)
-    if not hasattr(model, 'forward_intermediates'):
-        raise ValueError(
-            f"TimmBackbone: timm's '{model_name}' gives no intermediate "
-            'features (it has no forward_intermediates).'
-        )
-    whole = set(model.state_dict())
-    model.prune_intermediate_layers(list(out_indices), prune_norm=True)
-    model.dropped_keys = tuple(sorted(whole - set(model.state_dict())))
-    model.__class__ = _mixed(mixin, type(model))
-    model.out_indices = tuple(out_indices)
-    model.init_cfg = init_cfg
-    return model
-
-
-def _check_name(kind: str, name: str, known: Sequence[str]) -> None:
     if name not in known:
         near = difflib.get_close_matches(name, known, n=5, cutoff=0.0)
         raise ValueError(
