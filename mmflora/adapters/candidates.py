@@ -21,6 +21,9 @@ _READ: dict[type[nn.Module], tuple[str, ...]] = {
     nn.TransformerEncoderLayer: ('linear1', 'linear2'),
 }
 
+# EVA and BEiT read it to add biases; without these they call the layer.
+_CALLED_WITHOUT = re.compile(r'if self\.(\w+) is None:\s+\w+ = self\.(\w+)\(')
+
 # What is called before or after training alone may read what it likes.
 _AT_START = re.compile('init|reset|load|convert|fuse|deploy|reparam')
 
@@ -121,38 +124,50 @@ def read_layers(model: nn.Module) -> dict[str, str]:
         children = _read_children(kind)
         for parent, names in _READ.items():
             if isinstance(module, parent):
-                children = [*children, *names]
-        for child in children:
+                children = {**children, **dict.fromkeys(names, '')}
+        for child, condition in children.items():
+            if condition and getattr(module, condition, '') is None:
+                continue
             if isinstance(getattr(module, child, None), nn.Module):
                 read[prefix + child] = kind.__name__
     return read
 
 
-def _read_children(kind: type[nn.Module]) -> list[str]:
+def _read_children(kind: type[nn.Module]) -> dict[str, str]:
     """Find children whose weight a class itself reads when it computes.
 
     ``F.linear(x, self.qkv.weight, bias)``, as BEiT and Swin V2 have it, goes
     past the layer and so past its adapter.
+
+    Returns:
+        Each child, with the attribute without which it is called after all.
     """
-    found: dict[str, None] = {}
+    found: dict[str, str] = {}
     for base in kind.__mro__:
         for name, function in vars(base).items():
             code: Any = getattr(function, '__code__', None)
             if code is None or 'weight' not in code.co_names:
                 continue
             if not _AT_START.search(name) and not name.startswith('__'):
-                found |= dict.fromkeys(_read_in(function))
-    return list(found)
+                for child, condition in _read_in(function).items():
+                    same = found.get(child, condition) == condition
+                    found[child] = condition if same else ''
+    return found
 
 
 @functools.cache
-def _read_in(function: Callable[..., Any]) -> list[str]:
-    """Find children whose weight a method reads."""
+def _read_in(function: Callable[..., Any]) -> dict[str, str]:
+    """Find children whose weight a method reads; see above."""
     try:
         source = inspect.getsource(function)
     except (OSError, TypeError):
-        return []
-    return re.findall(
+        return {}
+    called = {
+        child: condition
+        for condition, child in _CALLED_WITHOUT.findall(source)
+    }
+    children = re.findall(
         r'\bself\.(\w+)\.weight\b(?!\.(?:dtype|device|shape|size|dim)\b)',
         source,
     )
+    return {child: called.get(child, '') for child in children}

@@ -291,19 +291,18 @@ def _pruned(
     model: Any, out_indices: Sequence[int], drop_norm: bool, told: str
 ) -> tuple[int, ...]:
     """Drop what no output needs; return which outputs are taken."""
-    indices = list(out_indices)
-    count = len(model.feature_info)
-    if (
-        not indices
-        or indices != sorted(set(indices))
-        or not set(indices) <= set(range(count))
-    ):
+    given = list(out_indices)
+    try:
+        # Negative ones count from the end.
+        taken = model.prune_intermediate_layers(given, prune_norm=drop_norm)
+    except (AssertionError, IndexError, ValueError):
+        taken = ()
+    if not taken or list(taken) != sorted(set(taken)):
         raise ValueError(
-            f'{told} has the intermediate features 0 … {count - 1}; '
-            f'`out_indices` are ascending ones of them, got {indices}.'
+            f'{told}: `out_indices` are ascending out of its intermediate '
+            f'features 0 … {len(model.feature_info) - 1}, got {given}.'
         )
-    model.prune_intermediate_layers(indices, prune_norm=drop_norm)
-    return tuple(indices)
+    return tuple(taken)
 
 
 def _recompute(model: Any, told: str) -> None:
