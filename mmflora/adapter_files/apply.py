@@ -6,7 +6,12 @@ from mmengine.config import Config
 from mmengine.registry import DefaultScope
 from torch import nn
 
-from mmflora.checkpoint.keys import compare_keys, float_shapes, state_shapes
+from mmflora.checkpoint.keys import (
+    compare_keys,
+    float_shapes,
+    state_shapes,
+    without_adapters,
+)
 from mmflora.checkpoint.record import base_records
 from mmflora.checkpoint.roles import base_keys
 from mmflora.config.build import build_model, read_config
@@ -150,4 +155,10 @@ def _check_keys(model: nn.Module, adapter: AdapterFile) -> None:
             f'{type(model).__name__}:\n{report}\nIt was trained with '
             f'adapter={settings}. Nothing was loaded. Build the model with '
             'the configuration that the adapter was trained with.'
+            + ''.join(
+                without_adapters(
+                    part, adapter.tensors, f'{name}.' if name else ''
+                )
+                for name, (part, _) in records.items()
+            )
         )

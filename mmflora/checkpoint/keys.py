@@ -7,6 +7,9 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from mmflora.adapters import adapted_layers
+from mmflora.adapters.layers import ReadLayer
+
 Shapes = Mapping[str, tuple[int, ...]]
 
 
@@ -97,6 +100,37 @@ def float_shapes(state: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
         for key, value in state.items()
         if isinstance(value, Tensor) and value.is_floating_point()
     }
+
+
+def without_adapters(
+    module: nn.Module, keys: Iterable[str], prefix: str = ''
+) -> str:
+    """Return how to leave out the layers that a file has no adapter for.
+
+    Earlier versions adapted no layer with a forward pass of its own.
+
+    Args:
+        module: An adapted module.
+        keys: The file's keys.
+        prefix: Where the module stands in the file.
+
+    Returns:
+        ``''`` where the file lacks the adapter of a layer of another kind.
+    """
+    held = {key.partition('.adapter.')[0] for key in keys}
+    lacking = {
+        name: isinstance(layer, ReadLayer)
+        for name, layer in adapted_layers(module).items()
+        if prefix + name not in held
+    }
+    if not lacking or not all(lacking.values()):
+        return ''
+    patterns = [re.escape(name) for name in lacking]
+    return (
+        ' An earlier version of mmflora had no adapters for layers that '
+        'compute in their own way. To leave them out as well, add '
+        f'exclude={patterns}.'
+    )
 
 
 def _listed(items: Iterable[str], most: int = 12) -> str:

@@ -18,7 +18,12 @@ from mmflora.adapters.quantized_base import say_quantization
 from mmflora.files.sources import BASES
 
 from .base_weights import load_base, load_own_keys
-from .keys import compare_keys, float_shapes, state_shapes
+from .keys import (
+    compare_keys,
+    float_shapes,
+    state_shapes,
+    without_adapters,
+)
 from .plain_checkpoint import check_plain_checkpoint
 from .quantization_match import check_quantization, same_base
 from .record import (
@@ -163,6 +168,7 @@ def _check_adapter_checkpoint(
             f'It was trained with adapter={theirs["method"]}; this model has '
             f'adapter={record.method}. Build the model with the '
             'configuration that the checkpoint was trained with.'
+            + without_adapters(module, state)
         )
     if theirs['method'].get('signature') != record.method.get('signature'):
         raise ValueError(

@@ -1,6 +1,9 @@
+import ast
+import re
+
 import pytest
 import torch
-from backbone_cases import FLORA, RESNET
+from backbone_cases import CASES, FLORA, RESNET, build
 from mmengine.registry import MODELS, DefaultScope
 from torch import nn
 
@@ -127,3 +130,16 @@ def test_deformable_convolutions_are_adapted():
 def test_unknown_backbone_names_it():
     with pytest.raises(KeyError, match='NoSuchNet'):
         MODELS.build(small(type='mmdet.NoSuchNet'))
+
+
+def test_checkpoint_of_a_version_that_left_layers_out():
+    """The error says how to leave the same layers out again."""
+    exclude = [r'conv_stem', r'blocks\.[0124]\.0\.conv_dw']
+    case = CASES['timm MobileNet']
+    older = build(case, allow_random_base=True, exclude=exclude)
+    with pytest.raises(ValueError, match=r"add exclude=\['conv_st") as caught:
+        build(case).load_state_dict(older.state_dict(), strict=False)
+    named = re.search(r'exclude=(\[.*\])', str(caught.value)).group(1)
+    again = build(case, exclude=ast.literal_eval(named))
+    again.load_state_dict(older.state_dict(), strict=True)
+    assert set(adapted_layers(again)) == set(adapted_layers(older))
