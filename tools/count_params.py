@@ -17,6 +17,7 @@ sys.path.append(str(Path(__file__).resolve().parents[1]))
 def parse_args(argv=None):
     """Read the command line."""
     from mmflora.config.command_line import ConfigOptions
+    from mmflora.config.peft.arguments import add_peft_arguments
 
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument(
@@ -46,6 +47,7 @@ def parse_args(argv=None):
         help='change settings of every config, as tools/train.py does: '
         'model.backbone.peft.adapter.rank=24',
     )
+    add_peft_arguments(parser)
     return parser.parse_args(argv)
 
 
@@ -75,7 +77,7 @@ def _natural(path):
 
 def report(args):
     """Return the text that the command line asks for."""
-    from mmflora.config.build import read_config
+    from mmflora.config.peft.arguments import read_adapted
     from mmflora.config.printed_report import check_folder
     from mmflora.count.budget import rank_for_budget
     from mmflora.count.parameters import (
@@ -89,7 +91,8 @@ def report(args):
     beside = args.beside and read_beside(args.beside)
     check_folder('--out', args.out)
     paths = find_configs(args.configs)
-    configs = {path: read_config(path, args.cfg_options) for path in paths}
+    options = args.cfg_options
+    configs = {p: read_adapted(p, args, options, False) for p in paths}
     counts = {
         Path(path).stem: count_model(build_on_meta(cfg))
         for path, cfg in configs.items()

@@ -21,6 +21,7 @@ sys.path.append(str(Path(__file__).resolve().parents[1]))
 def parse_args(argv=None):
     """Read the command line."""
     from mmflora.config.command_line import ConfigOptions
+    from mmflora.config.peft.arguments import add_peft_arguments
 
     parser = argparse.ArgumentParser(description=__doc__)
     add = parser.add_argument
@@ -64,6 +65,7 @@ def parse_args(argv=None):
         metavar='KEY=VALUE',
         help='change settings of the config, as tools/train.py does',
     )
+    add_peft_arguments(parser)
     return parser.parse_args(argv)
 
 
@@ -122,7 +124,7 @@ def fewest_images(cfg, forecast):
 def report(args):
     """Return the text that the command line asks for."""
     from mmflora import memory_estimate
-    from mmflora.config.build import read_config
+    from mmflora.config.peft.arguments import read_adapted
     from mmflora.config.printed_report import check_folder
 
     if args.measure:
@@ -131,7 +133,7 @@ def report(args):
     check_folder('--out', args.out)
     check_folder('--plot', args.plot)
     size = args.size and memory_estimate.parse_image_size(args.size)
-    cfg = read_config(args.config, args.cfg_options)
+    cfg = read_adapted(args.config, args, args.cfg_options, False)
     memory_estimate.check_trains(cfg)
     shape = memory_estimate.batch_shape(cfg, args.batch, size, args.objects)
     forecast = memory_estimate.Forecast(

@@ -37,20 +37,24 @@ def layer_scales(model: nn.Module, decay: float) -> dict[nn.Parameter, float]:
         )
     scales: dict[nn.Parameter, float] = {}
     parts = base_records(model)
-    known = {n for n in parts if hasattr(parts[n][0], 'group_matcher')}
+    matchers = {n: _matcher(part, n) for n, (part, _) in parts.items()}
     for name, (backbone, _) in parts.items():
-        own: Any = backbone
-        if name not in known and not _is_backbone(name) and known:
+        matcher = matchers[name]
+        if (
+            matcher is None
+            and not _is_backbone(name)
+            and any(matchers.values())
+        ):
             continue  # an encoder or a head, which has no falling rates
-        if name not in known:
+        if matcher is None:
             raise ValueError(
                 f"`layer_decay`: the backbone '{name}' of type "
                 f'{type(backbone).__name__} has no group_matcher(), by which '
-                'timm groups parameters into layers. Leave `layer_decay` out, '
-                'or take a backbone of mmflora or of timm '
+                'timm groups parameters into layers, nor `layers` as plain '
+                'transformers of OpenMMLab have them. Leave `layer_decay` '
+                'out, or take a backbone of mmflora or of timm '
                 "(type='mmflora.TimmBackbone')."
             )
-        matcher = own.group_matcher(coarse=False)
         layers = group_parameters(backbone, matcher, reverse=True)
         last = max(layers.values(), default=0)
         for key, parameter in backbone.named_parameters():
@@ -60,3 +64,17 @@ def layer_scales(model: nn.Module, decay: float) -> dict[nn.Parameter, float]:
 
 def _is_backbone(name: str) -> bool:
     return name.split('.')[-1] in ('', 'backbone')
+
+
+def _matcher(part: Any, name: str) -> Any:
+    """Return how a part's parameters are grouped into layers, if known."""
+    if hasattr(part, 'group_matcher'):
+        return part.group_matcher(coarse=False)
+    layers = getattr(part, 'layers', None)
+    if _is_backbone(name) and isinstance(layers, nn.ModuleList):
+        # mmseg's VisionTransformer, BEiT and MAE, as mmseg itself groups them.
+        return dict(
+            stem=r'^(cls_token|mask_token|pos_embed|patch_embed)',
+            blocks=[(r'^layers\.(\d+)', None), (r'^ln1', (99999,))],
+        )
+    return None

@@ -1,12 +1,25 @@
 """Any config becomes a run with a frozen base, and the rest stays."""
 
 import copy
+import pickle
+import re
+from pathlib import Path
 
 import pytest
+import torch
 from mmengine.config import Config
+from mmengine.registry import MODELS
 
 import mmflora
+from mmflora.config.build import (
+    build_model,
+    read_config,
+    register_toolkit,
+    resolve_config,
+)
 from mmflora.config.peft import adapt_config
+
+ROOT = Path(__file__).resolve().parents[2]
 
 MASK_RCNN = 'mmdet::mask_rcnn/mask-rcnn_r50_fpn_1x_coco.py'
 
@@ -40,7 +53,7 @@ def small(**settings):
 
 
 def test_backbone_is_wrapped_and_the_rest_stays():
-    before = Config.fromfile(mmflora.config.build.resolve_config(MASK_RCNN))
+    before = Config.fromfile(resolve_config(MASK_RCNN))
     again = copy.deepcopy(before)
     cfg, changes = adapt_config(before, 'flora-r16')
     assert before.to_dict() == again.to_dict()
@@ -114,3 +127,231 @@ def test_methods_by_name_text_and_dict(method, adapter):
 def test_what_is_no_method_is_said(method, error, message):
     with pytest.raises(error, match=message):
         mmflora.peft_config(small(), method)
+
+
+@pytest.fixture(scope='module')
+def weights(tmp_path_factory):
+    """Weights of a ResNet-18 and of a detector around it."""
+    folder = tmp_path_factory.mktemp('weights')
+    register_toolkit(small())
+    r18 = MODELS.build(dict(type='mmdet.ResNet', depth=18))
+    state = {f'backbone.{k}': v for k, v in r18.state_dict().items()}
+    torch.save(dict(state_dict=state), folder / 'whole.pth')
+    torch.save(r18.state_dict(), folder / 'r18.pth')
+    return folder
+
+
+def backbone(weights, **settings):
+    init = dict(type='Pretrained', checkpoint=str(weights / 'r18.pth'))
+    return dict(type='ResNet', depth=18, init_cfg=init) | settings
+
+
+def test_what_the_weights_lack_is_declared(weights):
+    small_swin = dict(
+        type='mmdet.SwinTransformer',
+        embed_dims=8,
+        depths=[1, 1, 1, 1],
+        num_heads=[1, 1, 2, 2],
+    )
+    state = MODELS.build(small_swin).state_dict()
+    published = {k: v for k, v in state.items() if not k.startswith('norm')}
+    torch.save(published, weights / 'swin.pth')
+    init = dict(type='Pretrained', checkpoint=str(weights / 'swin.pth'))
+    model = dict(type='FasterRCNN', backbone=dict(small_swin, init_cfg=init))
+    cfg = mmflora.peft_config(small(model=model), 'flora-r16')
+    new = cfg.model.backbone.peft.new_params
+    names = [k for k in state if any(re.fullmatch(p, k) for p in new)]
+    assert names == [k for k in state if k.startswith('norm')]
+    built = build_model(cfg, 'model.backbone')
+    assert built.norm3.weight.requires_grad
+    assert not built.stages[0].blocks[0].norm1.weight.requires_grad
+
+
+@pytest.mark.parametrize(
+    ('settings', 'message'),
+    [
+        (dict(depth=34), 'another model than the config.s ResNet'),
+        (dict(depth=50), 'another model'),
+        (dict(init_cfg=None), "'model.backbone' .*names no pretrained"),
+    ],
+    ids=str,
+)
+def test_weights_that_do_not_fit_are_refused(weights, settings, message):
+    node = backbone(weights, **settings)
+    with pytest.raises(ValueError, match=message):
+        mmflora.peft_config(
+            small(model=dict(type='FasterRCNN', backbone=node)), 'flora-r16'
+        )
+
+
+@pytest.mark.parametrize(
+    ('model', 'place'),
+    [
+        (dict(type='SoftTeacher', detector=dict(type='X')), 'detector'),
+        (
+            dict(type='EncoderDecoder', backbone=dict(type='ICNet')),
+            'backbone.backbone_cfg',
+        ),
+    ],
+    ids=['wrapped', 'nested'],
+)
+def test_backbones_are_found_where_they_stand(weights, model, place):
+    key = place.rpartition('.')[2]
+    target = model.get('backbone', model)
+    if key == 'detector':
+        target, key, place = model['detector'], 'backbone', f'{place}.backbone'
+    target[key] = backbone(weights)
+    model['reid'] = dict(type='BaseReID', backbone=backbone(weights))
+    cfg = mmflora.peft_config(small(model=model), 'flora-r16')
+    node = cfg.model
+    for name in place.split('.'):
+        node = node[name]
+    assert node.type == 'mmflora.PEFTBackbone'
+    assert cfg.model.reid.backbone.type == 'ResNet'
+
+
+def test_pretrained_of_a_segmentor_becomes_the_base(weights):
+    node = backbone(weights)
+    source = node.pop('init_cfg')['checkpoint']
+    model = dict(type='EncoderDecoder', pretrained=source, backbone=node)
+    cfg = mmflora.peft_config(small(model=model), 'flora-r16')
+    assert cfg.model.pretrained is None
+    assert cfg.model.backbone.backbone.init_cfg.checkpoint == source
+
+
+def optimizer(weights, method='flora-r16', **settings):
+    wrapper = dict(type='OptimWrapper', optimizer=dict(type='SGD', lr=0.1))
+    model = dict(type='FasterRCNN', backbone=backbone(weights))
+    cfg = small(model=model, optim_wrapper=wrapper | settings)
+    return mmflora.peft_config(cfg, method)
+
+
+@pytest.mark.parametrize(
+    ('method', 'expected'),
+    [
+        (
+            'flora-r16',
+            dict(
+                custom_keys={
+                    'backbone.norm': dict(decay_mult=0.0),
+                    'query_embed': dict(lr_mult=0.1),
+                },
+                norm_decay_mult=0.0,
+                allow_unmatched=True,
+            ),
+        ),
+        (
+            'full',
+            dict(
+                custom_keys={
+                    'backbone': dict(lr_mult=0.1),
+                    'backbone.norm': dict(lr_mult=0.1, decay_mult=0.0),
+                    'query_embed': dict(lr_mult=0.1),
+                },
+                norm_decay_mult=0.0,
+                layer_decay=0.9,
+                allow_unmatched=True,
+            ),
+        ),
+    ],
+)
+def test_multipliers_are_carried_over(weights, method, expected):
+    given = dict(
+        num_layers=12,
+        layer_decay_rate=0.9,
+        norm_decay_mult=0.0,
+        bypass_duplicate=True,
+        custom_keys={
+            'backbone': dict(lr_mult=0.1),
+            'backbone.norm': dict(lr_mult=0.1, decay_mult=0.0),
+            'query_embed': dict(lr_mult=0.1, wd_mult=0.0),
+        },
+    )
+    cfg = optimizer(weights, method, paramwise_cfg=given)
+    assert cfg.optim_wrapper.paramwise_cfg == expected
+
+
+def test_mixed_precision_moves_into_the_backbone(weights):
+    cfg = optimizer(
+        weights,
+        type='AmpOptimWrapper',
+        loss_scale='dynamic',
+        clip_grad=dict(max_norm=35),
+        accumulative_counts=2,
+    )
+    assert cfg.model.backbone.peft.autocast == 'bfloat16'
+    assert cfg.optim_wrapper == dict(
+        type='OptimWrapper',
+        optimizer=dict(type='SGD', lr=0.1),
+        clip_grad=dict(max_norm=35),
+        accumulative_counts=2,
+        constructor='mmflora.PEFTOptimWrapperConstructor',
+    )
+
+
+def test_the_base_may_be_a_file_of_either_kind(weights):
+    node = backbone(weights, init_cfg=None)
+    cfg = small(model=dict(type='FasterRCNN', backbone=node))
+    own = mmflora.peft_config(
+        cfg, 'bitfit', base=str(weights / 'r18.pth')
+    ).model
+    assert own.backbone.backbone.init_cfg.checkpoint.endswith('r18.pth')
+    assert own.backbone.type == 'mmflora.PEFTBackbone'
+
+
+def test_an_adapted_config_gets_another_method():
+    before = 'configs/adalora/mask-rcnn_convnextv2-atto_adalora-r8_shapes.py'
+    cfg = mmflora.peft_config(str(ROOT / before), 'lora-r8')
+    adapter = cfg.model.backbone.peft.adapter
+    assert adapter == dict(type='LoRA', rank=8, alpha=16, form='loralib')
+    kinds = [hook.type for hook in cfg.custom_hooks]
+    assert 'mmflora.AdaLoRAHook' not in kinds
+    back = mmflora.peft_config(cfg, 'adalora-r8')
+    assert back.custom_hooks[-1].type == 'mmflora.AdaLoRAHook'
+    with pytest.raises(ValueError, match='has frozen parts already'):
+        mmflora.peft_config(cfg, 'lora-r8', parts=['neck'])
+
+
+def test_lazy_configs_dump_and_read_again(tmp_path, weights):
+    path = tmp_path / 'lazy.py'
+    path.write_text(
+        'from mmengine.hooks import CheckpointHook\n'
+        'from mmengine.optim import OptimWrapper\n'
+        'from mmdet.models import FasterRCNN, ResNet\n'
+        "default_scope = 'mmdet'\n"
+        f'init = dict(type="Pretrained", checkpoint={str(weights)!r} + '
+        "'/r18.pth')\n"
+        'model = dict(type=FasterRCNN, backbone=dict(type=ResNet, depth=18, '
+        'init_cfg=init))\n'
+        'optim_wrapper = dict(type=OptimWrapper, optimizer=dict())\n'
+        'default_hooks = dict(checkpoint=dict(type=CheckpointHook, '
+        'interval=2))\n'
+    )
+    cfg = mmflora.peft_config(str(path), 'flora-r16')
+    assert cfg.default_hooks.checkpoint == dict(
+        type='mmflora.AdapterCheckpointHook', interval=2
+    )
+    cfg.dump(tmp_path / 'all.py')
+    again = read_config(str(tmp_path / 'all.py'))
+    assert again.to_dict() == cfg.to_dict()
+    assert pickle.loads(pickle.dumps(cfg)).to_dict() == cfg.to_dict()
+    assert build_model(again, 'model.backbone').depth == 18
+
+
+@pytest.mark.parametrize(
+    ('name', 'error', 'message'),
+    [
+        ('mmdet::dino/dino-4scale_r50_8xb2.py', FileNotFoundError, '12e_coco'),
+        ('mmpose::x/y.py', ValueError, 'mmdet, mmseg, mmrotate, mmflora'),
+    ],
+)
+def test_unknown_zoo_names(name, error, message):
+    with pytest.raises(error, match=message):
+        read_config(name)
+
+
+def test_zoo_names_need_no_folder():
+    name = 'dino-4scale_r50_8xb2-12e_coco'
+    assert resolve_config(f'mmdet::{name}').endswith(f'dino/{name}.py')
+    own = resolve_config('mmflora::lora/mask-rcnn_convnextv2-l_lora-r8_coco')
+    assert read_config(own).model.backbone.peft.adapter.type == 'LoRA'

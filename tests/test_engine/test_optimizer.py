@@ -129,8 +129,8 @@ def test_unfrozen_base_is_frozen_again(model):
 
 
 def test_unknown_entry_is_refused(model):
-    with pytest.raises(ValueError, match='dwconv_decay_mult.*Allowed are'):
-        build(model, dwconv_decay_mult=0.0)
+    with pytest.raises(ValueError, match='dwconv_lr_mult.*Allowed are'):
+        build(model, dwconv_lr_mult=0.0)
 
 
 def test_model_without_a_frozen_base_is_refused():

@@ -5,6 +5,7 @@ the base is the checkpoint of a whole model, that model becomes
 ``mmflora.PEFTModel`` with frozen parts.
 """
 
+import os
 from collections.abc import Mapping
 from typing import Any
 from urllib.error import URLError
@@ -97,7 +98,7 @@ def adapt_backbones(
         own, dropped = fit_patterns(method, place, stock)
         changes += wrap_backbone(place, node, own, autocast)
         changes += dropped + say_statistics(place, stock, own)
-        if weights and 'backbone' in node:
+        if 'backbone' in node and (weights or _is_here(node['backbone'])):
             changes += declare_new(place, node, stock)
         used[place.removeprefix('model.')] = own
     return used, changes + precision
@@ -153,6 +154,12 @@ def adapt_parts(
             f"The base '{source}' cannot be fetched ({error.reason}). "
             'Download it, and name the file with --base.'
         ) from error
+
+
+def _is_here(node: Mapping[str, Any]) -> bool:
+    """Return whether a backbone's weights are a file of this machine."""
+    source = pretrained_cfg(node.get('init_cfg'))
+    return source is not None and os.path.isfile(source['checkpoint'])
 
 
 def _has_detector(cfg: Config) -> bool:

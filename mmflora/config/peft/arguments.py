@@ -45,6 +45,7 @@ def read_adapted(
     config: str,
     args: argparse.Namespace,
     options: Mapping[str, Any] | None = None,
+    weights: bool = True,
 ) -> Config:
     """Read a config, adapt it as the command line says, and say how.
 
@@ -55,6 +56,7 @@ def read_adapted(
         config: Its path or zoo name.
         args: With the options of :func:`add_peft_arguments`.
         options: What ``--cfg-options`` changes.
+        weights: Whether to read weights; counting needs none.
 
     Raises:
         FileNotFoundError: If a file is missing.
@@ -75,6 +77,7 @@ def read_adapted(
         args.peft,
         args.peft_parts and parse_parts(args.peft_parts),
         args.base,
+        weights,
     )
     if os.environ.get('RANK', '0') == '0':
         print(

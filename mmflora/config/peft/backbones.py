@@ -134,7 +134,8 @@ def wrap_backbone(
         node.update(type=frozen, peft=peft)
     else:
         frozen = 'mmflora.PEFTBackbone'
-        inner = dict(node.items())
+        # Not `node.items()`, which imports what a config of classes names.
+        inner = dict(dict.items(node))
         node.clear()
         node.update(type=frozen, backbone=inner, peft=peft)
     why = f'frozen, with {method}'

@@ -76,7 +76,7 @@ def _checkpoints(hooks: Any) -> list[Change]:
     name = kind if isinstance(kind, str) else kind.__name__
     if name == HOOK:
         return []
-    settings: dict[str, Any] = {**before, 'type': HOOK}
+    settings: dict[str, Any] = dict(dict.items(before), type=HOOK)
     changes = [Change(place, name, HOOK, f'{why}; its settings stay')]
     if name not in _STOCK:
         known = {
