@@ -75,6 +75,25 @@ def check_classes(cfg: Config, stage: str) -> None:
         )
 
 
+def training_classes(cfg: Config) -> tuple[str, ...]:
+    """Return the names of the classes of a config's training data.
+
+    Returns:
+        Nothing where they cannot be known without reading the data.
+    """
+    loader = cfg.get('train_dataloader')
+    dataset = loader.get('dataset') if isinstance(loader, Mapping) else None
+    for _, settings in find_dicts(dataset, ''):
+        classes = _classes(settings, _dataset_class(settings, _scope(cfg)))
+        if classes:
+            return classes
+    return ()
+
+
+def _scope(cfg: Config) -> str:
+    return str(cfg.get('default_scope'))
+
+
 def _heads(cfg: Config) -> Iterator[tuple[str, int]]:
     """Yield heads that predict the data's classes, with their number."""
     for place, node in find_dicts(cfg.get('model'), 'model'):

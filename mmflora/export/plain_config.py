@@ -47,7 +47,13 @@ _MODULES = {
 # Arguments that only mmflora's backbones have.
 _OWN_ARGUMENTS = ('peft', *PEFT_NAMES, 'init_cfg')
 # Arguments that mmflora's builder of models has beyond a model's own.
-_OF_PARTS = ('model_type', 'parts', 'new_params', 'unused_keys')
+_OF_PARTS = (
+    'model_type',
+    'parts',
+    'new_params',
+    'unused_keys',
+    'kept_classes',
+)
 _OTHERS = {
     'mmflora.AdapterCheckpointHook': 'CheckpointHook',
     'mmflora.ThreadedDOTAMetric': 'DOTAMetric',

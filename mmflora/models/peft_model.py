@@ -14,6 +14,7 @@ from mmflora.checkpoint.record import base_records
 from mmflora.registry import MODELS
 
 from .frozen import freeze_part
+from .kept_classes import KeptClasses
 from .peft_options import PEFTOptions, part_settings
 from .start import StartFromFile, outside_shapes
 from .text_models import support_text_detectors
@@ -30,6 +31,7 @@ def build_peft_model(
     init_cfg: Any = None,
     new_params: str | Iterable[str] = (),
     unused_keys: str | Iterable[str] = (),
+    kept_classes: Mapping[str, Any] | None = None,
     **settings: Any,
 ) -> nn.Module:
     r"""Build a model, and make modules of it frozen parts.
@@ -47,6 +49,9 @@ def build_peft_model(
             draws them.
         unused_keys: Patterns of keys outside of the parts that the checkpoint
             has and the model lacks.
+        kept_classes: ``dict(count=80, rows=[None, 15])``: the checkpoint has
+            80 classes, and the model's second one is its 16th, so that the
+            rows of this class in weights of another shape are taken over.
         **settings: The model's own settings.
 
     Returns:
@@ -86,7 +91,8 @@ def build_peft_model(
     new, unused = _patterns(new_params), _patterns(unused_keys)
     _check_new(model, new)
     # The runner calls it; copies of the model get a copy that is theirs.
-    model.init_weights = StartFromFile(model, source, new, unused)
+    kept = None if kept_classes is None else KeptClasses(**kept_classes)
+    model.init_weights = StartFromFile(model, source, new, unused, kept)
     return model
 
 

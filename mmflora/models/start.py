@@ -19,6 +19,8 @@ from mmflora.checkpoint.record import base_records
 from mmflora.files.checksums import check_finite
 from mmflora.files.sources import find_source, read_state_dict
 
+from .kept_classes import KeptClasses
+
 
 class StartFromFile:
     """Takes the place of a model's ``init_weights``.
@@ -29,6 +31,8 @@ class StartFromFile:
         new: Patterns of keys outside of the parts that the file may lack;
             they start as the model's class draws them.
         unused: Patterns of the file's keys without use.
+        kept: Which classes of the file stay; their rows of weights of another
+            shape are taken over.
     """
 
     def __init__(
@@ -37,11 +41,13 @@ class StartFromFile:
         source: Mapping[str, Any] | None,
         new: tuple[str, ...],
         unused: tuple[str, ...],
+        kept: KeptClasses | None = None,
     ) -> None:
         self.model = model
         self.source = source
         self.new = new
         self.unused = unused
+        self.kept = kept
 
     def __call__(self) -> None:
         """Draw what is new; take the rest from the file.
@@ -70,6 +76,15 @@ class StartFromFile:
         for key, value in fitted.items():
             if key in own and own[key].shape == value.shape:
                 own[key].copy_(value)
+        for key, value in stored.items() if self.kept else ():
+            if key in own and own[key].shape != value.shape:
+                self._keep_rows(key, own[key], value)
+
+    def _keep_rows(self, key: str, ours: Tensor, theirs: Tensor) -> None:
+        kept = self.kept
+        assert kept is not None
+        for row, other in kept.places(key, theirs.shape, ours.shape):
+            ours[row].copy_(theirs[other])
 
 
 def outside_shapes(model: nn.Module) -> Shapes:

@@ -29,6 +29,7 @@ from ..build import build_model
 from ..walk import find_dicts
 from .base_fit import check_shares, offered_shapes, patterns_of
 from .changes import Change
+from .shared_classes import keep_classes
 
 _TYPE = 'mmflora.PEFTModel'
 
@@ -70,10 +71,10 @@ def use_parts(
     offered = offered_shapes(source)
     expected = state_shapes(stock)
     check_shares(stock, chosen, offered, expected, source)
+    report = compare_keys(offered, expected)
     changes = _name_base(cfg, node, place, source)
-    changes += _rewrite(
-        node, place, chosen, compare_keys(offered, expected), expected
-    )
+    changes += _rewrite(node, place, chosen, report, expected)
+    changes += keep_classes(cfg, node, place, source, report)
     # What a part's method cannot do shows here, and names the part.
     build_model(cfg, place, weights=False, device='meta')
     return changes
