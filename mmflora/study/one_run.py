@@ -15,7 +15,6 @@ import time
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock, Timeout
 from mmengine.config import Config
 
 from mmflora.config.build import build_runner, read_config, register_toolkit
@@ -28,8 +27,6 @@ from .run_log import append_run
 from .run_measures import MeasuresHook
 from .split_data import evaluated_on
 
-LOCK = 'run.lock'
-
 
 def run_one(folder: Path) -> dict[str, Any]:
     """Train as a folder says, evaluate once, and note what came of it.
@@ -39,20 +36,7 @@ def run_one(folder: Path) -> dict[str, Any]:
 
     Returns:
         The line of the run.
-
-    Raises:
-        ValueError: If another process is at work there.
     """
-    try:
-        with FileLock(folder / LOCK, timeout=0):
-            return _run(folder)
-    except Timeout:
-        raise ValueError(
-            f"Another process is at work on the run in '{folder}'."
-        ) from None
-
-
-def _run(folder: Path) -> dict[str, Any]:
     spec = json.loads((folder / 'run.json').read_text())
     cfg = read_config(str(folder / 'config.py'))
     trained = (folder / 'training.json').is_file()

@@ -94,7 +94,7 @@ def choose_images(
 
 
 def picture_rows(results: StudyResults, task: Task) -> list[PictureRow]:
-    """Draw the chosen images; those whose files are gone are left out."""
+    """Draw the chosen images, without pictures where their files are gone."""
     seed = results.study.seeds[0]
     contents = {}
     for name in results.study.methods:
@@ -109,6 +109,7 @@ def picture_rows(results: StudyResults, task: Task) -> list[PictureRow]:
     rows = []
     for why, spread in chosen:
         if not Path(spread.image).is_file():
+            rows.append(PictureRow(f'{why}; the file is gone', spread, {}))
             continue
         photo = Image.open(spread.image).convert('RGB')
         pictures = {'image': _jpeg(photo)}

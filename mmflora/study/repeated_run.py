@@ -4,9 +4,10 @@ import time
 from typing import Any
 
 from .run_log import read_runs
-from .run_plan import LOG, Run, StudyPlan
-from .run_pool import RunProcess
+from .run_plan import StudyPlan
+from .run_process import RunProcess, hold
 from .study_file import known_name
+from .study_runs import LOG, Run
 
 
 def repeat_run(plan: StudyPlan, cell: str) -> str:
@@ -32,8 +33,11 @@ def repeat_run(plan: StudyPlan, cell: str) -> str:
         'final',
     )
     root = study.work_dir / 'repeated' / time.strftime('%Y%m%d-%H%M%S')
+    lock = hold(plan.folder(run, root))
+    if lock is None:
+        raise ValueError(f"Another process repeats {run} in '{root}'.")
     folder = plan.prepare(run, root)
-    process = RunProcess(run, folder, 0, study.resources)
+    process = RunProcess(run, folder, lock, 0, study.resources)
     try:
         process.process.wait()
     finally:

@@ -1,12 +1,9 @@
 """Which runs a study needs, and which of them are there."""
 
 import json
-import math
 import statistics
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
@@ -16,48 +13,7 @@ from mmflora.files.atomic import write_text
 from .run_configs import StudyConfigs, config_text, fingerprint, versions
 from .run_log import read_runs
 from .study_file import Method, Study, Task
-
-LOG = 'runs.jsonl'
-
-
-@dataclass(frozen=True)
-class Run:
-    """One training and its evaluation.
-
-    Attributes:
-        task: What on.
-        method: How.
-        lr: The learning rate.
-        seed: The seed.
-        stage: ``'search'``, evaluated on the validation split, or
-            ``'final'``, evaluated on the test split.
-    """
-
-    task: Task
-    method: Method
-    lr: float
-    seed: int
-    stage: str
-
-    @property
-    def cell(self) -> str:
-        """What names it on the command line."""
-        return f'{self.task.name}/{self.method.name}/{self.seed}'
-
-    @property
-    def place(self) -> dict[str, Any]:
-        """What its line in the log says of it."""
-        return dict(
-            task=self.task.name,
-            method=self.method.name,
-            lr=self.lr,
-            seed=self.seed,
-            stage=self.stage,
-        )
-
-    def __str__(self) -> str:
-        """Return a name for the progress."""
-        return f'{self.cell} lr {self.lr:g} ({self.stage})'
+from .study_runs import LOG, Run, best_lr, is_failed, metric_of, select
 
 
 class StudyPlan:
@@ -73,6 +29,7 @@ class StudyPlan:
         self.log = study.work_dir / LOG
         self.versions = versions()
         self._keys: dict[Run, str] = {}
+        self._hashes: dict[Any, str] = {}
 
     def check(self) -> None:
         """Make every config once, so that an error shows before any run."""
@@ -87,10 +44,16 @@ class StudyPlan:
     def key(self, run: Run) -> str:
         """Return what identifies a run: config, seed, versions, stage."""
         if run not in self._keys:
-            cfg = self.configs.run(run.task, run.method, run.lr, run.seed)
-            known = [cfg.to_dict(), self.versions, run.stage]
-            self._keys[run] = fingerprint(known)
+            self._keys[run] = fingerprint([self._hash(run), run.stage])
         return self._keys[run]
+
+    def _hash(self, run: Run) -> str:
+        """Return a hash of a run's config, with the versions."""
+        place = run.task, run.method, run.lr, run.seed
+        if place not in self._hashes:
+            cfg = self.configs.run(*place)
+            self._hashes[place] = fingerprint([cfg.to_dict(), self.versions])
+        return self._hashes[place]
 
     def runs(self, lines: dict[str, dict[str, Any]]) -> Iterator[Run]:
         """Yield the runs that can be named by now, searches first.
@@ -200,6 +163,20 @@ class StudyPlan:
         )
         return f'{run}: {what}'
 
+    def folder(self, run: Run, root: Path | None = None) -> Path:
+        """Return the folder of a run, see :meth:`prepare`.
+
+        A search and a final run with the same config share it.
+        """
+        return (
+            (root or self.study.work_dir)
+            .resolve()
+            .joinpath(
+                *('runs', run.task.name, run.method.name),
+                f'lr{run.lr:g}-seed{run.seed}-{self._hash(run)[:8]}',
+            )
+        )
+
     def prepare(self, run: Run, root: Path | None = None) -> Path:
         """Write what the process of a run needs.
 
@@ -210,14 +187,9 @@ class StudyPlan:
         Returns:
             The folder of the run.
         """
-        study = self.study
+        study, folder = self.study, self.folder(run, root)
         root = (root or study.work_dir).resolve()
         cfg = self.configs.run(run.task, run.method, run.lr, run.seed)
-        config = fingerprint([cfg.to_dict(), self.versions])
-        folder = root.joinpath(
-            *('runs', run.task.name, run.method.name),
-            f'lr{run.lr:g}-seed{run.seed}-{config[:8]}',
-        )
         # What all methods of the task and seed have in common.
         frozen = self.configs.frozen(run.task, run.method, run.seed)
         common = fingerprint([frozen.to_dict(), self.versions])
@@ -228,7 +200,7 @@ class StudyPlan:
         line = dict(
             key=self.key(run),
             **run.place,
-            config=config,
+            config=self._hash(run),
             task_config=fingerprint(self.configs.task(run.task).to_dict()),
             folder=str(folder.relative_to(root)),
             command=f'python tools/study.py {study.path} --repeat {run.cell}',
@@ -247,41 +219,3 @@ class StudyPlan:
 
 
 _PLACE = ('task', 'method', 'lr', 'seed', 'stage')
-
-
-def is_failed(line: dict[str, Any] | None) -> bool:
-    """Return whether a run has failed."""
-    return line is not None and line['status'] == 'failed'
-
-
-def metric_of(line: dict[str, Any], task: Task) -> float:
-    """Return the metric of a task; minus infinity where it is no number.
-
-    Raises:
-        ValueError: If the evaluator gave no metric of that name.
-    """
-    metrics = line.get('metrics', {})
-    if task.metric not in metrics:
-        raise ValueError(
-            f"The task '{task.name}' has no metric '{task.metric}'. Its "
-            f'evaluator gave {", ".join(metrics) or "none"}.'
-        )
-    value = metrics[task.metric]
-    if value is None:
-        return -math.inf if task.higher_is_better else math.inf
-    return float(value)
-
-
-def best_lr(scores: dict[float, float], higher_is_better: bool) -> float:
-    """Return the learning rate of the best score, of equals the first."""
-    sign = 1 if higher_is_better else -1
-    return max(scores, key=lambda lr: sign * scores[lr])
-
-
-def select(runs: Sequence[Run], patterns: Sequence[str]) -> list[Run]:
-    """Return the runs whose cell matches one of some patterns."""
-    return [
-        run
-        for run in runs
-        if not patterns or any(fnmatchcase(run.cell, p) for p in patterns)
-    ]

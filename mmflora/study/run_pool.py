@@ -1,6 +1,7 @@
 """Runs of a study, several at once, each on processors of its own."""
 
 import contextlib
+import os
 import signal
 import time
 from collections import defaultdict
@@ -9,8 +10,9 @@ from pathlib import Path
 from typing import IO, Any
 
 from .run_log import append_run
-from .run_plan import Run, StudyPlan, is_failed, metric_of, select
-from .run_process import RunProcess, command_of, is_busy
+from .run_plan import StudyPlan
+from .run_process import RunProcess, command_of, hold
+from .study_runs import Run, is_failed, metric_of, select
 
 POLL_SECONDS = 0.2
 
@@ -74,14 +76,19 @@ class StudyRunner:
         waiting = False
         if slots:
             for run in self._missing(patterns, retry, tried):
-                folder = self.plan.prepare(run)
-                if is_busy(folder):
+                lock = hold(self.plan.folder(run))
+                if lock is None:
                     waiting = True  # another study is at work on it
                     continue
                 tried.add(self.plan.key(run))
-                slot = slots.pop()
+                if self._ended(run, retry):
+                    os.close(lock)  # another study has just done it
+                    continue
+                folder, slot = self.plan.prepare(run), slots.pop()
                 self.running.append(
-                    RunProcess(run, folder, slot, resources, self.command)
+                    RunProcess(
+                        run, folder, lock, slot, resources, self.command
+                    )
                 )
                 if not slots:
                     break
@@ -90,13 +97,14 @@ class StudyRunner:
     def _missing(
         self, patterns: Sequence[str], retry: bool, tried: set[str]
     ) -> Iterator[Run]:
-        lines = self.plan.lines()
-        for run in select([*self.plan.runs(lines)], patterns):
-            key = self.plan.key(run)
-            line = lines.get(key)
-            again = retry and is_failed(line)
-            if key not in tried and (line is None or again):
+        for run in select([*self.plan.runs(self.plan.lines())], patterns):
+            if self.plan.key(run) not in tried and not self._ended(run, retry):
                 yield run
+
+    def _ended(self, run: Run, retry: bool) -> bool:
+        """Return whether a run is in the log, and not to be repeated."""
+        line = self.plan.lines().get(self.plan.key(run))
+        return line is not None and not (retry and is_failed(line))
 
     def _note(self, process: RunProcess) -> None:
         """Say what came of a run; note it, if it could not itself."""

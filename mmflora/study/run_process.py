@@ -1,6 +1,7 @@
 """The process of one run, on processors of its own."""
 
 import contextlib
+import fcntl
 import os
 import signal
 import subprocess
@@ -9,13 +10,10 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from filelock import FileLock, Timeout
-
 import mmflora.version
 
-from .one_run import LOCK
-from .run_plan import Run
 from .study_file import Resources
+from .study_runs import Run
 
 
 def command_of(folder: Path) -> list[str]:
@@ -32,12 +30,16 @@ def cpu_groups(resources: Resources) -> list[list[int] | None]:
     return [cpus[size * i : size * (i + 1)] for i in range(count)]
 
 
+LOCK = 'run.lock'
+
+
 class RunProcess:
     """The process of one run.
 
     Args:
         run: The run.
         folder: Its folder.
+        lock: What :func:`hold` returned for it; it is the process's from now.
         slot: Which of the processes it is.
         resources: What it may use.
         command: Returns the command for a folder.
@@ -47,6 +49,7 @@ class RunProcess:
         self,
         run: Run,
         folder: Path,
+        lock: int,
         slot: int,
         resources: Resources,
         command: Callable[[Path], list[str]] = command_of,
@@ -76,7 +79,9 @@ class RunProcess:
                 stderr=subprocess.STDOUT,
                 # A Ctrl-C is for the study, which ends its runs.
                 start_new_session=True,
+                pass_fds=[lock],
             )
+        os.close(lock)
         cpus = cpu_groups(resources)[slot]
         if cpus is not None:
             with contextlib.suppress(ProcessLookupError):
@@ -104,10 +109,20 @@ class RunProcess:
         return f'{why}: {lines[-1].strip()[:500]}' if lines else why
 
 
-def is_busy(folder: Path) -> bool:
-    """Return whether a process is at work on a run."""
+def hold(folder: Path) -> int | None:
+    """Take the lock of a run, to be handed to its process.
+
+    Whoever inherits it holds it; it ends with the last of them, also if they
+    are killed.
+
+    Returns:
+        A file descriptor, ``None`` if a process is at work on the run.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    lock = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT)
     try:
-        with FileLock(folder / LOCK, timeout=0):
-            return False
-    except Timeout:
-        return True
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(lock)
+        return None
+    return lock

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from .run_log import read_runs
-from .run_plan import LOG, best_lr, metric_of
 from .study_file import Study, Task
+from .study_runs import LOG, best_lr, metric_of
 
 Values = Mapping[str, Mapping[int, float]]
 MEAN = 'mean'

@@ -3,6 +3,7 @@
 Stubs stand in for the runs; `test_smoke_study.py` does real ones.
 """
 
+import multiprocessing
 import os
 import signal
 import threading
@@ -171,3 +172,15 @@ def test_an_unknown_metric_stops_the_study(plan_of):
 def test_what_cannot_be_repeated(plan_of, cell, message):
     with pytest.raises(ValueError, match=message):
         find_line(plan_of(), cell)
+
+
+def test_two_studies_share_the_work(plan_of):
+    plans = [plan_of(lrs=0.004) for _ in range(2)]
+    runners = [Runner(plan, seconds=0.5) for plan in plans]
+    other = multiprocessing.get_context('fork').Process(target=runners[1].run)
+    other.start()
+    assert runners[0].run() == 0
+    other.join()
+    assert other.exitcode == 0
+    assert len(read_runs(plans[0].log)) == 4
+    assert 0 < len(runners[0].said) < 4

@@ -1,0 +1,89 @@
+"""A run of a study, and what its line in the log says."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from typing import Any
+
+from .study_file import Method, Task
+
+LOG = 'runs.jsonl'
+
+
+@dataclass(frozen=True)
+class Run:
+    """One training and its evaluation.
+
+    Attributes:
+        task: What on.
+        method: How.
+        lr: The learning rate.
+        seed: The seed.
+        stage: ``'search'``, evaluated on the validation split, or
+            ``'final'``, evaluated on the test split.
+    """
+
+    task: Task
+    method: Method
+    lr: float
+    seed: int
+    stage: str
+
+    @property
+    def cell(self) -> str:
+        """What names it on the command line."""
+        return f'{self.task.name}/{self.method.name}/{self.seed}'
+
+    @property
+    def place(self) -> dict[str, Any]:
+        """What its line in the log says of it."""
+        return dict(
+            task=self.task.name,
+            method=self.method.name,
+            lr=self.lr,
+            seed=self.seed,
+            stage=self.stage,
+        )
+
+    def __str__(self) -> str:
+        """Return a name for the progress."""
+        return f'{self.cell} lr {self.lr:g} ({self.stage})'
+
+
+def is_failed(line: dict[str, Any] | None) -> bool:
+    """Return whether a run has failed."""
+    return line is not None and line['status'] == 'failed'
+
+
+def metric_of(line: dict[str, Any], task: Task) -> float:
+    """Return the metric of a task; minus infinity where it is no number.
+
+    Raises:
+        ValueError: If the evaluator gave no metric of that name.
+    """
+    metrics = line.get('metrics', {})
+    if task.metric not in metrics:
+        raise ValueError(
+            f"The task '{task.name}' has no metric '{task.metric}'. Its "
+            f'evaluator gave {", ".join(metrics) or "none"}.'
+        )
+    value = metrics[task.metric]
+    if value is None:
+        return -math.inf if task.higher_is_better else math.inf
+    return float(value)
+
+
+def best_lr(scores: dict[float, float], higher_is_better: bool) -> float:
+    """Return the learning rate of the best score, of equals the first."""
+    sign = 1 if higher_is_better else -1
+    return max(scores, key=lambda lr: sign * scores[lr])
+
+
+def select(runs: Sequence[Run], patterns: Sequence[str]) -> list[Run]:
+    """Return the runs whose cell matches one of some patterns."""
+    return [
+        run
+        for run in runs
+        if not patterns or any(fnmatchcase(run.cell, p) for p in patterns)
+    ]
