@@ -47,13 +47,7 @@ _MODULES = {
 # Arguments that only mmflora's backbones have.
 _OWN_ARGUMENTS = ('peft', *PEFT_NAMES, 'init_cfg')
 # Arguments that mmflora's builder of models has beyond a model's own.
-_OF_PARTS = (
-    'model_type',
-    'parts',
-    'new_params',
-    'unused_keys',
-    'kept_classes',
-)
+_PARTS = ('model_type', 'parts', 'new_params', 'unused_keys', 'kept_classes')
 _OTHERS = {
     'mmflora.AdapterCheckpointHook': 'CheckpointHook',
     'mmflora.ThreadedDOTAMetric': 'DOTAMetric',
@@ -193,7 +187,7 @@ def _plain_model(node: Any, remarks: list[str]) -> Any:
     if node.get('type') == 'mmflora.PEFTBackbone':
         return _plain_model(node['backbone'], remarks)
     if node.get('type') == 'mmflora.PEFTModel':
-        kept = {k: v for k, v in node.items() if k not in _OF_PARTS}
+        kept = {k: v for k, v in node.items() if k not in _PARTS}
         if not _without_pretrained(kept.get('init_cfg')):
             kept.pop('init_cfg', None)
         return _plain_model({**kept, 'type': node['model_type']}, remarks)
