@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from mmflora.files.sources import check_source, find_source, read_state_dict
 
-from .fit import Fit, check_base_finite, conversion_remedy
+from .fit import Fit, check_base_finite, conversion_remedy, misfit
 from .keys import (
     KeyReport,
     Shapes,
@@ -168,11 +168,13 @@ def load_converted(
     shapes: Shapes,
     optional: Iterable[str],
     unused: Iterable[str],
+    rename: Callable[[dict[str, Tensor]], dict[str, Tensor]] = dict,
 ) -> None:
     """Load weights of any layout that a model's class can convert.
 
-    Nothing is loaded unless all fits.  ``convert`` renames weights to the
-    model's own keys; the rest is as for :func:`load_base`.
+    Nothing is loaded unless all fits.  ``rename`` gives weights other keys,
+    ``convert`` those of the model, and perhaps other sizes; the rest is as
+    for :func:`load_base`.
 
     Raises:
         FileNotFoundError: If the file is missing.
@@ -182,6 +184,10 @@ def load_converted(
     source = init_cfg['checkpoint']
     stored = read_state_dict(source, init_cfg.get('prefix'))
     fit = Fit(shapes, tuple(optional), tuple(unused))
+    try:
+        stored = rename(stored)
+    except ValueError as error:
+        raise misfit(source, model, f'  {error}') from error
     fitted = fit(convert(stored))
     fit.note_resized(float_shapes(stored))
     fit.conclude(source, model)

@@ -14,9 +14,14 @@ from mmflora.adapters.quantized import QuantizedWeight
 from mmflora.files.checksums import check_finite
 
 from .keys import Shapes, compare_keys, float_shapes, matches_any
+from .layouts.mismatch_hints import mismatch_hints
 
-# Tensors whose size follows from that of the images or windows.
-_POSITIONS = ('pos_embed', 'relative_position_bias_table')
+# Tensors whose size follows from that of the images, windows or patches.
+_KERNELS = ('patch_embed.proj.weight',)
+_RESIZED = (
+    *('pos_embed', 'relative_position_bias_table', 'rel_pos_h', 'rel_pos_w'),
+    *_KERNELS,
+)
 
 
 class Fit:
@@ -77,16 +82,24 @@ class Fit:
         return found[0] if len(found) == 1 else None
 
     def note_resized(self, stored: Shapes) -> None:
-        """Note which position embeddings a class has resized."""
-        for part in _POSITIONS:
-            pair = [
-                [shape for key, shape in shapes.items() if key.endswith(part)]
+        """Note which position embeddings and patches have been resized."""
+        for part in _RESIZED:
+            theirs, ours = (
+                {
+                    key: size
+                    for key, size in shapes.items()
+                    if key.endswith(part)
+                }
                 for shapes in (stored, self.offered)
-            ]
-            if all(pair) and prod(pair[0][0]) != prod(pair[1][0]):
-                self.remarks.append(
-                    f'{part} resized from {pair[0][0]} to {pair[1][0]}'
-                )
+            )
+            pairs = [
+                (theirs[key], ours[key]) for key in ours if key in theirs
+            ] or list(zip(theirs.values(), ours.values(), strict=False))[:1]
+            for old, new in pairs:
+                sizes = (old[2:], new[2:]) if part in _KERNELS else (old, new)
+                if prod(sizes[0]) != prod(sizes[1]):
+                    self.remarks.append(f'{part} resized from {old} to {new}')
+                    break
 
     def conclude(self, source: str, model: nn.Module) -> None:
         """Log what was done to the weights.
@@ -98,7 +111,10 @@ class Fit:
             self.offered, self.shapes, self.optional, self.unused
         )
         if report:
-            raise ValueError(mismatch_message(source, model, str(report)))
+            hints = mismatch_hints(self.offered, self.shapes)
+            raise ValueError(
+                mismatch_message(source, model, f'{report}{hints}')
+            )
         say_remarks(source, model, self.remarks)
 
 

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 from mmengine.runner.checkpoint import load_state_dict
@@ -11,7 +12,7 @@ from mmflora.checkpoint.base_weights import load_converted, pretrained_cfg
 from mmflora.checkpoint.fit import Fit
 from mmflora.checkpoint.keys import Shapes, state_shapes
 from mmflora.checkpoint.layouts import unused_keys
-from mmflora.checkpoint.layouts.timm_keys import to_timm
+from mmflora.checkpoint.layouts.timm_keys import as_timm_reads, to_timm
 from mmflora.files.sources import read_state_dict
 from mmflora.registry import MODELS
 
@@ -37,7 +38,8 @@ class TimmFeatures(Intermediates, nn.Module):
             return
         stored = read_state_dict(source['checkpoint'], source.get('prefix'))
         unused = (*self.unused_keys, *unused_keys(self))
-        fitted = Fit(state_shapes(self), (), unused)(self._to_timm(stored))
+        named = self._to_timm(as_timm_reads(self, stored))
+        fitted = Fit(state_shapes(self), (), unused)(named)
         load_state_dict(self, fitted, strict=False, logger='current')
 
     def load_published(
@@ -48,7 +50,15 @@ class TimmFeatures(Intermediates, nn.Module):
         unused: Iterable[str],
     ) -> None:
         """Load weights of any layout, see :func:`load_base`."""
-        load_converted(self, init_cfg, self._to_timm, shapes, optional, unused)
+        load_converted(
+            self,
+            init_cfg,
+            self._to_timm,
+            shapes,
+            optional,
+            unused,
+            partial(as_timm_reads, self),
+        )
 
     def _to_timm(self, state: dict[str, Tensor]) -> dict[str, Tensor]:
         return to_timm(self, state, self.dropped_keys)

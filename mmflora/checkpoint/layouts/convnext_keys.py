@@ -14,6 +14,10 @@ GRN         ``grn.gamma`` (1, 1, 1, C) ``grn.gamma`` (C)
 last norm   ``norm``                   ``norm3``
 classifier  ``head``                   ``head.fc`` (beside ``backbone.``)
 =========== ========================== ==============================
+
+DINOv3's are in FAIR's layout, the last norm twice (``norm``, ``norms.3``), and
+in Hugging Face's: ``stages.i.downsample_layers.j``, ``stages.i.layers.j`` with
+``depthwise_conv``, ``layer_norm`` and ``pointwise_conv1``, ``layer_norm``.
 """
 
 import re
@@ -24,8 +28,14 @@ from torch import Tensor
 # timm's last norm and classifier; FAIR's and mmpretrain's become these.
 # mmpretrain and mmflora itself keep norms of outputs beside the stages.
 UNUSED_KEYS = (r'head\..*', r'norm[0-3]\.(weight|bias)')
-# Applied in order to each key; the first two tell the layout's family.
+# Applied in order to each key.
 _RENAMES = (
+    (r'^model\.stages\.', 'stages.'),
+    (r'^stages\.0\.downsample_layers\.', 'stem.'),
+    (r'^stages\.(\d+)\.downsample_layers\.', r'stages.\1.downsample.'),
+    (r'^stages\.(\d+)\.layers\.', r'stages.\1.blocks.'),
+    (r'^(stages\..*)\.layer_norm\.', r'\1.norm.'),
+    (r'^layer_norm\.', 'head.norm.'),
     (r'^downsample_layers\.0\.', 'stem.'),
     (r'^downsample_layers\.(\d+)\.(\d+)\.', r'stages.\1.downsample.\2.'),
     (r'^stages\.(\d+)\.(\d+)\.', r'stages.\1.blocks.\2.'),
@@ -62,8 +72,15 @@ def convnext_to_timm(
             for key, value in state.items()
         }
     renamed = dict(state)
-    if any(key.startswith('downsample_layers.') for key in state):
-        renamed = {_rename(key): value for key, value in state.items()}
+    if any(
+        re.match(r'((model\.)?stages\.\d+\.)?downsample_layers\.', key)
+        for key in state
+    ):
+        renamed = {
+            _rename(key): value
+            for key, value in state.items()
+            if not key.startswith('norms.')
+        }
         if 'norm0.weight' not in renamed:
             # A classifier of mmpretrain; a dense backbone norms every output.
             for name in ('weight', 'bias'):

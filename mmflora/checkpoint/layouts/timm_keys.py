@@ -1,10 +1,36 @@
-"""Published weights for models of timm, converted as timm does it."""
+"""Published weights for models of timm, converted as timm does it.
+
+A layout that timm's filter of the family does not know is first renamed to one
+that it does.
+"""
 
 import sys
 from collections.abc import Iterable, Mapping
 from typing import Any
 
 from torch import Tensor, nn
+
+from ..keys import state_shapes
+from . import dinov2_keys, dinov3_keys, sam_keys
+from .convnext_keys import convnext_to_timm
+
+
+def as_timm_reads(
+    model: nn.Module, state: Mapping[str, Tensor]
+) -> dict[str, Tensor]:
+    """Rename weights to keys that timm's filter of the family knows.
+
+    Raises:
+        ValueError: If a file holds what the model cannot compute.
+    """
+    names = {kind.__name__ for kind in type(model).__mro__}
+    if 'ConvNeXt' in names:
+        return convnext_to_timm(state, state_shapes(model))
+    if names & set(dinov2_keys.CLASSES):
+        return dinov2_keys.dinov2_to_timm(state, model)
+    if names & set(dinov3_keys.CLASSES):
+        return dinov3_keys.dinov3_to_timm(state, model)
+    return dict(state)
 
 
 def to_timm(
@@ -34,9 +60,12 @@ def to_timm(
     if filter_fn is None:
         return kept
     try:
-        return dict(filter_fn(dict(kept), model))
+        named = dict(filter_fn(dict(kept), model))
     except (AttributeError, KeyError, RuntimeError, ValueError):
         return kept
+    if kind.__name__ in sam_keys.CLASSES:
+        return sam_keys.with_sam_positions(named, state_shapes(model))
+    return named
 
 
 def _missing_parts(
