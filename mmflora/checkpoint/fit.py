@@ -112,9 +112,7 @@ class Fit:
         )
         if report:
             hints = mismatch_hints(self.offered, self.shapes)
-            raise ValueError(
-                mismatch_message(source, model, f'{report}{hints}')
-            )
+            raise misfit(source, model, f'{report}{hints}')
         say_remarks(source, model, self.remarks)
 
 
@@ -157,9 +155,9 @@ def say_remarks(source: str, model: nn.Module, remarks: list[str]) -> None:
         )
 
 
-def mismatch_message(source: str, model: nn.Module, report: str) -> str:
-    """Say that a base does not fit, what of it, and what to do."""
-    return (
+def misfit(source: str, model: nn.Module, report: str) -> ValueError:
+    """Return an error: a base does not fit, what of it, and what to do."""
+    return ValueError(
         f"The base weights '{source}' do not fit "
         f'{type(model).__name__}:\n{report}\n'
         'A base must fit in full. Check that the file is for this '

@@ -20,7 +20,7 @@ from mmflora.files.sources import (
 )
 from mmflora.files.stored_tensors import StoredTensor, open_weights
 
-from ..fit import left_out, mismatch_message, say_remarks
+from ..fit import left_out, misfit, say_remarks
 from ..keys import Shapes, compare_keys, matches_any
 from .intern_vit_keys import (
     Place,
@@ -79,7 +79,7 @@ def load_intern_vit(
             remarks.append(f'{key} resized from {shape} to {fitted}')
     report = compare_keys(offered, expected, optional, unused)
     if report:
-        raise ValueError(mismatch_message(source, model, str(report)))
+        raise misfit(source, model, str(report))
     say_remarks(source, model, remarks)
     parameters = dict(model.named_parameters())
     parts: dict[str, list[str]] = {}
