@@ -27,7 +27,7 @@ def check_build(
 ) -> dict[str, Any]:
     """Build a config's model, stock and adapted, and compare the two.
 
-    Models are on the meta device, without weights.
+    Models are on the meta device if possible, without weights.
 
     Args:
         config: Which.
@@ -41,19 +41,27 @@ def check_build(
     result: dict[str, Any] = dict(stock='', adapted='')
     try:
         cfg = read_zoo_config(config, text_model)
-        stock = build_model(cfg, weights=False, device='meta')
+        stock, device = _build_stock(cfg)
     except Exception as error:
         return result | dict(stock=why_not(error))
     result |= dict(stock=True, model=type(stock).__name__)
     result['parameters'] = sum(p.numel() for p in stock.parameters())
     try:
-        return result | _check_adapted(cfg, method, stock)
+        return result | _check_adapted(cfg, method, stock, device)
     except Exception as error:
         return result | dict(adapted=why_not(error))
 
 
+def _build_stock(cfg: Config) -> tuple[nn.Module, str]:
+    """Build on the meta device, or on the CPU what computes as it is built."""
+    try:
+        return build_model(cfg, weights=False, device='meta'), 'meta'
+    except (RuntimeError, NotImplementedError):
+        return build_model(cfg, weights=False, device='cpu'), 'cpu'
+
+
 def _check_adapted(
-    cfg: Config, method: str, stock: nn.Module
+    cfg: Config, method: str, stock: nn.Module, device: str
 ) -> dict[str, Any]:
     result: dict[str, Any] = {}
     bare = name_bases(cfg, Path('base'))
@@ -61,7 +69,7 @@ def _check_adapted(
         result['without_weights'] = bare
     adapted_cfg = peft_config(cfg, method)
     with _noted_reports() as reports:
-        model = build_model(adapted_cfg, weights=False, device='meta')
+        model = build_model(adapted_cfg, weights=False, device=device)
     left_out = Counter(
         _general(why) for report in reports for why in report.left_out.values()
     )

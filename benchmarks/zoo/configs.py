@@ -130,5 +130,7 @@ def read_zoo_config(config: ZooConfig, text_model: str) -> Config:
                 node[key] = text_model
         if 'teacher_ckpt' in node:
             node['teacher_ckpt'] = None
+        if 'num_cp' in node:
+            node['num_cp'] = 0
     use_plain_batch_norm(cfg.model)
     return cfg

@@ -32,7 +32,8 @@ Built with {versions}.
 
 *Builds* are on the meta device, without weights or a network; a model may take
 {build_seconds} s. Where a config names no weights for its backbone, it got the
-name of a file; text encoders came from a small local folder. *keys* says
+name of a file; text encoders came from a small local folder, and encoders do
+without fairscale's activation checkpointing. *keys* says
 whether the state dict without adapters and records has the keys and shapes of
 the stock one. *layers* counts adapted layers of the backbone and those left
 out, *trains* the parameters that train, each from the smallest to the largest
