@@ -132,6 +132,11 @@ def page(
     return '\n'.join(sections) + '\n'
 
 
+def row(build: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what the JSON says of a config."""
+    return {column: build.get(column) for column in COLUMNS}
+
+
 def _families(builds: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     families: dict[str, dict[str, Any]] = {}
     for name, build in builds.items():
@@ -251,7 +256,7 @@ def _as_json(
     """Return all results, a line for each config and family."""
     head = dict(method=method, versions=versions(), columns=COLUMNS)
     parts = [json.dumps(head)[1:-1]]
-    rows = {n: [b.get(c) for c in COLUMNS] for n, b in builds.items()}
+    rows = {name: [*row(build).values()] for name, build in builds.items()}
     for title, items in (('configs', rows), ('families', steps)):
         lines = ',\n'.join(
             f'{json.dumps(name)}: {json.dumps(item)}'

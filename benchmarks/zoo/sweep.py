@@ -170,7 +170,7 @@ def _with_progress(
         ]
         _say(
             f'[{count}/{len(items)}, {left / 60:.1f} min left] {name(item)} '
-            f'{result["seconds"]:.1f} s {"; ".join(wrong) or "ok"}'
+            f'{result.get("seconds", 0):.1f} s {"; ".join(wrong) or "ok"}'
         )
 
 
