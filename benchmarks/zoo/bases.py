@@ -14,38 +14,30 @@ from mmflora.config.peft.backbones import find_backbones, move_pretrained
 from mmflora.config.walk import find_dicts
 
 
-def name_bases(cfg: Config, folder: Path) -> list[str]:
-    """Name a file as the base of each backbone, where the config names none.
-
-    Returns:
-        The places of the backbones without weights.
-    """
-    move_pretrained(cfg)
-    bare = []
-    for place, node in find_backbones(cfg).items():
-        if not _has_weights(node):
-            bare.append(place)
-            node['init_cfg'] = _pretrained(folder, place)
-    return bare
-
-
 def write_bases(cfg: Config, folder: Path) -> dict[str, dict[str, Tensor]]:
-    """Write a base for each backbone, in the layout of its stock class.
+    """Write the base of a config, in the layout of the stock classes.
 
-    Parameters that start at a constant are moved off it: at zero they would
-    keep gradients from layers.  Where a larger part of the model has weights
-    too, it gets a file that holds the same backbone.
+    It is one file for each backbone, and one for each larger part with
+    weights of its own, which holds the same backbone.  Where the config
+    starts from a checkpoint of the whole model, or a backbone has no weights
+    of its own, it is such a checkpoint.
 
     Args:
         cfg: The stock config; it then names these files.
         folder: Where to write.
 
     Returns:
-        What was written for each backbone, by file.
+        What was written, by file.
     """
     move_pretrained(cfg)
     written: dict[str, dict[str, Tensor]] = {}
     backbones = find_backbones(cfg)
+    bare = not all(_has_weights(node) for node in backbones.values())
+    if cfg.get('load_from') or bare:
+        cfg.load_from = _pretrained(folder, 'model')['checkpoint']
+        written[cfg.load_from] = _random_state(cfg, 'model')
+        torch.save(dict(state_dict=written[cfg.load_from]), cfg.load_from)
+        return written
     for place, node in backbones.items():
         state = _random_state(cfg, place, seed=len(written))
         node['init_cfg'] = _pretrained(folder, place)
@@ -58,15 +50,21 @@ def write_bases(cfg: Config, folder: Path) -> dict[str, dict[str, Tensor]]:
             state = _random_state(cfg, place, seed=99)
             for inner, backbone in backbones.items():
                 if inner.startswith(f'{place}.'):
-                    own = written[backbone['init_cfg']['checkpoint']]
+                    own = written.pop(backbone['init_cfg']['checkpoint'])
                     prefix = inner.removeprefix(f'{place}.')
                     state |= {f'{prefix}.{k}': v for k, v in own.items()}
             node['init_cfg'] = _pretrained(folder, place)
+            written[node['init_cfg']['checkpoint']] = state
             _save(state, node)
     return written
 
 
-def _random_state(cfg: Config, place: str, seed: int) -> dict[str, Tensor]:
+def _random_state(cfg: Config, place: str, seed: int = 0) -> dict[str, Tensor]:
+    """Draw the weights of a part.
+
+    Parameters that start at a constant are moved off it: at zero they would
+    keep gradients from layers.
+    """
     torch.manual_seed(seed)
     part: Any = build_model(cfg, place, weights=False)
     if hasattr(part, 'init_weights'):

@@ -4,7 +4,6 @@ import re
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -14,11 +13,10 @@ from torch import nn
 from mmflora.adapters import adapted_modules
 from mmflora.checkpoint.record import RECORD_NAME, base_records
 from mmflora.config.build import build_model
-from mmflora.config.peft import peft_config
+from mmflora.config.peft import adapt_config
 from mmflora.count.parameters import count_model
 from mmflora.models import frozen
 
-from .bases import name_bases
 from .configs import ZooConfig, read_zoo_config
 
 
@@ -63,17 +61,13 @@ def _build_stock(cfg: Config) -> tuple[nn.Module, str]:
 def _check_adapted(
     cfg: Config, method: str, stock: nn.Module, device: str
 ) -> dict[str, Any]:
-    result: dict[str, Any] = {}
-    bare = name_bases(cfg, Path('base'))
-    if bare:
-        result['without_weights'] = bare
-    adapted_cfg = peft_config(cfg, method)
+    adapted_cfg, _ = adapt_config(cfg, method, weights=False)
     with _noted_reports() as reports:
         model = build_model(adapted_cfg, weights=False, device=device)
     left_out = Counter(
         _general(why) for report in reports for why in report.left_out.values()
     )
-    return result | dict(
+    return dict(
         adapted=True,
         keys=_compare(stock, model) or True,
         parts=list(base_records(model)),

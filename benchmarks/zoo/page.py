@@ -31,8 +31,8 @@ training step.** [zoo.json](zoo.json) has a line for each of the {all} configs.
 Built with {versions}.
 
 *Builds* are on the meta device, without weights or a network; a model may take
-{build_seconds} s. Where a config names no weights for its backbone, it got the
-name of a file; text encoders came from a small local folder, and encoders do
+{build_seconds} s. Text encoders come from a small local folder, teachers have
+no weights, batch norms over several GPUs are ordinary ones, and encoders do
 without fairscale's activation checkpointing. *keys* says
 whether the state dict without adapters and records has the keys and shapes of
 the stock one. *layers* counts adapted layers of the backbone and those left
@@ -41,10 +41,12 @@ config of the family.
 
 *step* trains one config of the family (the smallest whose stock model takes a
 step) on a made batch of two images on the CPU. The base is a file with random
-weights in the stock layout. The step passes if every loss is finite, the base
-is bit for bit that of the file afterwards, every adapter has a gradient other
-than zero, and a checkpoint of the adapters brings a fresh model to the same
-bits. {what} A step may take {step_seconds} s.
+weights in the stock layout: of the backbone, or of the whole model where the
+config starts from one or names no weights. The step passes if every loss is
+finite, the base is bit for bit that of the file afterwards, every adapter has a
+gradient other than zero (or its layer's own weight has none in the stock model
+either), and a checkpoint of the adapters brings a fresh model to the same bits.
+{what} A step may take {step_seconds} s.
 """
 COLUMNS = (
     'stock',

@@ -7,6 +7,7 @@ from mmengine.config import Config
 from mmflora.config.walk import find_dicts
 
 SIZE = 128
+LARGER = 320
 MOST = {
     # Queries: the images have fewer places than models have queries.
     'num_queries': 100,
@@ -17,29 +18,29 @@ MOST = {
     'num_points': 256,
 }
 WHAT = (
-    'Batch norms over several GPUs are ordinary ones, mixed precision is off, '
-    f'images have {SIZE} × {SIZE} pixels, `num_queries` is 100 at most, '
+    'Mixed precision is off, '
+    f'images have {SIZE} × {SIZE} pixels (or {LARGER} × {LARGER}, where '
+    'the stock model needs them), `num_queries` is 100 at most, '
     'proposals (`nms_pre`, `max_per_img`, samplers) are 100, 50 and 64 at '
     'most, and the weights are random.'
 )
 """What differs from the config, in words."""
 
-# Networks that need more pixels than others.
-_LARGER = {'SSDVGG': 300, 'SSDHead': 320}
 
+def shrink(cfg: Config, size: int = SIZE) -> None:
+    """Lower numbers of a config that only cost time.
 
-def shrink(cfg: Config) -> int:
-    """Lower numbers of a config that only cost time; return the image size."""
-    size = SIZE
+    Args:
+        cfg: The config; it is changed.
+        size: Height and width of the images.
+    """
     for place, node in find_dicts(cfg.model, 'model'):
-        size = max(size, _LARGER.get(str(node.get('type')), 0))
         for key, most in MOST.items():
             if isinstance(node.get(key), int) and node[key] > most:
                 node[key] = most
         if place.endswith('sampler') and node.get('num', 0) > 64:
             node['num'] = 64
     _shrink_images(cfg.model, size)
-    return size
 
 
 def _shrink_images(model: Any, size: int) -> None:

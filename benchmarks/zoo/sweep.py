@@ -10,6 +10,7 @@ from typing import Any
 from .child import run_in_child
 from .configs import ZooConfig, select
 from .results import Results
+from .shrink import LARGER, SIZE
 
 BUILD_LIMITS = (90, 8.0)
 STEP_LIMITS = (300, 8.0)
@@ -128,20 +129,20 @@ def step_of(
     from .steps import check_step, check_stock_step
 
     start = time.monotonic()
-    function = partial(check_step, config, method, text_model)
-    result = run_in_child(function, *STEP_LIMITS, verbose)
-    if 'error' not in result:
-        result |= dict(step=True)
-    else:
-        function = partial(check_stock_step, config, text_model)
+    for size in (SIZE, LARGER):
+        function = partial(check_step, config, method, text_model, size)
+        result = run_in_child(function, *STEP_LIMITS, verbose)
+        if 'error' not in result:
+            result['step'] = True
+            break
+        function = partial(check_stock_step, config, text_model, size)
         stock = run_in_child(function, *STEP_LIMITS, verbose)
-        result['step'] = (
-            f'the stock model fails too: {_why(stock)}'
-            if 'error' in stock
-            else OURS + _why(result)
-        )
+        if 'error' not in stock:
+            result['step'] = OURS + _why(result)
+            break
+        result['step'] = f'the stock model fails too: {_why(stock)}'
     result['seconds'] = round(time.monotonic() - start, 2)
-    return result | dict(config=config.name)
+    return result | dict(config=config.name, size=size)
 
 
 def _why(result: dict[str, Any]) -> str:

@@ -132,6 +132,10 @@ def adapt_backbone(backbone: nn.Module, options: PEFTOptions) -> nn.Module:
         ValueError: See :func:`freeze_part`.
     """
     source = pretrained_cfg(getattr(backbone, 'init_cfg', None))
+    # DetectoRS_ResNet keeps the file's name alone.
+    name = getattr(backbone, 'pretrained', None)
+    if source is None and isinstance(name, str):
+        source = dict(type='Pretrained', checkpoint=name)
     freeze_part(backbone, options, source)
     if source is not None:
         keep_base(backbone)
