@@ -46,7 +46,11 @@ def write_bases(cfg: Config, folder: Path) -> dict[str, dict[str, Tensor]]:
         written[node['init_cfg']['checkpoint']] = state
         _save(state, node)
     for place, node in find_dicts(cfg.model, 'model'):
-        if _has_weights(node) and place not in backbones:
+        if isinstance(node.get('pretrained'), str):  # a second backbone
+            state = _random_state(cfg, place, seed=98)
+            node['pretrained'] = _pretrained(folder, place)['checkpoint']
+            torch.save(dict(state_dict=state), node['pretrained'])
+        elif _has_weights(node) and place not in backbones:
             state = _random_state(cfg, place, seed=99)
             for inner, backbone in backbones.items():
                 if inner.startswith(f'{place}.'):

@@ -43,10 +43,10 @@ config of the family.
 step) on a made batch of two images on the CPU. The base is a file with random
 weights in the stock layout: of the backbone, or of the whole model where the
 config starts from one or names no weights. The step passes if every loss is
-finite, the base is bit for bit that of the file afterwards, every adapter has a
-gradient other than zero (or its layer's own weight has none in the stock model
-either), and a checkpoint of the adapters brings a fresh model to the same bits.
-{what} A step may take {step_seconds} s.
+finite, the base is bit for bit that of the file afterwards, every adapter has
+a gradient other than zero (or its layer's own weight has none in the stock
+model either), and a checkpoint of the adapters brings a fresh model to the
+same bits. {what} A step may take {step_seconds} s.
 """
 COLUMNS = (
     'stock',
@@ -221,8 +221,8 @@ def _failed_steps(
 
 def _unlearned(steps: Mapping[str, Any]) -> Iterable[tuple[str, str]]:
     for step in steps.values():
-        for why, layers in step.get('unlearned', {}).items():
-            yield step['config'], f'{why}: {len(layers)} ({layers[0]}, …)'
+        for why, (count, first) in step.get('unlearned', {}).items():
+            yield step['config'], f'{why}: {count} layers, from {first} on'
 
 
 def _left_out(builds: Mapping[str, Any]) -> Iterable[str]:

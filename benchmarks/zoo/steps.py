@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from mmflora.adapters import adapted_modules
 from mmflora.checkpoint.record import base_records
-from mmflora.checkpoint.roles import base_keys
+from mmflora.checkpoint.roles import base_keys, frozen_by_owner
 from mmflora.checkpoint.state import adapter_state_dict
 from mmflora.config.build import build_model
 from mmflora.config.peft import peft_config
@@ -36,8 +36,8 @@ def check_step(
         size: Height and width of the images.
 
     Returns:
-        ``loss``; ``unlearned``, the adapters without a gradient, by why;
-        ``adapters``, how many there are.
+        ``loss``; ``adapters``, how many there are; ``unlearned``, how many of
+        them have no gradient, and the first, by why.
 
     Raises:
         AssertionError: If the step breaks a promise, such as a changed base.
@@ -60,7 +60,10 @@ def check_step(
                 sum(loss for loss in losses.values() if loss.dim() < 1)
             ),
             adapters=len(adapted_modules(model)),
-            unlearned=_explain(idle, cfg, size) if idle else {},
+            unlearned={
+                why: [len(names), names[0]]
+                for why, names in _explain(idle, model, cfg, size).items()
+            },
         )
         _check_reload(model, adapted_cfg, Path(folder) / 'adapters.pth')
     return result
@@ -146,15 +149,26 @@ def _without_gradient(model: nn.Module, noted: set[str]) -> list[str]:
     ]
 
 
-def _explain(idle: list[str], cfg: Config, size: int) -> dict[str, list[str]]:
-    """Sort layers by whether the stock model's weight gets a gradient."""
+def _explain(
+    idle: list[str], model: nn.Module, cfg: Config, size: int
+) -> dict[str, list[str]]:
+    """Sort layers by why their adapters have no gradient."""
+    result: dict[str, list[str]] = {}
+    if not idle:
+        return result
+    teachers = tuple(f'{name}.' for name in frozen_by_owner(model))
+    taught = [name for name in idle if name.startswith(teachers)]
+    if taught:
+        result['its owner froze the part'] = taught
+        idle = [name for name in idle if name not in taught]
+    if not idle:
+        return result
     stock = _stock_to_train(cfg)
     noted = _note_gradients(stock)
     _step(stock, None, made_batch(cfg, size))
-    result: dict[str, list[str]] = {}
     for name in idle:
         learns = f'{name}.weight' in noted
-        why = 'adapter alone' if learns else 'stock weight gets none either'
+        why = 'adapter alone' if learns else 'nor has the stock weight'
         result.setdefault(why, []).append(name)
     return result
 

@@ -122,10 +122,22 @@ def parts_out_of_reach(model: nn.Module) -> Iterator[None]:
             if tensor not in scratch:
                 scratch[tensor] = _scratch(tensor)
             held[name] = scratch[tensor]
+        _announce(model, scratch)
         yield
     finally:
         for held, name, tensor in places:
             held[name] = tensor
+
+
+def _announce(model: nn.Module, scratch: Mapping[Tensor, Tensor]) -> None:
+    """Tell MMEngine of them, if it is initializing a model around this one.
+
+    It keeps a record of each parameter, and refuses others.
+    """
+    known = getattr(model, '_params_init_info', None)
+    for tensor, blank in scratch.items():
+        if known is not None and tensor in known:
+            known[blank] = dict(known[tensor])
 
 
 def _scratch(tensor: Tensor) -> Tensor:

@@ -219,7 +219,7 @@ def test_the_page_counts_what_was_found():
             step=True,
             config='mmdet::a/a.py',
             loss=1.0,
-            unlearned={'adapter alone': ['conv']},
+            unlearned={'adapter alone': [1, 'conv']},
         ),
         'mmseg::b': dict(step='no config of it builds here'),
         'mmseg::c': dict(step=sweep.OURS + 'no', config='mmseg::c/d.py'),
