@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from mmengine.config import Config
+from mmengine.logging import MessageHub
 from mmengine.optim import build_optim_wrapper
 from mmengine.runner import load_checkpoint
 from torch import Tensor, nn
@@ -48,7 +49,7 @@ def check_step(
     with TemporaryDirectory() as folder:
         bases = write_bases(cfg, Path(folder))
         adapted_cfg = peft_config(cfg, method)
-        model = _model_to_train(adapted_cfg).train()
+        model = _model_to_train(adapted_cfg)
         noted = _note_gradients(model)
         losses = _step(model, adapted_cfg, made_batch(cfg, size))
         for name, loss in losses.items():
@@ -83,7 +84,7 @@ def _stock_to_train(cfg: Config, weights: bool = True) -> nn.Module:
 
     All of it trains.
     """
-    return _model_to_train(cfg, weights).train().requires_grad_(True)
+    return _model_to_train(cfg, weights).requires_grad_(True)
 
 
 def _model_to_train(cfg: Config, weights: bool = True) -> nn.Module:
@@ -92,6 +93,11 @@ def _model_to_train(cfg: Config, weights: bool = True) -> nn.Module:
     model = build_model(cfg, weights=weights)
     init: Any = model.init_weights
     init()
+    model.train()  # some classes return nothing
+    hub = MessageHub.get_current_instance()
+    for name in ('iter', 'epoch'):  # which the runner tells
+        hub.update_info(name, 0)
+    hub.update_info('max_iters', 1)
     return model
 
 

@@ -267,3 +267,18 @@ def test_kept_rows_of_a_background_and_of_boxes():
     ]
     assert kept.places('neck.conv.weight', (12, 3), (8, 3)) == []
     assert kept.places('fc.weight', (3, 5), (2, 6)) == []
+
+
+def test_a_model_around_it_may_start_it(tmp_path):
+    from mmengine.model import BaseModule
+
+    cfg = small_config(CASES['dino'], tmp_path)
+    state = write_whole(cfg, tmp_path / 'whole.pth')
+    cfg.load_from = str(tmp_path / 'whole.pth')
+    use_parts(cfg, CASES['dino'].parts)
+    tracker = BaseModule()
+    tracker.detector = build_model(cfg)
+    tracker.init_weights()
+    ours = tracker.detector.state_dict()
+    for key, value in state.items():
+        assert torch.equal(ours[key], value), key
