@@ -80,7 +80,7 @@ def _random_state(cfg: Config, place: str, seed: int = 0) -> dict[str, Tensor]:
 
 def _has_weights(node: Any) -> bool:
     init = node.get('init_cfg')
-    return isinstance(init, Mapping) and init.get('type') == 'Pretrained'
+    return isinstance(init, Mapping) and 'checkpoint' in init
 
 
 def _save(state: Mapping[str, Tensor], node: Any) -> None:

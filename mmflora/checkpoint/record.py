@@ -270,16 +270,3 @@ def check_base_content(
             f'that its adapters were trained over (SHA-256 {sha256}): the '
             'file was changed or damaged. Take another copy of it.'
         )
-
-
-def keep_base(backbone: nn.Module) -> None:
-    """Let a backbone's ``init_weights`` do nothing: its base is in place.
-
-    The runner calls it again when training starts; it would read the file a
-    second time or, in some classes, draw weights at random.
-    """
-    backbone.init_weights = _do_nothing  # type: ignore[assignment]
-
-
-def _do_nothing() -> None:
-    """Stand in for ``init_weights``; a function, so that copies keep it."""

@@ -32,7 +32,7 @@ from .record import (
     BaseRecord,
     base_tensors,
     check_base_content,
-    keep_base,
+    content_hash,
     note_base,
 )
 from .sharded import any_sharded
@@ -91,6 +91,46 @@ def load_recorded_base(
     note_base(backbone, record, source, origin)
     keep_base(backbone)
     say_quantization(backbone)
+
+
+class KeptBase:
+    """Takes the place of a backbone's ``init_weights``: its base is in place.
+
+    The runner calls it again when training starts.  It would read the file a
+    second time or, in some classes, draw weights at random.  A model around
+    the backbone may have drawn those of all its layers just before, as ICNet
+    does, which expects them to be loaded now.  Then they are.
+
+    Args:
+        backbone: The backbone, with a base in place.
+    """
+
+    def __init__(self, backbone: nn.Module) -> None:
+        self.backbone = backbone
+        self.tuned_sha256 = content_hash(self._tuned())
+
+    def __call__(self) -> None:
+        """Load the base once more if another one stands there."""
+        record: BaseRecord = getattr(self.backbone, RECORD_NAME)
+        base = content_hash(base_tensors(self.backbone, record))
+        same = base == record.sha256
+        if same and content_hash(self._tuned()) == self.tuned_sha256:
+            return
+        source, origin = record.source, record.origin
+        if source is not None and origin is not None:
+            load_recorded_base(self.backbone, record, source, origin)
+
+    def _tuned(self) -> dict[str, Tensor]:
+        own = dict(self.backbone.named_parameters())
+        record: BaseRecord = getattr(self.backbone, RECORD_NAME)
+        return {key: own[key] for key in record.tuned_keys}
+
+
+def keep_base(backbone: nn.Module) -> None:
+    """Let a backbone's ``init_weights`` keep its base, see KeptBase."""
+    backbone.init_weights = KeptBase(backbone)  # type: ignore[assignment]
+    if hasattr(backbone, '_is_init'):  # a model around it is to call it
+        backbone._is_init = False  # type: ignore[assignment]
 
 
 def _omit_base(

@@ -27,8 +27,8 @@ from mmflora.checkpoint.base_weights import (
     pretrained_cfg,
 )
 from mmflora.checkpoint.keys import matches_any, state_shapes
-from mmflora.checkpoint.record import BaseRecord, keep_base, note_base
-from mmflora.checkpoint.state import attach_record
+from mmflora.checkpoint.record import BaseRecord, note_base
+from mmflora.checkpoint.state import attach_record, keep_base
 from mmflora.registry import MODELS
 
 from .autocast import run_in_autocast

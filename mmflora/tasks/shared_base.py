@@ -7,8 +7,8 @@ from mmflora.checkpoint.record import (
     BaseRecord,
     base_tensors,
     content_hash,
-    keep_base,
 )
+from mmflora.checkpoint.state import keep_base
 
 
 class SharedBase:

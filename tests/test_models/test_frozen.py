@@ -3,6 +3,7 @@ import copy
 import pytest
 import torch
 from backbone_cases import CASES, build, images, in_mode
+from mmengine.model import BaseModule
 from mmengine.registry import MODELS
 from torch import nn
 
@@ -133,6 +134,34 @@ def test_every_matrix_and_kernel_is_adapted(case):
         if key.endswith('weight') and value.dim() > 1
     }
     assert layers == set(adapted_layers(adapted))
+
+
+@pytest.mark.parametrize('tuned', [False, True], ids=['frozen', 'tuned'])
+def test_a_model_around_it_may_draw_all_layers(tmp_path, tuned):
+    """ICNet does, and expects the weights of its backbone to load then."""
+    stock = MODELS.build(dict(type='mmdet.ResNet', depth=18))
+    file = str(tmp_path / 'base.pth')
+    torch.save(stock.state_dict(), file)
+    init = dict(type='Pretrained', checkpoint=file)
+    method = dict(type='Full') if tuned else dict(type='FLoRA', rank=2)
+    around = BaseModule(
+        init_cfg=[
+            dict(type='Kaiming', layer='Conv2d'),
+            dict(type='Constant', val=3, layer='_BatchNorm'),
+        ]
+    )
+    around.backbone = MODELS.build(
+        dict(
+            type='mmflora.PEFTBackbone',
+            backbone=dict(type='mmdet.ResNet', depth=18, init_cfg=init),
+            peft=dict(adapter=method),
+        )
+    )
+    around = copy.deepcopy(around)
+    around.init_weights()
+    state = around.backbone.state_dict()
+    for key, value in stock.state_dict().items():
+        assert torch.equal(state[key], value), key
 
 
 def test_init_weights_changes_nothing_more(case, base, randomise):
