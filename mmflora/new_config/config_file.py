@@ -118,7 +118,7 @@ class _Writer:
         if place and old.keys() - new.keys():
             written = {k: self.value(v) for k, v in new.items()}
             return {'_delete_': True, **written}
-        changed = {}
+        changed: dict[str, Any] = {}
         for key, value in new.items():
             if key in old and _equal(old[key], value):
                 continue
@@ -133,6 +133,10 @@ class _Writer:
                 }
             elif not place and key in _NAMED:
                 changed[key] = value
+            elif place and (alike := _alike(before, value)):
+                where = f'_base_.{place}.{key}'
+                words = ', '.join(f'{k}={_flat(v)}' for k, v in alike.items())
+                changed[key] = Code(f'[dict(one, {words}) for one in {where}]')
             else:
                 changed[key] = self.value(value)
         return changed
@@ -226,6 +230,25 @@ def code(value: Any, indent: int, used: int) -> str:
         return flat
     body = ''.join(f'{pad}{row},\n' for row in rows)
     return f'{opened}\n{body}{" " * indent}{closed}'
+
+
+def _alike(old: Any, new: Any) -> dict[str, Any]:
+    """Return what all dicts of a list get, if that is the whole change."""
+    if not (
+        isinstance(old, list)
+        and isinstance(new, list)
+        and len(old) == len(new) > 1
+        and all(isinstance(one, Mapping) for one in (*old, *new))
+    ):
+        return {}
+    changes = [
+        {k: v for k, v in one.items() if k not in o or not _equal(o[k], v)}
+        for o, one in zip(old, new, strict=True)
+    ]
+    same = all(_equal(change, changes[0]) for change in changes)
+    kept = all(o.keys() <= n.keys() for o, n in zip(old, new, strict=True))
+    plain = not any(isinstance(v, Mapping) for v in changes[0].values())
+    return changes[0] if same and kept and plain else {}
 
 
 def _filled(words: list[str], indent: int) -> list[str]:

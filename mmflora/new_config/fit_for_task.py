@@ -56,6 +56,8 @@ def wanted_task(cfg: Config) -> str:
     scope = cfg.get('default_scope')
     loader = cfg.get('train_dataloader') or {}
     transforms = list(transforms_of(loader.get('dataset')))
+    val = (cfg.get('val_dataloader') or {}).get('dataset')
+    tested = {str(t.get('type')) for t in transforms_of(val)}
     types = {str(t.get('type')).rpartition('.')[2] for t in transforms}
     loads = [
         t for t in transforms if str(t.get('type')).endswith('LoadAnnotations')
@@ -75,7 +77,16 @@ def wanted_task(cfg: Config) -> str:
             '(RandomSamplingNegPos). Use a config that fine-tunes the same '
             f'model, such as {FITTING["boxes"][-1]}'
         )
-    if scope not in ('mmdet', 'mmrotate', 'mmseg') or not loads:
+    if 'teacher_config' in cfg.model:
+        raise ValueError(
+            f'{where} learns from a teacher of other classes '
+            f'({cfg.model.teacher_config}). Use a config of the student alone.'
+        )
+    if (
+        scope not in ('mmdet', 'mmrotate', 'mmseg')
+        or not loads
+        or not any('PackDet' in t or 'PackSeg' in t for t in tested)
+    ):
         raise ValueError(
             f'{where} trains on no boxes, masks or label maps '
             f'(default_scope={scope!r}, transforms '

@@ -45,6 +45,22 @@ class Listing:
         """Return the files with one of the suffixes."""
         return [f for f in self.files if f.suffix.lower() in suffixes]
 
+    def beside(self, sure: Set[Path], texts: list[Path]) -> list[Path]:
+        """Return label files, with those beside them that hold nothing sure.
+
+        Args:
+            sure: Those known by their content.
+            texts: All that may be ones: empty or damaged ones are told by
+                their folder and by the image of their name.
+        """
+        folders = {path.parent for path in sure}
+        return [
+            path
+            for path in texts
+            if path in sure
+            or (path.parent in folders and path.stem in self._by_stem)
+        ]
+
     def image(
         self, name: str, near: Path, leave_out: Set[Path] = frozenset()
     ) -> Path | None:
@@ -54,7 +70,7 @@ class Listing:
             name: As an annotation file names it; its folders count where
                 they exist, and are else ignored.
             near: The annotation file: of several images of one name, the one
-                that shares most folders with it is taken.
+                that shares most folders with it is taken, or one of its split.
             leave_out: Files that are not meant, such as label maps.
         """
         name = name.replace('\\', '/')
@@ -67,9 +83,13 @@ class Listing:
         if not found and Path(last).suffix.lower() in IMAGE_SUFFIXES:
             found = self._by_stem.get(Path(last).stem, [])
         wanted = {*near.parts, *name.split('/')}
+        split = split_named(near.stem) or self.split_of(near)
         return max(
             (path for path in found if path not in leave_out),
-            key=lambda path: len(wanted & {*path.parts}),
+            key=lambda path: (
+                len(wanted & {*path.parts}),
+                self.split_of(path) == split,
+            ),
             default=None,
         )
 

@@ -249,7 +249,7 @@ def _settings(
             place['metainfo'] = metainfo
     set_data(cfg, written.places)
     set_evaluators(cfg, task, kind_of_data(base), written.files)
-    set_classes(cfg, len(data.classes))
+    set_classes(cfg, data.classes)
     scale = set_scale(cfg, data)
     name_pipelines(cfg, base)
     train = data.split('train')

@@ -38,12 +38,7 @@ class DotaLabels(Reader):
         """Return the label files, empty ones beside them included."""
         texts = listing.of('.txt')
         sure = {path for path in texts if _looks_like(path)}
-        folders = {path.parent for path in sure}
-        return [
-            path
-            for path in texts
-            if path in sure or (path.parent in folders and _is_empty(path))
-        ]
+        return listing.beside(sure, texts)
 
     def read(
         self,
@@ -102,13 +97,6 @@ def _add(
 
 def _is_header(line: str) -> bool:
     return line.strip().lower().startswith(_HEADERS)
-
-
-def _is_empty(path: Path) -> bool:
-    return all(
-        _is_header(line) or not line.strip()
-        for line in read_text(path).splitlines()
-    )
 
 
 def _looks_like(path: Path) -> bool:

@@ -49,7 +49,8 @@ class IndexMasks(Reader):
             if label not in of_objects and image not in of_objects
         }
         samples = list(pairs)[:: max(1, len(pairs) // _SAMPLES)][:_SAMPLES]
-        if not samples or not all(_is_label_map(path) for path in samples):
+        maps = [path for path in samples if _is_label_map(path)]
+        if len(maps) * 2 <= len(samples):
             return []
         return list(pairs)
 

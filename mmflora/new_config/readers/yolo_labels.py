@@ -39,13 +39,7 @@ class YoloLabels(Reader):
         """Return the label files: lines of a class's number and parts."""
         texts = [f for f in listing.of('.txt') if f.name not in _NAME_FILES]
         sure = {path for path in texts if _looks_like(path)}
-        folders = {path.parent for path in sure}
-        return [
-            path
-            for path in texts
-            if path in sure
-            or (path.parent in folders and not path.read_text().strip())
-        ]
+        return listing.beside(sure, texts)
 
     def read(
         self,
@@ -159,16 +153,22 @@ def _looks_like(path: Path) -> bool:
     """Return whether the lines are whole numbers, each with parts of one."""
     try:
         lines = path.read_text(encoding='utf-8-sig').splitlines()[:20]
-        rows = [finite(line.split()) for line in lines if line.strip()]
-    except (OSError, UnicodeDecodeError, ValueError):
+    except (OSError, UnicodeDecodeError):
         return False
-    good = [
+    good = [_fits(line.split()) for line in lines if line.strip()]
+    return sum(good) * 2 >= len(good) > 0
+
+
+def _fits(words: Sequence[str]) -> bool:
+    try:
+        row = finite(words)
+    except ValueError:
+        return False
+    return (
         len(row) >= _BOX
         and row[0] == int(row[0]) >= 0
         and all(-0.5 <= value <= 1.5 for value in row[1:5])
-        for row in rows
-    ]
-    return sum(good) * 2 > len(good)
+    )
 
 
 def _settings(listing: Listing) -> dict[str, Any]:

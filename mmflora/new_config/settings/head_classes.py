@@ -1,14 +1,13 @@
 """The number of classes, everywhere in a model."""
 
 import inspect
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from mmengine.config import Config
 from mmengine.registry import MODELS
 
 from mmflora.config.build import register_toolkit
-from mmflora.config.classes import OTHER_HEADS
 from mmflora.config.walk import find_dicts
 
 _HEADS = (
@@ -17,26 +16,32 @@ _HEADS = (
     'point_head',
 )
 # Parts whose classes are not those of the data.
+# Boundaries, not classes.
+_OTHER_HEADS = ('STDCHead',)
 _OTHER_PARTS = ('backbone', 'neck', 'rpn_head', 'language_model', 'reid')
 
 
-def set_classes(cfg: Config, count: int) -> None:
-    """Give every head of a model the number of classes of the data.
+def set_classes(cfg: Config, names: Sequence[str]) -> None:
+    """Give every head of a model the classes of the data.
 
     These are ``num_classes`` wherever it stands outside the backbone, neck and
     region proposals (losses have it, too), heads that leave it to their
     default, things and stuff of panoptic heads, ``out_channels`` of
-    segmentation heads, and the weights of classes in losses.
+    segmentation heads, the weights of classes in losses, and the words of
+    text encoders.
 
     Args:
         cfg: It is changed.
-        count: The number of classes.
+        names: The classes.
     """
     register_toolkit(cfg)
+    count = len(names)
     for place, node in list(find_dicts(cfg.model, 'model')):
         path = place.split('.')
         if set(path) & {*_OTHER_PARTS} or _is_other_head(cfg, path):
             continue
+        if node.get('dataset_name') and path[-1] == 'text_encoder':
+            node.update(dataset_name=None, vocabulary=list(names))
         before = node.get('num_classes')
         if before is None and 'num_things_classes' in node:
             before = node['num_things_classes'] + node['num_stuff_classes']
@@ -72,7 +77,7 @@ def _is_other_head(cfg: Config, path: list[str]) -> bool:
     for key in path:
         node = node[int(key)] if isinstance(node, (list, tuple)) else node[key]
         if isinstance(node, dict) and str(node.get('type')).endswith(
-            OTHER_HEADS
+            _OTHER_HEADS
         ):
             return True
     return False
