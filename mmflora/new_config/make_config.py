@@ -37,7 +37,7 @@ from .settings.head_classes import set_classes
 from .settings.image_scale import set_scale
 from .settings.run_length import set_learning_rate, set_length
 from .splits import split_images
-from .wishes import Wishes
+from .wishes import Wishes, check_wishes
 from .writers.coco_writer import write_coco
 from .writers.dota_writer import as_rotated, write_dota
 from .writers.map_writer import as_label_maps, write_maps
@@ -60,12 +60,13 @@ def make_config(wishes: Wishes) -> str:
         The report.
 
     Raises:
-        FileExistsError: If the config is there already.
-        FileNotFoundError: If the folder or the config to start from is not.
-        ValueError: If they do not fit, or the folder cannot be used.
+        FileNotFoundError: If the folder or the config to start from is not
+            there.
+        ValueError: If they do not fit, the folder cannot be used, an option
+            is out of range, or the config is there already.
     """
     out = Path(wishes.out)
-    _check_out(out, wishes.force)
+    check_wishes(wishes, out)
     base_name = None
     if wishes.like:
         base_name = _base_name(wishes.like, out)
@@ -117,19 +118,6 @@ def make_config(wishes: Wishes) -> str:
     return f'{first}\n{findings.text(_MOST_FILES)}{table}\n\n' + next_steps(
         out, report, sheet, cfg
     )
-
-
-def _check_out(out: Path, force: bool) -> None:
-    if out.suffix != '.py' or '.' in out.stem:
-        raise ValueError(
-            f"--out is '{out}'. Give a file name that ends in .py and has no "
-            'other dot, such as my_config.py'
-        )
-    if out.exists() and not force:
-        raise FileExistsError(
-            f"--out: '{out}' is there already. Give another name, or --force "
-            'to replace it and what stands beside it.'
-        )
 
 
 def _base_name(like: str, out: Path) -> str:
@@ -252,6 +240,8 @@ def _settings(
     set_classes(cfg, data.classes)
     scale = set_scale(cfg, data)
     name_pipelines(cfg, base)
+    if cfg.get('data_help'):
+        cfg['data_help'] = ''  # how to get the data of the base
     train = data.split('train')
     if any(
         (node.get('filter_cfg') or {}).get('filter_empty_gt')

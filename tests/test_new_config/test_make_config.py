@@ -293,10 +293,16 @@ def test_rotated_boxes_as_upright_ones_only_if_allowed(make):
 
 def test_nothing_is_replaced_without_force(make, tmp_path):
     make(coco, LIKE['boxes'])
-    with pytest.raises(FileExistsError, match='--force'):
+    with pytest.raises(ValueError, match='--force'):
         make(coco, LIKE['boxes'])
     with pytest.raises(ValueError, match='ends in .py'):
         make_config(Wishes('data', LIKE['boxes'], 'my.config'))
+    with pytest.raises(ValueError, match='in the folder of the data'):
+        make_config(Wishes('data', LIKE['boxes'], 'data/my_config.py'))
+    with pytest.raises(ValueError, match='--epochs is 0'):
+        make_config(Wishes('data', LIKE['boxes'], 'new.py', epochs=0))
+    with pytest.raises(ValueError, match='--split is 1 0 0'):
+        make_config(Wishes('data', LIKE['boxes'], 'new.py', split=(1, 0, 0)))
     assert not list(tmp_path.glob('.*partial*'))
 
 

@@ -39,7 +39,7 @@ def write_coco(
         if not images:
             continue
         content = _coco(images, data, task)
-        original = _original(images, content)
+        original = _original(images, content, task)
         prefix = root
         if original:
             path, below = original
@@ -129,7 +129,7 @@ def _coco_annotation(
 
 
 def _original(
-    images: list[AnnotatedImage], content: dict[str, Any]
+    images: list[AnnotatedImage], content: dict[str, Any], task: str
 ) -> tuple[Path, Path] | None:
     """Return the folder's own COCO file and its images' folder, if it fits.
 
@@ -155,12 +155,13 @@ def _original(
     ids = [annotation.get('id') for annotation in own['annotations']]
     if None in ids or len({*ids}) != len(ids):
         return None
-    if _counted(own) != _counted(content):
+    with_masks = task != 'boxes'
+    if _counted(own, with_masks) != _counted(content, with_masks):
         return None
     return file, below
 
 
-def _counted(content: dict[str, Any]) -> Counter[Any]:
+def _counted(content: dict[str, Any], with_masks: bool) -> Counter[Any]:
     """Count boxes by image, class and place, and classes in order."""
     images = {
         i['id']: (i['file_name'].rpartition('/')[2], i['width'], i['height'])
@@ -174,7 +175,7 @@ def _counted(content: dict[str, Any]) -> Counter[Any]:
             *(round(float(v)) for v in a.get('bbox', ())),
             bool(a.get('area')),
             bool(a.get('iscrowd', 0)),
-            'segmentation' in a,
+            with_masks and 'segmentation' in a,
         )
         for a in content['annotations']
     )
