@@ -71,7 +71,8 @@ def enable_amp(cfg):
             part.change(autocast=now)
         elif not part.path:
             part.node['autocast'] = now
-    if parts or cfg.optim_wrapper.type == 'AmpOptimWrapper':
+    casts = any(part.casts for part in parts)
+    if casts or cfg.optim_wrapper.type == 'AmpOptimWrapper':
         return
     if cfg.optim_wrapper.type != 'OptimWrapper' or get_device() == 'cpu':
         raise ValueError(

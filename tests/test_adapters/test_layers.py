@@ -6,8 +6,15 @@ import pytest
 import torch
 import torch.nn.functional as F
 from layer_cases import CASES
+from torch import nn
 
-from mmflora.adapters import AdaptedLayer, FLoRA, adapt_layer, restore_layer
+from mmflora.adapters import (
+    AdaptedLayer,
+    FLoRA,
+    adapt_layer,
+    inject,
+    restore_layer,
+)
 
 NAMES = ('linear', 'linear, no bias', 'conv, groups', 'conv, replicate same')
 
@@ -105,3 +112,18 @@ def test_bfloat16_base_under_float32_adapters(case, dropout):
         assert torch.equal(output, layer.compute(inputs, folded, layer.bias))
     output.float().sum().backward()
     assert layer.adapter.core.grad.dtype == torch.float32
+
+
+@pytest.mark.parametrize('method', ['FLoRA', 'LoRA', 'DoRA'])
+@pytest.mark.parametrize('tokens', [1, 64])
+def test_an_output_may_be_changed_in_place(method, tokens):
+    """mmcv's feed-forward networks do it, on several dimensions."""
+    model = nn.Sequential(nn.Linear(8, 8), nn.ReLU(inplace=True))
+    stock = copy.deepcopy(model)
+    inject(model, dict(type=method, rank=2))
+    inputs = torch.randn(2, tokens, 8, requires_grad=True)
+    output = model(inputs)
+    torch.testing.assert_close(output, stock(inputs))
+    (gradient,) = torch.autograd.grad(output.sum(), inputs)
+    (expected,) = torch.autograd.grad(stock(inputs).sum(), inputs)
+    torch.testing.assert_close(gradient, expected)

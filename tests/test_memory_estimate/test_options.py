@@ -3,6 +3,7 @@ from pathlib import Path
 from mmengine.config import Config
 
 from mmflora.config.build import register_toolkit
+from mmflora.config.walk import frozen_parts
 from mmflora.memory_estimate import AS_IT_IS, options
 
 CONFIGS = Path(__file__).parents[2] / 'configs'
@@ -55,3 +56,33 @@ def test_what_is_on_is_not_offered():
     )
     assert 'lean=True' not in names
     assert 'autocast=bfloat16' in names
+
+
+def test_of_parts_of_a_model():
+    adapter = dict(type='FLoRA', rank=2)
+    head = 'decode_head.pixel_decoder'
+    cfg = Config(
+        dict(
+            model=dict(
+                type='mmflora.PEFTModel',
+                model_type='EncoderDecoder',
+                parts={
+                    'backbone': dict(adapter=adapter),
+                    head: dict(adapter=adapter),
+                    'neck': dict(adapter=None),
+                },
+            )
+        )
+    )
+    names = {option.name: option for option in options(cfg)}
+    both = {f'model.parts.{name}.lean': True for name in ('backbone', head)}
+    assert names['lean=True'].settings == both
+    casts = {'model.parts.backbone.autocast': 'bfloat16'}
+    assert names['autocast=bfloat16'].settings == casts
+    assert len(names['quantize.bits=8'].settings) == 3
+    changed = names['lean=True'].apply(cfg)
+    assert [part.settings.get('lean') for part in frozen_parts(changed)] == [
+        True,
+        True,
+        None,
+    ]
