@@ -34,13 +34,14 @@ from . import (  # noqa: E402
     models,
 )
 from .adapter_files import load_adapter, save_adapter  # noqa: E402
-from .adapters import disabled, inject, merge, unload  # noqa: E402
+from .adapters import calibrate, disabled, inject, merge, unload  # noqa: E402
 from .config.peft import peft_config  # noqa: E402
 
 install()
 
 __all__ = [
     'inject',
+    'calibrate',
     'merge',
     'unload',
     'disabled',

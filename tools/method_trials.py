@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from mmflora.adapters import inject, merge
+from mmflora.adapters import inject, merge, random_starts
 from mmflora.adapters.blocks import BlockAdapter
 from mmflora.models import ConvNeXt
 from mmflora.registry import ADAPTERS
@@ -62,6 +62,7 @@ def try_part(
         with warnings.catch_warnings():
             warnings.simplefilter('ignore')
             inject(model, config, targets=targets)
+            random_starts(model)
     except (TypeError, ValueError) as error:
         return Outcome(NEITHER, _reason(str(error)))
     with torch.no_grad():

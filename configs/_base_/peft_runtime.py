@@ -14,6 +14,8 @@ peft_hooks = dict(
     adapter_gradient=dict(type='mmflora.AdapterGradientHook'),
     # A resumed run repeats the losses of the uninterrupted one.
     iteration_seed=dict(type='mmflora.IterationSeedHook'),
+    # Gathers what the starts of some methods need of the training data.
+    calibration=dict(type='mmflora.CalibrationHook'),
 )
 peft_runtime = [
     peft_hooks,

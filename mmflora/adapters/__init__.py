@@ -11,14 +11,15 @@ from .unload import injections, unload
 # isort: split
 from .methods.adaptformer import AdaptFormer
 from .methods.bitfit import BitFit
+from .methods.corda import CorDA
 from .methods.dora import DoRA
 from .methods.fact import FacT, LoTR
-from .methods.flora import FLoRA, tucker_ranks
+from .methods.flora import FLoRA
 from .methods.full import Full
 from .methods.houlsby import Houlsby
 from .methods.lora import LoRA
 from .methods.lora_start import StartedLoRA
-from .methods.lora_xs import LoRAXS
+from .methods.lora_xs import LoRASB, LoRAXS
 from .methods.norm_tuning import NormTuning
 from .methods.olora import OLoRA
 from .methods.pfeiffer import Pfeiffer
@@ -34,6 +35,8 @@ from .base import (
     adapted_modules,
 )
 from .blocks import BlockAdapter
+from .calibrated import CalibratedAdapter, assume_calibrated, set_calibration
+from .calibration import calibrate, random_starts
 from .cost import choose_path, path_costs
 from .functional import mode_product, tucker_to_weight
 from .hf_peft import HFPEFT
@@ -46,6 +49,7 @@ from .layers import (
     restore_layer,
 )
 from .memory.lean import make_lean
+from .ranks import tucker_ranks
 from .shared import SharingAdapter, sharing_layers
 from .tuning import Tuning, is_norm, tuned_parameters
 
@@ -61,6 +65,7 @@ __all__ = [  # noqa: RUF022
     # methods
     'AdaptFormer',
     'BitFit',
+    'CorDA',
     'DoRA',
     'FLoRA',
     'FacT',
@@ -68,6 +73,7 @@ __all__ = [  # noqa: RUF022
     'HFPEFT',
     'Houlsby',
     'LoRA',
+    'LoRASB',
     'LoRAXS',
     'LoTR',
     'NormTuning',
@@ -80,6 +86,7 @@ __all__ = [  # noqa: RUF022
     'Adapter',
     'AdapterBase',
     'BlockAdapter',
+    'CalibratedAdapter',
     'CannotAdapt',
     'LowRank',
     'SharingAdapter',
@@ -90,6 +97,10 @@ __all__ = [  # noqa: RUF022
     'is_norm',
     'tuned_parameters',
     # the parts
+    'calibrate',
+    'random_starts',
+    'assume_calibrated',
+    'set_calibration',
     'ADAPTED_CLASSES',
     'AdaptedLayer',
     'adapt_layer',

@@ -50,3 +50,49 @@ def orthonormal_factors(matrix: Tensor, rank: int) -> tuple[Tensor, Tensor]:
     """Return leading columns of Q and rows of R (OLoRA, section 3)."""
     q, r = torch.linalg.qr(matrix)
     return q[:, :rank], r[:rank]
+
+
+def oriented_factors(
+    matrix: Tensor,
+    moment: Tensor,
+    rank: int,
+    scale: float,
+    largest: bool,
+) -> tuple[Tensor, Tensor]:
+    """Return B, A with s B A components of a matrix, oriented by its inputs.
+
+    With ``U S Vᵀ = W C`` it is ``B = U √S``, ``A = √S Vᵀ C⁻¹`` (CorDA, eq. 1
+    to 4), of the largest or the smallest singular values, in float64.
+
+    Args:
+        matrix: W, shape ``(out, in)``.
+        moment: C, the inputs' second moment, shape ``(in, in)``.
+        rank: How many components.
+        scale: The factor s.
+        largest: Whether those of the largest singular values.
+    """
+    wide, inverse = damped_inverse(moment.double())
+    u, s, vh = torch.linalg.svd(matrix.double() @ wide, full_matrices=False)
+    chosen = slice(rank) if largest else slice(len(s) - rank, None)
+    root = (s[chosen] / abs(scale)).sqrt()
+    left = u[:, chosen] * math.copysign(1, scale) * root
+    return left, root[:, None] * vh[chosen] @ inverse
+
+
+def damped_inverse(moment: Tensor) -> tuple[Tensor, Tensor]:
+    """Return a second moment with a raised diagonal, and its inverse.
+
+    The diagonal is raised by a share of its mean, 1 % first, twice as much as
+    long as the product of the two differs from the identity.
+
+    Args:
+        moment: Shape ``(in, in)``.
+    """
+    unit = torch.eye(len(moment), dtype=moment.dtype, device=moment.device)
+    mean, share = float(moment.diagonal().mean()) or 1.0, 0.01
+    while True:
+        raised = moment + share * mean * unit
+        inverse = torch.linalg.inv(raised)
+        if float((raised @ inverse - unit).norm()) < 0.05:
+            return raised, inverse
+        share *= 2

@@ -154,6 +154,7 @@ def leading_basis(matrix: Tensor, rank: int) -> Tensor:
         more = torch.randn(
             rows, rank - columns, generator=source, dtype=matrix.dtype
         )
+        more = more.to(matrix.device)
         basis = torch.linalg.qr(torch.cat([basis, more], 1)).Q
     return basis
 

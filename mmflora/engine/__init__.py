@@ -6,6 +6,7 @@ from mmflora.files.atomic import AtomicLocalBackend
 from .hooks.adalora_hook import AdaLoRAHook
 from .hooks.adapter_checkpoint_hook import AdapterCheckpointHook
 from .hooks.adapter_gradient_hook import AdapterGradientHook
+from .hooks.calibration_hook import CalibrationHook
 from .hooks.iteration_seed_hook import IterationSeedHook
 from .hooks.update_statistics_hook import UpdateStatisticsHook
 from .optimizer import PEFTOptimWrapperConstructor
@@ -18,6 +19,7 @@ __all__ = [
     'AdapterCheckpointHook',
     'AdapterGradientHook',
     'AtomicLocalBackend',
+    'CalibrationHook',
     'DeepSpeedStrategy',
     'FSDPStrategy',
     'IterationSeedHook',

@@ -12,6 +12,7 @@ from mmengine.config import Config
 from mmengine.optim import build_optim_wrapper
 from torch import Tensor
 
+from mmflora.adapters import assume_calibrated
 from mmflora.config.build import build_model
 
 from .assumptions import draw_head_outputs, fill_samplers
@@ -107,6 +108,7 @@ class TrainingStep:
         self.model: Any = build_model(
             cfg, weights=False, sync_bn=sync_bn, device=device
         ).train()
+        assume_calibrated(self.model)
         if device != 'cpu':  # it remembers where to send batches
             self.model.data_preprocessor.to(device)
         self.positives = fill_samplers(self.model)

@@ -12,6 +12,7 @@ from torch import nn
 from mmflora.adapters import (
     InjectionReport,
     inject,
+    set_calibration,
     tuned_parameters,
 )
 from mmflora.adapters.inject import Targets
@@ -174,6 +175,7 @@ def freeze_part(
         load = load_own_keys if own_keys else load_base
         load(part, source, shapes, new, unused)
     targets = _inject(part, options)
+    set_calibration(part, options.calibration)
     base, new_names, tuned = _split_base(part, shapes, new)
     check_frozen(part, (*new_names, *tuned))
     release_stages(part)

@@ -25,6 +25,10 @@ class PEFTOptions:
         unused_keys: Patterns of keys of the base's file that have no use
             here, beside classifiers.  Added to those that the backbone's
             class declares.
+        calibration: For methods whose start needs training data: how many
+            batches go through the frozen model before the first iteration,
+            ``dict(batches=8)``, see
+            :class:`mmflora.adapters.calibrated.Calibration`.
         lean: Rebuild in the backward pass what is cheap to rebuild, see
             :mod:`mmflora.adapters.memory.lean`; else outputs of norms alone.
         quantize: Keep the weights of frozen linear layers in 8 or 4 bits:
@@ -58,6 +62,7 @@ class PEFTOptions:
     exclude: str | Iterable[str] = ()
     new_params: str | Iterable[str] = ()
     unused_keys: str | Iterable[str] = ()
+    calibration: Mapping[str, Any] | None = None
     lean: bool = False
     quantize: Mapping[str, Any] | None = None
     norm_eval: bool = True

@@ -19,7 +19,7 @@ from mmflora.adapter_files.compare import (
 from mmflora.adapter_files.compare_models import compare_models
 from mmflora.adapter_files.statistics import statistics_of
 from mmflora.adapter_files.stored_updates import stored_updates
-from mmflora.adapters import adapted_layers
+from mmflora.adapters import adapted_layers, random_starts
 from mmflora.adapters.update_statistics import update_statistics
 from mmflora.checkpoint.record import base_records
 
@@ -32,6 +32,10 @@ METHODS = {
     'pissa': dict(adapter=dict(type='PiSSA', rank=3)),
     'olora': dict(adapter=dict(type='OLoRA', rank=3)),
     'lora-xs': dict(adapter=dict(type='LoRAXS', rank=3)),
+    'corda': dict(
+        adapter=dict(type='CorDA', rank=3), calibration=dict(batches=1)
+    ),
+    'flora weight': dict(adapter=dict(type='FLoRA', rank=3, start='weight')),
     'fact': dict(adapter=dict(type='FacT', rank=3, form='tk')),
     'dora': dict(adapter=dict(type='DoRA', rank=3)),
     'ssf': dict(adapter=dict(type='SSF')),
@@ -53,7 +57,16 @@ METHODS = {
     ),
     'houlsby': dict(adapter=dict(type='Houlsby', width=3)),
 }
-BY_FILE = ('flora', 'lora', 'loralib', 'pissa', 'olora', 'lora-xs')
+BY_FILE = (
+    'flora',
+    'lora',
+    'loralib',
+    'pissa',
+    'olora',
+    'lora-xs',
+    'corda',
+    'flora weight',
+)
 IMAGES = torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(1))
 
 
@@ -64,7 +77,7 @@ def make(run):
     def make(method, seed=None):
         config = backbone_cfg(run / 'base.pth')
         config.update(type='mmflora.PEFTConvNeXt', **METHODS[method])
-        model = ToyModel(config).eval()
+        model = random_starts(ToyModel(config)).eval()
         if seed is None:
             return model
         torch.manual_seed(seed)

@@ -4,7 +4,7 @@ import torch
 from layer_cases import CASES
 from torch import nn
 
-from mmflora.adapters import adapted_modules, inject
+from mmflora.adapters import adapted_modules, inject, random_starts
 
 # Weight adapters: settings that no default hides.
 WEIGHT_METHODS = {
@@ -17,6 +17,10 @@ WEIGHT_METHODS = {
     'PiSSA': dict(type='PiSSA', rank=2, alpha=3.0),
     'PiSSA, iterated': dict(type='PiSSA', rank=2, iterations=4),
     'OLoRA': dict(type='OLoRA', rank=2, alpha=3.0),
+    'FLoRA, weight': dict(type='FLoRA', rank=3, scale=0.5, start='weight'),
+    'FLoRA, gradient': dict(type='FLoRA', rank=3, scale=0.5, start='gradient'),
+    'CorDA': dict(type='CorDA', rank=2, alpha=3.0),
+    'LoRA-SB': dict(type='LoRASB', rank=2, step=0.1),
     'LoRA-XS': dict(type='LoRAXS', rank=2, alpha=3.0),
     'SSF': dict(type='SSF'),
     'FacT': dict(type='FacT', rank=3, scale=0.5),
@@ -34,6 +38,8 @@ BLOCK_METHODS = {
     'AdaptFormer': dict(type='AdaptFormer', width=8, scale=0.5),
 }
 METHODS = WEIGHT_METHODS | TUNINGS | BLOCK_METHODS
+# Methods that start at a step of the training.
+MOVED = ('LoRA-SB',)
 # Methods that scale the output of the frozen layer round differently.
 ROUNDS = ('DoRA', 'SSF')
 
@@ -46,6 +52,10 @@ def left_out(method: str, case: str) -> str:
         square = len(kernel) == 2 and kernel[0] == kernel[1]
         transposed = isinstance(layer, nn.ConvTranspose2d)
         return '' if square and not transposed else 'square'
+    plain = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
+    own = 'weight' in layer._parameters
+    if method == 'CorDA' and not (own and type(layer) in plain):
+        return 'second moment'
     if method == 'SSF' and isinstance(layer, nn.Embedding):
         return 'embedding'
     return ''
@@ -55,6 +65,7 @@ def adapt(layer: nn.Module, settings: dict, **options) -> nn.Module:
     """Adapt one layer through the injector."""
     model = nn.ModuleDict(dict(layer=layer))
     inject(model, settings | options, 'layer')
+    random_starts(model)
     return layer
 
 

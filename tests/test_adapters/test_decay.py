@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from mmflora.adapters import adapted_layers, inject
+from mmflora.adapters import adapted_layers, inject, random_starts
 from mmflora.adapters.base import Adapter
 from mmflora.registry import ADAPTERS
 
@@ -13,6 +13,7 @@ METHODS = {
     for name, kind in sorted(ADAPTERS.module_dict.items())
     if issubclass(kind, Adapter) and name != 'HFPEFT'
 }
+METHODS['FLoRA, weight'] = dict(type='FLoRA', start='weight')
 PEFTS = {
     'LORA': set(),
     'VERA': set(),
@@ -29,6 +30,7 @@ def adapted(**config):
     net = nn.Sequential(nn.Linear(16, 16), nn.Conv2d(8, 8, 3))
     frozen = {0: net[0].weight.clone(), 1: net[1].weight.clone()}
     inject(net, config)
+    random_starts(net)
     return [
         (layer, frozen[int(name)])
         for name, layer in adapted_layers(net).items()

@@ -121,6 +121,38 @@ WRITTEN = {
         ],
         '3798b533dca1c9e3',
     ),
+    'FLoRA, started': (
+        dict(start='weight'),
+        [
+            'conv: FLoRA(ranks=(6, 3, 2, 2), scale=4.0, start=weight)',
+            'mlp: FLoRA(ranks=(4, 6), scale=4.0, start=weight)',
+        ],
+        '8c8736e7456ea00e',
+    ),
+    'FLoRA, from gradients': (
+        dict(start='gradient'),
+        [
+            'conv: FLoRA(ranks=(6, 3, 2, 2), scale=4.0)',
+            'mlp: FLoRA(ranks=(4, 6), scale=4.0)',
+        ],
+        '7d6ee3430ea5329d',
+    ),
+    'CorDA': (
+        dict(mode='preserve'),
+        [
+            'conv: CorDA(rank=8, scale=1.0, form=spatial)',
+            'mlp: CorDA(rank=8, scale=1.0)',
+        ],
+        '98352935a187d567',
+    ),
+    'LoRASB': (
+        dict(rank=3, step=0.1),
+        [
+            'conv: LoRASB(rank=3, scale=1.0)',
+            'mlp: LoRASB(rank=3, scale=1.0)',
+        ],
+        '469ca6041b52a63e',
+    ),
     'Houlsby': (
         dict(width=8, activation='relu', scale=2),
         ['mlp: Houlsby(channels=4, width=8, activation=relu, scale=2.0)'],

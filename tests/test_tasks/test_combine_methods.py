@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from mmflora.adapter_files import apply_adapter, read_adapter, write_adapter
-from mmflora.adapters import SSF, adapted_layers
+from mmflora.adapters import SSF, adapted_layers, random_starts
 from mmflora.checkpoint.record import base_records
 from mmflora.tasks import combine_adapters
 
@@ -27,6 +27,11 @@ METHODS = {
     'lora rslora': (dict(LORA, rslora=True), dict(LORA, alpha=1)),
     'loralib': (dict(LORA, form='loralib'),) * 2,
     'pissa': (dict(type='PiSSA', rank=3), dict(type='PiSSA', rank=2)),
+    'flora weight': (
+        dict(FLORA, start='weight'),
+        dict(FLORA, rank=2, start='weight'),
+    ),
+    'corda': (dict(type='CorDA', rank=3), dict(type='CorDA', rank=2)),
     'olora': (dict(type='OLoRA', rank=3, alpha=2),) * 2,
     'lora-xs': (dict(type='LoRAXS', rank=4),) * 2,
     'ssf': (dict(type='SSF'),) * 2,
@@ -54,8 +59,11 @@ def changes(model):
 def randomised(build, seed, adapter, **options):
     """Build a model whose adapters have any values, the frozen ones kept."""
     model = build(seed, adapter=adapter, **options)
+    random_starts(model)
     with torch.no_grad():
         for layer in adapted_layers(model).values():
+            if adapter['type'] == 'CorDA':
+                layer.adapter.up.add_(torch.randn_like(layer.adapter.up))
             if adapter['type'] == 'SSF':
                 layer.adapter.scale.add_(1)
     return model
@@ -66,6 +74,8 @@ def randomised(build, seed, adapter, **options):
 def test_sum_of_updates(toy, tmp_path, pair, weights):
     peft = pair[0]['type'] == 'HFPEFT'
     options = dict(targets=MLP) if peft else {}
+    if pair[0]['type'] == 'CorDA':
+        options = dict(calibration=dict(batches=1))
     models = [
         randomised(toy, seed, adapter, **options)
         for seed, adapter in enumerate(pair)
@@ -141,13 +151,14 @@ def test_mixed_methods(toy):
             dict(targets=MLP),
             'use_dora divides by norms',
         ),
+        (dict(type='FacT', rank=2), {}, 'FacT. A weighted sum'),
         (
             dict(type='Houlsby', width=2),
             dict(targets='.*'),
             'Houlsby. A weighted sum',
         ),
     ],
-    ids=['dora', 'loha', 'peft dora', 'houlsby'],
+    ids=['dora', 'loha', 'peft dora', 'fact', 'houlsby'],
 )
 def test_methods_without_sums(toy, adapter, options, message):
     one = adapter_of(toy(1, adapter=adapter, **options))

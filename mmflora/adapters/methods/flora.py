@@ -14,64 +14,41 @@ import sys
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from mmflora.registry import ADAPTERS
 
 from ..base import Adapter, LowRank
-from ..functional import tucker_to_low_rank, tucker_to_weight
+from ..calibrated import CalibratedAdapter
+from ..functional import moved_factors, tucker_to_low_rank, tucker_to_weight
+from ..layer_weights import frozen_weight
 from ..precision import full_precision
-from ..settings import LARGEST_COUNT, check_factor, is_whole
+from ..ranks import tucker_ranks
+from ..settings import check_choice, check_factor
 from ..stored import Part, Settings, Tensors
 from ..updates import Update, weighted_sum
 
-
-def tucker_ranks(
-    shape: Sequence[int], rank: int | Sequence[int], kernel_rank: int
-) -> tuple[int, ...]:
-    """Return the rank of each mode, clipped to the mode's size.
-
-    Args:
-        shape: The weight's shape ``(out, in // groups, *kernel)``.
-        rank: The rank of the first two modes (the channels), or one number
-            per mode.
-        kernel_rank: The rank of all further modes (the kernel).
-
-    Raises:
-        ValueError: If a rank is not an integer of at least 1, or the ranks
-            are not one per mode.
-    """
-    if isinstance(rank, Sequence) and not isinstance(rank, str):
-        ranks = tuple(rank)
-        if len(ranks) != len(shape):
-            raise ValueError(
-                f'FLoRA: rank={list(ranks)} names {len(ranks)} modes, but the '
-                f'weight of shape {tuple(shape)} has {len(shape)}. Give one '
-                'rank per mode, or a single number with `kernel_rank`.'
-            )
-    else:
-        channel_modes = min(2, len(shape))
-        ranks = (rank,) * channel_modes + (kernel_rank,) * (
-            len(shape) - channel_modes
-        )
-    for value in (*ranks, kernel_rank):
-        if not is_whole(value, 1, LARGEST_COUNT):
-            raise ValueError(
-                'FLoRA: `rank` and `kernel_rank` are integers of at least 1 '
-                f'and at most {LARGEST_COUNT}, got rank={rank!r}, '
-                f'kernel_rank={kernel_rank!r}.'
-            )
-    return tuple(
-        min(value, size) for value, size in zip(ranks, shape, strict=True)
-    )
+STARTS = ('random', 'weight', 'gradient')
 
 
 @ADAPTERS.register_module()
-class FLoRA(Adapter):
+class FLoRA(CalibratedAdapter):
     """Tucker update ΔW = s · G ×1 A1 ×2 A2 … ×N AN (FLoRA, eq. 4).
 
-    The core G starts at zero, the factors as Gaussians (Kaiming's with
-    a = √3 over the rank), so that training starts at the frozen weight.
+    Training starts at the frozen weight.  The starts:
+
+    - ``'random'``, the paper's: the core G is zero, the factors are Gaussians
+      (Kaiming's with a = √3 over the rank);
+    - ``'weight'``: G and the factors are the higher-order singular value
+      decomposition of the weight, which is PiSSA's idea mode by mode; what
+      they were is kept, and ΔW = s · (G ×1 A1 … − G0 ×1 A01 …);
+    - ``'gradient'``: the core is zero, the factors are the leading singular
+      vectors, mode by mode, of the averaged gradient of the weight: the
+      spans that full fine-tuning would move first.  It needs ``calibration``
+      beside ``adapter``.
+
+    The latter two are not the paper's.
 
     Args:
         weight: The frozen weight, shape ``(out, in // groups, *kernel)`` of a
@@ -80,17 +57,23 @@ class FLoRA(Adapter):
             per mode.
         kernel_rank: Rank of the kernel's modes (the paper's r3).
         scale: The paper's s.
+        start: See above.
         **options: As for :class:`Adapter`.
 
     Raises:
         TypeError: If ``scale`` is no number.
         ValueError: If a rank is below 1 or no integer, or if ``scale`` is
-            zero or not finite.
+            zero or not finite, or the start unknown.
 
     Example:
         >>> adapter = dict(type='FLoRA', rank=16, kernel_rank=2, scale=4.0)
+        >>> peft = dict(
+        ...     adapter=dict(type='FLoRA', rank=16, start='gradient'),
+        ...     calibration=dict(batches=8),
+        ... )
     """
 
+    start_core: Tensor
     paper = 'Si et al., 2025, arXiv:2405.14739'
 
     def __init__(
@@ -101,9 +84,11 @@ class FLoRA(Adapter):
         scale: float = 4.0,
         dropout: float = 0.0,
         path: str = 'auto',
+        start: str = 'random',
     ) -> None:
         super().__init__(weight, dropout, path)
         self.scale = check_factor('FLoRA', 'scale', scale)
+        self.start = check_choice('FLoRA', 'start', start, STARTS)
         self.kernel_rank = kernel_rank
         wanted = tucker_ranks((sys.maxsize,) * weight.dim(), rank, kernel_rank)
         self.ranks = tucker_ranks(weight.shape, rank, kernel_rank)
@@ -114,6 +99,15 @@ class FLoRA(Adapter):
             for size, mode_rank in zip(weight.shape, self.ranks, strict=True)
         )
         self.reset_parameters()
+        if start == 'gradient':
+            self.ask_for('gradient', weight)
+        elif start == 'weight':
+            self.register_buffer('start_core', self.core.detach().clone())
+            self.start_factors = nn.Module()
+            for mode, factor in enumerate(self.factors):
+                copy = factor.detach().clone()
+                self.start_factors.register_buffer(str(mode), copy)
+            self._begin(weight)
 
     def reset_parameters(self) -> None:
         """Set the core to zero and draw the factors again."""
@@ -121,12 +115,51 @@ class FLoRA(Adapter):
         for factor in self.factors:
             nn.init.kaiming_normal_(factor, a=math.sqrt(3))
 
+    @torch.no_grad()
+    def _begin(self, weight: Tensor) -> None:
+        """Start at the weight's higher-order decomposition."""
+        matrix = weight.detach().to(self.core.dtype)
+        best = Update(matrix.double()).truncated(self.ranks)
+        self.start_core.copy_(best.core / self.scale)
+        self.core.copy_(self.start_core)
+        for own, start, basis in zip(
+            self.factors,
+            self.start_factors.buffers(),
+            best.factors,
+            strict=True,
+        ):
+            start.copy_(basis)
+            own.copy_(start)
+
+    def follow(self, layer: nn.Module) -> None:
+        super().follow(layer)
+        if self.start == 'weight':
+            self._begin(frozen_weight(layer))
+
+    def start_from(self, layer: nn.Module, statistic: Tensor) -> None:
+        """Take the spans of a gradient's modes as the factors."""
+        best = Update(statistic.double()).truncated(self.ranks)
+        for factor, basis in zip(self.factors, best.factors, strict=True):
+            factor.copy_(basis)
+
+    def _terms(self) -> list[tuple[Tensor, tuple[Tensor, ...]]]:
+        """Return core and factors, and those that are taken off."""
+        terms: list[tuple[Tensor, tuple[Tensor, ...]]] = [
+            (self.core, tuple(self.factors))
+        ]
+        if self.start == 'weight':
+            start = tuple(self.start_factors.buffers())
+            terms.append((self.start_core, start))
+        return terms
+
     def delta_weight(self) -> Tensor:
         """Return s · G ×1 A1 … ×N AN, in the weight's shape.
 
         Autocast is left aside: the update is added to the weight in full
         precision and rounded once, together with it.
         """
+        if self.start == 'weight':
+            return Adapter.delta_weight(self)
         with full_precision(self.core.device.type):
             return self.scale * tucker_to_weight(
                 self.core, tuple(self.factors)
@@ -139,13 +172,25 @@ class FLoRA(Adapter):
         layer, that of the output channels for a kernel.
         """
         with full_precision(self.core.device.type):
-            core = self.scale * self.core  # small, so that no factor is copied
-            return LowRank(*tucker_to_low_rank(core, tuple(self.factors)))
+            # The core is small, so that no factor is copied.
+            terms = [
+                tucker_to_low_rank(self.scale * core, factors)
+                for core, factors in self._terms()
+            ]
+            if len(terms) == 1:
+                return LowRank(*terms[0])
+            return LowRank(*moved_factors(*terms[0], *terms[1]))
 
     def update(self) -> Update:
         """Return core and factors."""
-        core = self.scale * self.core.double()
-        return Update(core, tuple(a.double() for a in self.factors))
+        terms = self._updates()
+        return weighted_sum(terms, (1, -1)) if len(terms) > 1 else terms[0]
+
+    def _updates(self) -> list[Update]:
+        return [
+            Update(self.scale * core.double(), tuple(a.double() for a in own))
+            for core, own in self._terms()
+        ]
 
     @classmethod
     def stored_shape(
@@ -160,6 +205,12 @@ class FLoRA(Adapter):
 
     @classmethod
     def summed_settings(cls, settings: Sequence[Settings]) -> dict[str, Any]:
+        own = {one.get('start') == 'weight' for one in settings}
+        if len(own) > 1:
+            raise ValueError(
+                "FLoRA's with start='weight' and others have no sum of "
+                "FLoRA's form."
+            )
         ranks = [cls.setting(one, 'rank') for one in settings]
         kernels = [cls.setting(one, 'kernel_rank') for one in settings]
         lists = [isinstance(rank, list | tuple) for rank in ranks]
@@ -177,21 +228,36 @@ class FLoRA(Adapter):
         cls, parts: Sequence[Part], settings: Settings
     ) -> dict[str, Tensor]:
         """Put cores into one core's blocks, and factors side by side."""
+        weights = [part.weight for part in parts]
         updates = [
-            cls.restored(part.tensors, part.settings).update()
+            cls.restored(part.tensors, part.settings)._updates()
             for part in parts
         ]
-        total = weighted_sum(updates, [part.weight for part in parts])
-        found = {'core': total.core / cls.blank(total.shape, settings).scale}
-        for mode, factor in enumerate(total.factors):
-            found[f'factors.{mode}'] = factor
+        found: dict[str, Tensor] = {}
+        for prefix, terms in zip(
+            ('', 'start_'), zip(*updates, strict=True), strict=False
+        ):
+            total = weighted_sum(terms, weights)
+            scale = cls.blank(total.shape, settings).scale
+            found[f'{prefix}core'] = total.core / scale
+            for mode, factor in enumerate(total.factors):
+                found[f'{prefix}factors.{mode}'] = factor
+        if settings.get('start') == 'gradient':
+            found['calibrated'] = torch.ones(1, dtype=torch.float64)
         return found
 
     def core_parameters(self) -> Iterator[nn.Parameter]:
-        yield self.core
+        if self.start != 'weight':
+            yield self.core
+
+    def no_decay_parameters(self) -> Iterator[nn.Parameter]:
+        """Yield all that would lose the start to W at zero."""
+        if self.start == 'weight':
+            yield from (self.core, *self.factors)
 
     def remark(self) -> str:
         return f'ranks clipped to {self.ranks}' if self.clipped else ''
 
     def meaning(self) -> dict[str, Any]:
-        return dict(ranks=self.ranks, scale=self.scale)
+        own = dict(start='weight') if self.start == 'weight' else {}
+        return dict(ranks=self.ranks, scale=self.scale) | own

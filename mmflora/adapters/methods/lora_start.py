@@ -76,8 +76,12 @@ class StartedLoRA(LoRA):
 
     @torch.no_grad()
     def _begin(self, weight: Tensor) -> None:
-        matrix = weight.detach().flatten(1).to(self.up.dtype)
-        up, down = self.start(matrix)
+        self._begin_at(*self.start(self._matrix(weight)))
+
+    def _matrix(self, weight: Tensor) -> Tensor:
+        return weight.detach().flatten(1).to(self.up.dtype)
+
+    def _begin_at(self, up: Tensor, down: Tensor) -> None:
         self.start_up.copy_(up)
         self.start_down.copy_(down.view(self.down.shape))
         self.up.copy_(self.start_up)

@@ -1,4 +1,4 @@
-"""LoRA-XS: a small core between frozen singular vectors."""
+"""LoRA-XS and LoRA-SB: a small core between frozen singular vectors."""
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from mmflora.registry import ADAPTERS
 
 from ..base import Adapter, LowRank
+from ..calibrated import CalibratedAdapter
 from ..decompositions import leading_svd
 from ..layer_weights import frozen_weight
 from ..precision import full_precision
@@ -44,7 +45,7 @@ class LoRAXS(Adapter):
     """
 
     linear: ClassVar[Mapping[str, float]] = {'core': 0.0}
-    fixed = ('left', 'right')
+    fixed: ClassVar[tuple[str, ...]] = ('left', 'right')
     paper = 'Bałazy et al., 2024, arXiv:2405.17604'
     left: Tensor
     right: Tensor
@@ -59,9 +60,10 @@ class LoRAXS(Adapter):
         path: str = 'auto',
     ) -> None:
         super().__init__(weight, dropout, path)
-        self.rank = check_count('LoRAXS', 'rank', rank)
-        self.scale = check_factor('LoRAXS', 'alpha', alpha) / rank
-        self.iterations = check_iterations('LoRAXS', iterations)
+        kind = type(self).__name__
+        self.rank = check_count(kind, 'rank', rank)
+        self.scale = check_factor(kind, 'alpha', alpha) / rank
+        self.iterations = check_iterations(kind, iterations)
         rows, columns = len(weight), math.prod(weight.shape[1:])
         own = min(rank, rows, columns)
         self.clipped = own != rank
@@ -114,3 +116,67 @@ class LoRAXS(Adapter):
 
     def meaning(self) -> dict[str, Any]:
         return dict(rank=self.rank, scale=self.scale)
+
+
+@ADAPTERS.register_module()
+class LoRASB(CalibratedAdapter, LoRAXS):
+    """ΔW = B R A: LoRA-XS around the singular vectors of the first step.
+
+    Ponkshe et al., "Initialization using Update Approximation is a Silver
+    Bullet for Extremely Efficient Low-Rank Fine-Tuning" (2024), algorithm 1:
+    the first step of full fine-tuning by Adam, −η sign(ḡ) with the averaged
+    gradient ḡ of the weight, has the singular value decomposition U S Vᵀ.
+    B and A are its leading r singular vectors and stay frozen; R starts at
+    their singular values and trains.  So the start is not the frozen layer,
+    but the best approximation of that step; with orthonormal B and A the
+    paper's scale is 1.  Kernels are flattened as by :class:`LoRAXS`.
+
+    It needs ``calibration`` beside ``adapter``.
+
+    Args:
+        weight: The frozen weight.
+        rank: The rank r.
+        step: The paper's η, the learning rate of that first step.
+        iterations: See :class:`StartedLoRA`.
+        **options: As for :class:`Adapter`.
+
+    Raises:
+        TypeError: If ``step`` is no number.
+        ValueError: If the rank is below 1 or no integer, ``step`` is zero or
+            not finite, or ``iterations`` negative.
+
+    Example:
+        >>> peft = dict(
+        ...     adapter=dict(type='LoRASB', rank=64),
+        ...     calibration=dict(batches=8),
+        ... )
+    """
+
+    fixed = ('left', 'right', 'calibrated')
+    paper = 'Ponkshe et al., 2024, arXiv:2411.19557'
+
+    def __init__(
+        self,
+        weight: Tensor,
+        rank: int = 64,
+        step: float = 1e-4,
+        iterations: int | None = None,
+        dropout: float = 0.0,
+        path: str = 'auto',
+    ) -> None:
+        check_count('LoRASB', 'rank', rank)
+        super().__init__(weight, rank, rank, iterations, dropout, path)
+        self.step = check_factor('LoRASB', 'step', step)
+        self.ask_for('gradient', weight)
+
+    def _begin(self, weight: Tensor) -> None:
+        for tensor in (self.left, self.core, self.right):
+            nn.init.zeros_(tensor)
+
+    def start_from(self, layer: nn.Module, statistic: Tensor) -> None:
+        """Decompose the step that a gradient makes."""
+        matrix = -self.step * statistic.sign().flatten(1).to(self.core.dtype)
+        u, s, vh = leading_svd(matrix, len(self.core), self.iterations)
+        self.left.copy_(u)
+        self.right.copy_(vh.reshape(self.right.shape))
+        self.core.copy_(s.diag() / self.scale)

@@ -16,6 +16,7 @@ HOOK = 'mmflora.AdapterCheckpointHook'
 _MORE_HOOKS = {
     'adapter_gradient': 'mmflora.AdapterGradientHook',
     'iteration_seed': 'mmflora.IterationSeedHook',
+    'calibration': 'mmflora.CalibrationHook',
 }
 _STOCK = ('CheckpointHook', 'mmengine.CheckpointHook')
 
