@@ -219,6 +219,91 @@ def test_pretrained_of_a_segmentor_becomes_the_base(weights):
     assert cfg.model.backbone.backbone.init_cfg.checkpoint == source
 
 
+def test_one_file_for_all_encoders_is_shared_out(weights):
+    vit = dict(
+        type='mmseg.VisionTransformer',
+        img_size=(32, 32),
+        embed_dims=8,
+        num_heads=2,
+        num_layers=3,
+        with_cls_token=True,
+    )
+    register_toolkit(small(default_scope='mmseg'))
+    state = MODELS.build(vit).state_dict()
+    source = str(weights / 'clip.pth')
+    torch.save({f'image_encoder.{k}': state[k] for k in state}, source)
+    model = dict(
+        type='MultimodalEncoderDecoder',
+        pretrained=source,
+        image_encoder=dict(vit, num_layers=2),
+        text_encoder=dict(type='CLIPTextEncoder'),
+    )
+    cfg = small(model=model, default_scope='mmseg')
+    cfg = mmflora.peft_config(cfg, 'flora-r16').model
+    assert cfg.pretrained is None
+    assert cfg.text_encoder.init_cfg.type == 'Pretrained_Part'
+    unused = cfg.image_encoder.peft.unused_keys
+    assert all(pattern.startswith('layers') for pattern in unused)
+    built = build_model(
+        Config(dict(default_scope='mmseg', model=cfg)), 'model.image_encoder'
+    )
+    stored = state['layers.1.attn.attn.in_proj_weight']
+    assert torch.equal(built.layers[1].attn.attn.in_proj_weight, stored)
+
+
+@pytest.fixture(scope='module')
+def detector(tmp_path_factory):
+    """A small detector's config and its checkpoint."""
+    cfg = read_config(
+        'mmdet::faster_rcnn/faster-rcnn_r50_fpn_1x_coco.py',
+        {
+            'model.backbone.depth': 18,
+            'model.neck.in_channels': [64, 128, 256, 512],
+            'model.neck.out_channels': 16,
+            'model.rpn_head.in_channels': 16,
+            'model.roi_head.bbox_roi_extractor.out_channels': 16,
+            'model.roi_head.bbox_head.in_channels': 16,
+            'model.roi_head.bbox_head.fc_out_channels': 16,
+        },
+    )
+    path = tmp_path_factory.mktemp('detector') / 'whole.pth'
+    torch.save(
+        dict(state_dict=build_model(cfg, weights=False).state_dict()), path
+    )
+    return cfg, str(path)
+
+
+@pytest.mark.parametrize('given', ['base', 'load_from', 'init_cfg'])
+def test_a_whole_checkpoint_becomes_the_base(detector, given):
+    cfg, path = copy.deepcopy(detector)
+    cfg.model.roi_head.bbox_head.num_classes = 3
+    if given == 'load_from':
+        cfg.load_from = path
+    elif given == 'init_cfg':
+        cfg.model.init_cfg = dict(type='Pretrained', checkpoint=path)
+    base = path if given == 'base' else None
+    model = mmflora.peft_config(cfg, 'flora-r16', base=base).model
+    assert model.type == 'mmflora.PEFTModel'
+    assert list(model.parts) == ['backbone']
+    assert 'frozen_stages' not in model.backbone
+    assert any('fc_cls' in pattern for pattern in model.new_params)
+
+
+def test_each_part_has_its_method(detector):
+    cfg, path = detector
+    parts = {'backbone': None, 'neck': 'lora-r8', 'rpn_.*': dict(adapter=None)}
+    result = mmflora.peft_config(cfg, 'bitfit', parts, path)
+    adapters = {
+        name: own.adapter and own.adapter.type
+        for name, own in result.model.parts.items()
+    }
+    assert adapters == dict(backbone='BitFit', neck='LoRA', rpn_head=None)
+    with pytest.raises(ValueError, match='encoder.*backbone, neck'):
+        mmflora.peft_config(cfg, 'bitfit', ['encoder'], path)
+    with pytest.raises(ValueError, match='`parts` is empty'):
+        mmflora.peft_config(cfg, 'bitfit', [], path)
+
+
 def optimizer(weights, method='flora-r16', **settings):
     wrapper = dict(type='OptimWrapper', optimizer=dict(type='SGD', lr=0.1))
     model = dict(type='FasterRCNN', backbone=backbone(weights))

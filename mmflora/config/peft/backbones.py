@@ -87,7 +87,8 @@ def others_left(cfg: Config) -> list[Change]:
 def move_pretrained(cfg: Config) -> list[Change]:
     """Turn ``pretrained=`` into the ``init_cfg`` of what it is meant for.
 
-    Old segmentors name the backbone's weights beside it.
+    Old segmentors name the backbone's weights beside it.  A multimodal one
+    names a file with a part for each of its encoders and for its head.
     """
     changes = []
     nodes: list[tuple[str, Any]] = list(find_dicts(cfg.model, 'model'))
@@ -95,17 +96,27 @@ def move_pretrained(cfg: Config) -> list[Change]:
         source = node.get('pretrained')
         if not isinstance(source, str):
             continue
-        inner = node.get('backbone')
-        own = place.rpartition('.')[2] in ('backbone', _INNER)
-        if isinstance(inner, dict) and 'type' in inner:
-            node['pretrained'] = None
-            target, where = inner, f'{place}.backbone.init_cfg'
-        elif own:
-            del node['pretrained']
-            target, where = node, f'{place}.init_cfg'
+        children = [k for k, v in node.items() if isinstance(v, dict)]
+        init = dict(type='Pretrained', checkpoint=source)
+        if 'backbone' in children:
+            moved = {'backbone': init}
+        elif 'image_encoder' in children:
+            moved = {
+                key: dict(type='Pretrained_Part', checkpoint=source)
+                for key in ('text_encoder', 'decode_head')
+                if key in children
+            }
+            moved['image_encoder'] = dict(init, prefix='image_encoder.')
+        elif place.rpartition('.')[2] in ('backbone', _INNER):
+            moved = {'': init}
         else:
             continue
-        target['init_cfg'] = dict(type='Pretrained', checkpoint=source)
+        node['pretrained'] = None
+        for key, value in moved.items():
+            (node[key] if key else node)['init_cfg'] = value
+        where = ', '.join(
+            f'{place}.{key}.init_cfg'.replace('..', '.') for key in moved
+        )
         why = f'it stands in {where} now'
         changes.append(Change(f'{place}.pretrained', source, None, why))
     return changes

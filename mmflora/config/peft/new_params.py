@@ -57,7 +57,7 @@ def declare_new(place: str, node: Any, stock: nn.Module) -> list[Change]:
             report = account(stock.to_empty(device='cpu'), source, *declared)
     except _UNREADABLE as error:
         return [_unknown(where, name, str(error).partition('\n')[0])]
-    _check_model(report, shapes, type(stock).__name__, name)
+    _check_model(report, shapes, stock, name)
     changes = []
     for setting, keys, why in (
         ('new_params', _lacking(report), 'new: the weights lack them'),
@@ -77,7 +77,7 @@ def _lacking(report: KeyReport) -> list[str]:
 
 
 def _check_model(
-    report: KeyReport, shapes: Shapes, kind: str, source: str
+    report: KeyReport, shapes: Shapes, stock: nn.Module, source: str
 ) -> None:
     """Refuse weights of another model, or of one of another depth.
 
@@ -89,17 +89,20 @@ def _check_model(
     total = sum(map(prod, shapes.values()))
     fits = sum(prod(shapes[key]) for key in shapes if key not in lacking)
     both = {_numberless(key) for key in shapes if key not in lacking}
+    # Plain transformers differ in width where they differ in depth, and may
+    # use the first layers alone (the image encoder of SAN).
+    cuts = hasattr(stock, 'pos_embed') and hasattr(stock, 'layers')
     other_depth = any(
         len([key for key in keys if _numberless(key) in both])
         > _LAYERS_SHARE * len(shapes)
-        for keys in (report.missing, report.unexpected)
+        for keys in (report.missing, [] if cuts else report.unexpected)
     )
     if fits >= LEAST_SHARE * total and not other_depth:
         return
     raise ValueError(
         f"The base weights '{source}' are those of another model than the "
-        f"config's {kind}:\n{report}\nName the right file. Where the file is "
-        'right, name these keys in the settings of the method: '
+        f"config's {type(stock).__name__}:\n{report}\nName the right file. "
+        'Where the file is right, name these keys in the method: '
         '"dict(adapter=dict(...), new_params=[...], unused_keys=[...])".'
     )
 
