@@ -30,7 +30,6 @@ KINDS = {
     'four channels': 'images with an alpha channel',
     'other mode': 'images in another color mode or with 16 bits',
     'class without examples': 'classes that a split does not have',
-    'small objects': 'sizes of objects',
     'new name': 'names of classes that had to change',
 }
 """Every kind of finding, in the order of the report."""

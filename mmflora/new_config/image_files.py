@@ -22,6 +22,8 @@ _SIDE = 48
 _NEAR = 0.99
 _MOST_IMAGES = 20_000
 _BLOCK = 2048
+# From how many images on it is said that they are read.
+_MANY = 1000
 
 
 @dataclass
@@ -40,6 +42,8 @@ def look_at_images(data: ImageSet, findings: Findings) -> None:
         data: Its images get size, orientation, digest and thumbnail.
         findings: Gets unreadable images, colors, and EXIF's turns.
     """
+    if len(data.images) > _MANY:
+        print(f'Reading {len(data.images)} images …')
     kept = []
     with ThreadPoolExecutor() as pool:
         for image, facts in zip(

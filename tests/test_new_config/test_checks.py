@@ -31,6 +31,7 @@ from mmflora.new_config.image_files import (
 from mmflora.new_config.objects import check_label_maps, check_objects
 from mmflora.new_config.readers.index_masks import number_classes
 from mmflora.new_config.splits import split_images
+from mmflora.new_config.writers.map_writer import index_map_of
 
 
 def checked(root, ignored=(), **options) -> tuple[ImageSet, Findings]:
@@ -412,3 +413,21 @@ def test_a_single_image_is_an_error(tmp_path):
         image(tmp_path, name).unlink()
     with pytest.raises(ValueError, match='1 usable image'):
         checked(tmp_path)
+
+
+@pytest.mark.parametrize('stored', [True, False])
+def test_a_label_map_turns_with_its_image_if_it_was_drawn_so(stored, tmp_path):
+    index_masks(tmp_path)
+    exif = Image.Exif()
+    exif[0x0112] = 6  # upright, the image is high instead of wide
+    picture(0).save(tmp_path / 'images' / f'{NAMES[0]}.jpg', exif=exif)
+    file = tmp_path / 'annotations' / f'{NAMES[0]}.png'
+    values = np.asarray(Image.open(file))
+    turned = np.rot90(values, -1)
+    if not stored:
+        Image.fromarray(turned.copy()).save(file)
+    data, findings = checked(tmp_path)
+    first = next(i for i in data.images if i.path.stem == NAMES[0])
+    np.testing.assert_array_equal(index_map_of(first, data), turned)
+    said = 'turned with' if stored else 'loaded upright'
+    assert said in findings.text()

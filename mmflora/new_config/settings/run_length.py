@@ -132,14 +132,18 @@ def _move_schedule(cfg: Config, length: RunLength) -> None:
 
     for scheduler in schedulers:
         by_epoch = scheduler.get('by_epoch', True)
+        begin, end = scheduler.get('begin', 0), scheduler.get('end')
+        whole = end is not None and scheduler.get('T_max') == end - begin
         for key in _IN_EPOCHS:
             if scheduler.get(key) is not None:
                 scheduler[key] = moved(scheduler[key], by_epoch)
+        if whole:
+            scheduler['T_max'] = scheduler['end'] - scheduler.get('begin', 0)
     _close_gaps(schedulers)
 
 
 def _close_gaps(schedulers: list[Any]) -> None:
-    """Keep the milestones below the end, and T_max equal to the length."""
+    """Keep milestones below the end, and the end behind the beginning."""
     for scheduler in schedulers:
         end = scheduler.get('end')
         steps = scheduler.get('milestones')

@@ -117,7 +117,7 @@ def index_map_of(image: AnnotatedImage, data: ImageSet) -> Any:
     for value, index in data.values.items():
         table[value] = index
     result = table[values].astype(np.uint8)
-    if result.shape != image.size[::-1] or image.orientation in (2, 3, 4):
+    if result.shape != image.size[::-1]:
         result = upright(result, image.orientation)
     return result
 
