@@ -59,6 +59,12 @@ MUTATIONS = {
         '    if source is None:\n        load_base(',
         'test_models/test_frozen.py',
     ),
+    'a frozen weight where the adapted one is read': Mutation(
+        'adapters/layers/read_layer.py',
+        '_read(weight, AdaptedLayer.adapted_weight)',
+        '_read(weight, AdaptedLayer.base_weight)',
+        'test_adapters/test_layer_classes.py',
+    ),
     'decay on a magnitude': Mutation(
         'adapters/methods/dora.py',
         'yield self.magnitude',

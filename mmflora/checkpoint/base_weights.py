@@ -18,6 +18,7 @@ from .keys import (
     KeyReport,
     Shapes,
     compare_keys,
+    computed_buffers,
     float_shapes,
     state_shapes,
 )
@@ -105,7 +106,7 @@ def load_base(
         own(init_cfg, shapes, optional, unused)
         check_base_finite(source, backbone, shapes)
         return
-    fit = Fit(shapes, tuple(optional), unused)
+    fit = Fit(shapes, (*optional, *computed_buffers(backbone)), unused)
     _load_by_class(backbone, init_cfg, fit)
     fit.conclude(source, backbone)
     check_base_finite(source, backbone, shapes)
@@ -137,7 +138,8 @@ def account(
     source = find_source(init_cfg['checkpoint'])
     shapes = state_shapes(backbone)
     unused = (*unused, *unused_keys(backbone))
-    fit = Fit(shapes, tuple(optional), unused)
+    optional = (*optional, *computed_buffers(backbone))
+    fit = Fit(shapes, optional, unused)
     _load_by_class(backbone, {**init_cfg, 'checkpoint': source}, fit)
     return compare_keys(fit.offered, shapes, optional, unused)
 
@@ -224,6 +226,8 @@ def _run_init_weights(
     # Some classes read it by attribute, as a configuration allows; the
     # prefix has been cut off.
     backbone.init_cfg = ConfigDict(type='Pretrained', checkpoint=source)
+    if hasattr(backbone, 'pretrained'):
+        backbone.pretrained = source
     backbone._is_init = False  # type: ignore[assignment]
     kind: Any = type(backbone)
     try:

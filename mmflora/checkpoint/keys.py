@@ -27,6 +27,15 @@ def state_shapes(module: nn.Module) -> dict[str, tuple[int, ...]]:
     return float_shapes(module.state_dict())
 
 
+def computed_buffers(module: nn.Module) -> list[str]:
+    """Return patterns of buffers that mmcv's ConvAWS2d computes itself."""
+    return [
+        re.escape(f'{name}.' if name else '') + 'weight_(beta|gamma)'
+        for name, layer in module.named_modules()
+        if {'weight_beta', 'weight_gamma'} <= layer._buffers.keys()
+    ]
+
+
 @dataclass
 class KeyReport:
     """How the keys of a file fit those of a model.

@@ -9,11 +9,12 @@ import torch
 from mmcv.cnn import bricks
 from mmcv.cnn.bricks.conv2d_adaptive_padding import Conv2dAdaptivePadding
 from mmdet.models.backbones.trident_resnet import TridentConv
+from mmengine.registry import MODELS
 from mmrotate.models.utils.orconv import ORConv2d
 from torch import nn
 from torch.func import functional_call
 
-from mmflora.adapters import inject, merge
+from mmflora.adapters import adapted_layers, inject, merge
 
 EXACT = dict(rtol=1e-9, atol=1e-11)
 FLORA = dict(type='FLoRA', rank=2, scale=0.5)
@@ -111,3 +112,39 @@ def test_buffers_are_computed_from_the_frozen_weight():
     mean = weight.flatten(1).mean(1)
     torch.testing.assert_close(layer.weight_beta.flatten(), mean)
     assert torch.equal(layer.base_weight(), weight)
+
+
+@pytest.mark.parametrize('named', ['init_cfg', 'pretrained'])
+def test_base_of_detectors(named, tmp_path):
+    """Its layers compute buffers that the files of ResNets lack."""
+    resnet = dict(depth=50, base_channels=8, norm_eval=True)
+    stock = MODELS.build(dict(type='mmdet.ResNet', **resnet))
+    path = str(tmp_path / 'base.pth')
+    torch.save(stock.state_dict(), path)
+    source = dict(type='Pretrained', checkpoint=path)
+    detectors = dict(
+        type='mmdet.DetectoRS_ResNet',
+        conv_cfg=dict(type='ConvAWS'),
+        sac=dict(type='SAC', use_deform=True),
+        stage_with_sac=(False, False, False, True),
+        **resnet,
+        **{named: source if named == 'init_cfg' else path},
+    )
+    new = (
+        r'layer4\..*(switch|context|offset_[sl])\.(weight|bias)',
+        r'layer4\..*weight_diff',
+    )
+    backbone = MODELS.build(
+        dict(
+            type='mmflora.PEFTBackbone',
+            backbone=detectors,
+            peft=dict(adapter=FLORA, new_params=new),
+        )
+    )
+    assert backbone.base_record.source == source
+    layers = adapted_layers(backbone)
+    for name in ('layer1.0.conv1', 'layer4.0.conv2'):
+        layer, weight = layers[name], stock.get_submodule(name).weight
+        assert torch.equal(layer.base_weight(), weight)
+        spread = torch.sqrt(weight.flatten(1).var(1) + 1e-5)
+        torch.testing.assert_close(layer.weight_gamma.flatten(), spread)

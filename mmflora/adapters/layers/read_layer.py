@@ -85,10 +85,7 @@ def _read(
             # nn.Module would go on to the frozen parameter.
             raise RuntimeError(f'{layer.adapter}: {error}') from error
 
-    def write(layer: AdaptedLayer, value: Any) -> None:
-        layer._parameters[name] = value
-
-    return property(read, write)
+    return property(read)
 
 
 def _blank(*made: Any) -> ReadLayer:
