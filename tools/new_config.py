@@ -16,6 +16,7 @@ sys.path.append(str(Path(__file__).resolve().parents[1]))
 
 def parse_args(argv=None):
     """Read the command line."""
+    from mmflora.config.peft.arguments import add_peft_arguments
     from mmflora.new_config.annotated_images import TASKS
     from mmflora.new_config.formats_of_data import READERS
     from mmflora.new_config.splits import DEFAULT_PARTS
@@ -38,12 +39,7 @@ def parse_args(argv=None):
     parser.add_argument(
         '--out', required=True, metavar='FILE.py', help='the config to write'
     )
-    parser.add_argument(
-        '--peft',
-        metavar='METHOD',
-        help='freeze the backbone and adapt it by this method, as '
-        'tools/train.py --peft does, such as flora-r16',
-    )
+    add_peft_arguments(parser)
     parser.add_argument(
         '--format',
         choices=READERS,

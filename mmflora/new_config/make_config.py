@@ -11,6 +11,7 @@ from mmengine.config import Config
 
 from mmflora.config.build import read_config, resolve_config
 from mmflora.config.classes import check_classes
+from mmflora.config.peft.arguments import parse_parts
 from mmflora.config.peft.changes import Change, changes_table
 from mmflora.config.peft.entry import adapt_config
 from mmflora.config.walk import find_dicts
@@ -93,7 +94,10 @@ def make_config(wishes: Wishes) -> str:
         cfg, settings = _settings(base, data, task, written, folder, wishes)
         changes: list[Change] = []
         if wishes.peft:
-            cfg, changes = adapt_config(cfg, wishes.peft)
+            parts = wishes.peft_parts and parse_parts(list(wishes.peft_parts))
+            cfg, changes = adapt_config(
+                cfg, wishes.peft, parts or None, wishes.base
+            )
         settings['split'] = splits
         text = config_text(
             base_name,

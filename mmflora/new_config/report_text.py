@@ -42,7 +42,8 @@ def comments(
         model='Heads for these classes.',
     )
     if changes:
-        texts['model'] += f' {wishes.peft}: the backbone is frozen.'
+        frozen = ', '.join(wishes.peft_parts or ['the backbone'])
+        texts['model'] += f' {wishes.peft}, frozen: {frozen}.'
         texts['rest'] = 'What a run with a frozen base needs.'
     return {
         key: '\n'.join(

@@ -16,6 +16,8 @@ class Wishes:
     like: str | None
     out: str
     peft: str | None = None
+    peft_parts: Sequence[str] | None = None
+    base: str | None = None
     format: str | None = None
     task: str | None = None
     classes: Sequence[str] | None = None
@@ -52,6 +54,10 @@ def check_wishes(wishes: Wishes, out: Path) -> None:
             f"--out: '{out}' is in the folder of the data, which is not "
             'changed. Give a file elsewhere.'
         )
+    for name in ('peft_parts', 'base'):
+        if getattr(wishes, name) is not None and wishes.peft is None:
+            option = '--' + name.replace('_', '-')
+            raise ValueError(f'{option} goes with --peft METHOD.')
     for name in ('batch_size', 'gpus', 'epochs'):
         value = getattr(wishes, name)
         if value is not None and value < 1:

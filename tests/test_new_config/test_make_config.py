@@ -7,6 +7,7 @@ from pathlib import Path
 from runpy import run_path
 
 import pytest
+import torch
 from data_folders import (
     FOLDERS,
     NAMES,
@@ -284,6 +285,36 @@ def test_what_does_not_fit_is_an_error_with_a_way_out(
 def test_configs_for_other_tasks_are_refused(like, match, make):
     with pytest.raises(ValueError, match=match):
         make(coco, like)
+
+
+def test_any_parts_over_the_checkpoint_of_a_detector(make, tmp_path):
+    like = tmp_path / 'like.py'
+    like.write_text(
+        f"_base_ = '{LIKE['boxes']}'\n"
+        'model = dict(\n'
+        '    backbone=dict(depth=18, base_channels=8, init_cfg=None),\n'
+        '    neck=dict(in_channels=[8, 16, 32, 64], out_channels=16),\n'
+        '    rpn_head=dict(in_channels=16, feat_channels=16),\n'
+        '    roi_head=dict(bbox_roi_extractor=dict(out_channels=16),\n'
+        '        bbox_head=dict(in_channels=16, fc_out_channels=16)),\n'
+        ')\n'
+    )
+    detector = build_model(read_config(str(like)), weights=False)
+    torch.save(detector.state_dict(), tmp_path / 'detector.pth')
+    cfg, report = make(
+        coco,
+        'like.py',
+        peft='lora-r8',
+        peft_parts=['backbone', 'neck=bitfit'],
+        base='detector.pth',
+    )
+    assert cfg.model.type == 'mmflora.PEFTModel'
+    text = (tmp_path / 'my_config.py').read_text()
+    assert 'lora-r8, frozen: backbone, neck=bitfit.' in text
+    assert 'fc_cls' in report  # it is for other classes, hence new
+    model = build_model(cfg)
+    assert model.roi_head.bbox_head.fc_cls.out_features == 3
+    assert not model.neck.fpn_convs[0].conv.weight.requires_grad
 
 
 def test_rotated_boxes_as_upright_ones_only_if_allowed(make):
