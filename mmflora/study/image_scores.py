@@ -49,8 +49,10 @@ class ImageScoresHook(Hook):
         outputs: Any = None,
     ) -> None:
         """Score the images of a batch."""
+        meta = getattr(runner.test_dataloader.dataset, 'metainfo', {})
+        classes = len(meta.get('classes') or ()) or IGNORED
         for sample in outputs or ():
-            scored = score_image(sample)
+            scored = score_image(sample, classes)
             if scored is None:
                 continue
             if not self.pictures:
@@ -78,11 +80,12 @@ def read_images(path: Path) -> dict[str, Any]:
     return content
 
 
-def score_image(sample: Any) -> dict[str, Any] | None:
+def score_image(sample: Any, classes: int) -> dict[str, Any] | None:
     """Return the score of an image, the truth and what was found.
 
     Args:
         sample: What the model returned for it, with the truth.
+        classes: How many there are; pixels of higher labels are ignored.
 
     Returns:
         ``None`` for other tasks than boxes, instances and labels of pixels.
@@ -90,13 +93,13 @@ def score_image(sample: Any) -> dict[str, Any] | None:
     """
     image = dict(image=str(getattr(sample, 'img_path', '')))
     if 'pred_sem_seg' in sample:
-        return dict(image, **_score_labels(sample))
+        return dict(image, **_score_labels(sample, classes))
     if 'pred_instances' in sample:
         return dict(image, **_score_objects(sample))
     return None
 
 
-def _score_labels(sample: Any) -> dict[str, Any]:
+def _score_labels(sample: Any, classes: int) -> dict[str, Any]:
     found = _labels(sample.pred_sem_seg)
     result: dict[str, Any] = dict(
         score=None, found=dict(labels=_encode(found)), truth=None
@@ -105,7 +108,7 @@ def _score_labels(sample: Any) -> dict[str, Any]:
         truth = _labels(sample.gt_sem_seg)
         result['truth'] = dict(labels=_encode(truth))
         if truth.shape == found.shape:
-            result['score'] = mean_iou(found, truth)
+            result['score'] = mean_iou(found, truth, classes)
     return result
 
 
@@ -120,9 +123,11 @@ def _score_objects(sample: Any) -> dict[str, Any]:
     return result
 
 
-def mean_iou(found: np.ndarray, truth: np.ndarray) -> float | None:
+def mean_iou(
+    found: np.ndarray, truth: np.ndarray, classes: int
+) -> float | None:
     """Return the mean IoU over the classes that the truth has."""
-    valid = truth != IGNORED
+    valid = truth < classes
     ious = [
         np.sum((found == label) & (truth == label))
         / np.sum(((found == label) | (truth == label)) & valid)

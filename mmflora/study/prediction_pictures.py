@@ -140,7 +140,7 @@ def draw_found(
     pixels = np.asarray(photo, np.float32).copy()
     if 'labels' in found:
         labels = decode_labels(found['labels'])
-        valid = (labels != IGNORED) & (labels < 4096)
+        valid = labels < min(len(colors), IGNORED)
         shade = colors[labels % len(colors)]
         if shade.shape[:2] == pixels.shape[:2]:
             pixels[valid] = 0.4 * pixels[valid] + 0.6 * shade[valid]

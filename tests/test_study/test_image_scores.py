@@ -6,11 +6,11 @@ import torch
 from mmengine.structures import BaseDataElement, InstanceData, PixelData
 from PIL import Image
 
+from mmflora.study import image_scores
 from mmflora.study.image_scores import (
     average_precision,
     decode_labels,
     mean_iou,
-    score_image,
 )
 from mmflora.study.prediction_pictures import (
     ImageSpread,
@@ -31,6 +31,10 @@ def instances(boxes, labels, scores=None, masks=None):
     if masks is not None:
         found.masks = torch.tensor(masks)
     return found
+
+
+def score_image(found):
+    return image_scores.score_image(found, 12)
 
 
 def sample(**fields):
@@ -100,8 +104,8 @@ def test_mean_iou():
     truth = np.array([[0, 0, 1, 1], [255, 255, 1, 1]], np.uint8)
     found = np.array([[0, 1, 1, 1], [0, 0, 1, 2]], np.uint8)
     # Class 0: 1 of 2 pixels; class 1: 3 of 5; ignored ones do not count.
-    assert mean_iou(found, truth) == pytest.approx((1 / 2 + 3 / 5) / 2)
-    assert mean_iou(found, np.full_like(truth, 255)) is None
+    assert mean_iou(found, truth, 3) == pytest.approx((1 / 2 + 3 / 5) / 2)
+    assert mean_iou(found, np.full_like(truth, 255), 3) is None
 
 
 def test_labels_come_back():

@@ -1,0 +1,20 @@
+# Nuclei under a fluorescence microscope and in stained tissue: trained on one
+# kind, tested on the other. Learning rates are chosen on the kind that was
+# trained on: the other one is not known then.
+_base_ = './methods.py'
+
+kinds = dict(fluorescence='tissue', tissue='fluorescence')
+tasks = [
+    dict(
+        name=f'{train}-{test}',
+        config='tasks/nuclei.py',
+        metric='coco/segm_mAP',
+        cfg_options={
+            'train_dataloader.dataset.ann_file': f'train_{train}.json'
+        },
+        val=dict(ann_file=f'val_{train}.json'),
+        test=dict(ann_file=f'test_{test}.json'),
+    )
+    for train in kinds
+    for test in ('fluorescence', 'tissue')
+]
