@@ -155,7 +155,7 @@ def draw_found(
     drawn = Image.fromarray(pixels.astype(np.uint8))
     pen = ImageDraw.Draw(drawn)
     width = max(1, round(photo.width / 150))
-    for index in shown:
+    for index in () if masks else shown:
         box = found['boxes'][index]
         color = colors[found['classes'][index] % len(colors)]
         x1, y1, *rest = box

@@ -100,13 +100,20 @@ def test_a_failed_search_holds_back_its_method_alone(plan_of):
 
 def test_a_killed_study_goes_on(plan_of):
     plan = plan_of(lrs=0.004)
-    killer = threading.Timer(2, os.kill, (os.getpid(), signal.SIGTERM))
+    folder = plan.log.parent
+
+    def kill():
+        while not [p for p in folder.rglob('bitfit/*/pid') if p.read_text()]:
+            time.sleep(0.05)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    killer = threading.Thread(target=kill)
     killer.start()
     with pytest.raises(KeyboardInterrupt):
         Runner(plan, hang='bitfit/0').run()
     killer.join()
     assert len(finished(plan)) == 1
-    (file,) = plan.log.parent.rglob('bitfit/*/pid')
+    (file,) = folder.rglob('bitfit/*/pid')
     pid = int(file.read_text())
     assert not os.path.exists(f'/proc/{pid}'), 'its run goes on'
     runner = Runner(plan)
@@ -182,5 +189,4 @@ def test_two_studies_share_the_work(plan_of):
     assert runners[0].run() == 0
     other.join()
     assert other.exitcode == 0
-    assert len(read_runs(plans[0].log)) == 4
-    assert 0 < len(runners[0].said) < 4
+    assert len(finished(plans[0])) == len(read_runs(plans[0].log)) == 4
