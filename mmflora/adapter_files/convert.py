@@ -90,9 +90,10 @@ def from_state(
             described = decode_record(state.pop(key))
         except ValueError as error:
             raise ValueError(f"'{path}': {error}") from error
-        described['base']['layout'] = layout_of_source(
-            described['base']['source']
-        )
+        if not _part(settings, 'model', 'parts'):  # which have their own keys
+            described['base']['layout'] = layout_of_source(
+                described['base']['source']
+            )
         own = _part(settings, 'model', *(name.split('.') if name else ()))
         described['config'] = {
             key: value for key, value in own.items() if key != 'init_cfg'

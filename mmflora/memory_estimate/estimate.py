@@ -67,7 +67,8 @@ def predict(
             the CPU.
 
     Raises:
-        ValueError: If the config describes no training.
+        ValueError: If the config describes no training, or its step needs
+            values that only a real one has.
     """
     check_trains(cfg)
     register_toolkit(cfg)  # before anything that it makes would be fake
@@ -76,7 +77,18 @@ def predict(
         fake_tensors(for_gpu) as values,
     ):
         step = TrainingStep(cfg, 'cpu', values, for_gpu)
-        return [_estimate(cfg, step, shape) for shape in shapes]
+        try:
+            return [_estimate(cfg, step, shape) for shape in shapes]
+        except RuntimeError as error:
+            # Of PyTorch's text, which is long, what went wrong.
+            said = str(error).splitlines()[0][:200]
+            raise ValueError(
+                f"The step of '{cfg.filename}' cannot be predicted: "
+                f'{type(step.model).__name__} reads values that only a real '
+                f'step has ({said}). Detectors of queries do, which match '
+                'them to objects. Train for some iterations on a GPU; the '
+                "log's `memory` is the peak."
+            ) from error
 
 
 def count_real_step(cfg: Config, shape: BatchShape) -> Estimate:

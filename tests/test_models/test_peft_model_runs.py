@@ -19,6 +19,7 @@ from mmflora.config.walk import frozen_parts
 from mmflora.count.parameters import build_on_meta, count_model
 from mmflora.export import MergeOptions, build_stock, merge_checkpoint
 from mmflora.export.transformer_outputs import comparable_outputs
+from mmflora.memory_estimate import BatchShape, predict
 from mmflora.tasks import TaskSet
 
 CASE = CASES['dino']
@@ -158,6 +159,10 @@ def test_adapter_files_and_tasks(run, tmp_path):
     adapter = read_any(tmp_path / 'a.safetensors')
     assert adapter.config['model'] == 'DINO'
     assert {*adapter.config['backbones']} == {*CASE.parts}
+    layouts = [
+        b['base']['layout'] for b in adapter.config['backbones'].values()
+    ]
+    assert layouts == [None] * len(CASE.parts)
     fresh = build_model(cfg)
     apply_adapter(fresh, adapter)
     assert same(outputs(fresh, images), outputs(model, images))
@@ -200,3 +205,18 @@ def test_inference_by_the_toolkit(run):
     found = init_detector(config, str(path), device='cpu', palette='random')
     assert same(outputs(found, images), outputs(model, images))
     assert {*base_records(found)} == {*as_list([*CASE.parts])}
+
+
+def test_memory_is_predicted_or_refused(run, tmp_path):
+    folder, cfg, *_ = run
+    shape = BatchShape(2, 64, 64, 3)
+    with pytest.raises(ValueError, match='DINO reads values that only a real'):
+        predict(with_runtime(cfg, folder), [shape])
+    case = CASES['segformer']
+    other = small_config(case, tmp_path)
+    write_whole(other, tmp_path / 'whole.pth')
+    use_parts(other, case.parts, str(tmp_path / 'whole.pth'))
+    (found,) = predict(with_runtime(other, tmp_path), [shape])
+    model = build_on_meta(other)
+    frozen = sum(p.numel() for p in model.parameters() if not p.requires_grad)
+    assert found.weights['base', 'float32'] >= 4 * frozen
