@@ -32,7 +32,9 @@ class Kind:
         classes: How many classes objects have.
         segments: How many classes pixels have.
         stride: How much smaller than the images the map of classes is.
-        rotated: Whether boxes are rotated ones.
+        boxes: What boxes are: ``'plain'`` tensors, or mmrotate's ``'hbox'``,
+            ``'rbox'`` or ``'qbox'``.
+        masks: Whether objects have masks.
         depth: Whether pixels have a depth.
         text: Whether images come with a text that names the classes.
     """
@@ -42,7 +44,8 @@ class Kind:
     classes: int
     segments: int
     stride: int
-    rotated: bool
+    boxes: str
+    masks: bool
     depth: bool
     text: bool
 
@@ -101,10 +104,24 @@ def _kind(cfg: Config, size: int) -> Kind:
         classes=min(classes, WORDS) if text else classes,
         segments=min([*stuff, *semantic, classes], default=2),
         stride=round(1 / heads[0]['seg_scale_factor']) if heads else 1,
-        rotated=cfg.default_scope == 'mmrotate',
+        boxes=_boxes(cfg),
+        masks=any(
+            node.get('with_mask')
+            for _, node in find_dicts(cfg.get('train_dataloader'), '')
+        ),
         depth='Depth' in str(cfg.model.get('type')),
         text=text,
     )
+
+
+def _boxes(cfg: Config) -> str:
+    if cfg.default_scope != 'mmrotate':
+        return 'plain'
+    boxes = 'rbox'
+    for step in cfg.get('train_pipeline') or ():  # the last one counts
+        mapping = step.get('box_type_mapping') or {}
+        boxes = mapping.get('gt_bboxes') or step.get('box_type') or boxes
+    return boxes
 
 
 def _count(node: Mapping[str, Any]) -> int:
@@ -184,23 +201,19 @@ def _detection_sample(
     sizes = rng.uniform(0.2, 0.6, (OBJECTS, 2)) * kind.size
     corners = np.concatenate([centers - sizes / 2, centers + sizes / 2], 1)
     boxes = torch.from_numpy(corners).float()
+    angles = rng.uniform(-0.7, 0.7, (OBJECTS, 1))
+    rotated = torch.from_numpy(np.concatenate([centers, sizes, angles], 1))
     objects = InstanceData()
-    if kind.rotated:
-        angles = rng.uniform(-0.7, 0.7, (OBJECTS, 1))
-        rotated = np.concatenate([centers, sizes, angles], 1)
-        objects.bboxes = RotatedBoxes(torch.from_numpy(rotated).float())
-    else:
-        objects.bboxes = boxes
+    objects.bboxes = boxes
+    if kind.boxes != 'plain':
+        objects.bboxes = RotatedBoxes(rotated.float()).convert_to(kind.boxes)
     labels = rng.randint(0, kind.classes, OBJECTS)
     objects.labels = torch.from_numpy(labels).long()
-    objects.masks = _masks(corners.astype(int), kind.size)
+    if kind.masks:
+        objects.masks = _masks(corners.astype(int), kind.size)
     objects.instances_ids = torch.arange(OBJECTS)
     sample.gt_instances = objects
-    nothing = InstanceData(
-        bboxes=objects.bboxes[:0], labels=objects.labels[:0]
-    )
-    nothing.masks = objects.masks[:0]
-    sample.ignored_instances = nothing
+    sample.ignored_instances = objects[:0]
     sample.proposals = InstanceData(
         bboxes=boxes + 2, scores=torch.ones(OBJECTS)
     )

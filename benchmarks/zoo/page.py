@@ -1,6 +1,7 @@
 """The results of a sweep as a page and as JSON."""
 
 import json
+import textwrap
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -11,7 +12,7 @@ from mmflora.files.atomic import write_text
 from .configs import ZooConfig
 from .results import read_results, versions
 from .shrink import WHAT
-from .sweep import BUILD_LIMITS, STEP_LIMITS
+from .sweep import BUILD_LIMITS, OURS, STEP_LIMITS
 
 HEAD = """\
 # The zoos of the toolkits
@@ -24,11 +25,13 @@ python tools/zoo_coverage.py --method {method} --families  # steps
 python tools/zoo_coverage.py --write
 ```
 
-**{adapted} of the {stock} configs that build here as they are also build with
-`--peft {method}`** ({share}). **{steps} of the {families} families take a
-training step.** [zoo.json](zoo.json) has a line for each of the {all} configs.
+**{adapted} of the {stock} configs whose models build here also build with
+`--peft {method}`** ({share}). **Of the {families} families with such configs,
+{steps} take a training step; {alike} do not because their stock model takes
+none here either; {ours} fail by mmflora; {open} were not run.**
+[zoo.json](zoo.json) has a line for each of the {all} configs.
 
-Built with {versions}.
+With {versions}.
 
 *Builds* are on the meta device, without weights or a network; a model may take
 {build_seconds} s. Text encoders come from a small local folder, teachers have
@@ -46,7 +49,9 @@ config starts from one or names no weights. The step passes if every loss is
 finite, the base is bit for bit that of the file afterwards, every adapter has
 a gradient other than zero (or its layer's own weight has none in the stock
 model either), and a checkpoint of the adapters brings a fresh model to the
-same bits. {what} A step may take {step_seconds} s.
+same bits. A step may take {step_seconds} s.
+
+{what}
 """
 COLUMNS = (
     'stock',
@@ -92,19 +97,25 @@ def page(
     families = _families(builds)
     built = [each for each in builds.values() if each['stock'] is True]
     adapted = [each for each in built if each['adapted'] is True]
-    stepped = [f for f in families if _stepped(steps.get(f, {}))]
+    buildable = [f for f, group in families.items() if _buildable(group)]
+    run = [steps[family] for family in buildable if family in steps]
+    stepped = [step for step in run if _stepped(step)]
+    ours = [step for step in run if _fails_by_us(step)]
     head = HEAD.format(
         method=method,
         adapted=len(adapted),
         stock=len(built),
         share=f'{len(adapted) / max(len(built), 1):.1%}',
         steps=len(stepped),
-        families=sum(any(_buildable(families[f])) for f in families),
+        ours=len(ours),
+        alike=len(run) - len(stepped) - len(ours),
+        open=len(buildable) - len(run),
+        families=len(buildable),
         all=len(builds),
         versions=', '.join(f'{k} {v}' for k, v in versions().items()),
         build_seconds=BUILD_LIMITS[0],
         step_seconds=STEP_LIMITS[0],
-        what=WHAT,
+        what=textwrap.fill(WHAT, 79),
     )
     sections = [
         head,
@@ -158,6 +169,12 @@ def _stepped(step: Mapping[str, Any]) -> bool:
     return step.get('step') is True and 'adapter alone' not in step.get(
         'unlearned', {}
     )
+
+
+def _fails_by_us(step: Mapping[str, Any]) -> bool:
+    if step['step'] is True:
+        return not _stepped(step)
+    return step['step'].startswith(OURS)
 
 
 def _tables(

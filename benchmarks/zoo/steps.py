@@ -98,6 +98,8 @@ def _model_to_train(cfg: Config, weights: bool = True) -> nn.Module:
     for name in ('iter', 'epoch'):  # which the runner tells
         hub.update_info(name, 0)
     hub.update_info('max_iters', 1)
+    if hasattr(model, 'set_epoch'):
+        model.set_epoch(0)
     return model
 
 

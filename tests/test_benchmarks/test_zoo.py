@@ -226,7 +226,8 @@ def test_the_page_counts_what_was_found():
     }
     text = page.page(METHOD, builds, steps)
     assert '**2 of the 3 configs' in text
-    assert '**0 of the 2 families' in text
+    assert '2 families with such configs,\n0 take' in text
+    assert '2 fail by mmflora; 0 were not run' in text
     for line in (
         '| a | 2 | 2 | 1 | same | 5 | 2 | 0.0M | adapters without gradient',
         '| c | 1 | 1 | 1 | differ | 5 | 2 | 0.0M | see below |',
