@@ -113,16 +113,10 @@ def test_builds_as_the_page_says(name, text_model, here, committed):
     assert page.row(result) == page.row(committed['configs'][name])
 
 
-@pytest.mark.parametrize(
-    'name',
-    [
-        'mmseg::segformer/segformer_mit-b0_8xb2-160k_ade20k-512x512.py',
-        'mmdet::rtmdet/rtmdet_tiny_8xb32-300e_coco.py',
-    ],
-)
-def test_takes_a_step(name, text_model, here):
+def test_takes_a_step(text_model, here):
     from benchmarks.zoo.steps import check_step
 
+    name = 'mmseg::segformer/segformer_mit-b0_8xb2-160k_ade20k-512x512.py'
     result = check_step(ZooConfig.of(name), METHOD, text_model)
     assert result['loss'] > 0
     assert result['adapters'] > 30
@@ -145,8 +139,8 @@ def test_a_changed_base_and_an_idle_adapter_are_found(text_model, here):
     record.set_base(dict(checkpoint='base.pth'), 'x', 'init_cfg')
     base = {k: v for k, v in state.items() if k in record.base_keys}
     steps._check_bases(backbone, {'base.pth': base})
-    with pytest.raises(AssertionError, match='not frozen'):
-        steps._check_bases(backbone, {'base.pth': base, 'other.pth': base})
+    with pytest.raises(AssertionError, match=r'has the base base\.pth'):
+        steps._check_bases(backbone, {'other.pth': base})
     noted = steps._note_gradients(backbone)
     backbone(torch.randn(1, 3, 32, 32))[0].sum().backward()
     idle = steps._without_gradient(backbone, noted)
@@ -210,7 +204,7 @@ def test_the_page_counts_what_was_found():
     build |= dict(left_out={'no class': 2}, parameters=3)
     builds = {
         'mmdet::a/a.py': build,
-        'mmdet::a/b.py': build | dict(adapted='Error: no', layers=0),
+        'mmdet::a/b.py': build | dict(adapted='Error: no', left_out={}),
         'mmseg::b/c.py': dict(stock='needs x', adapted=''),
         'mmseg::c/d.py': build | dict(keys='1 gone, such as w'),
     }
