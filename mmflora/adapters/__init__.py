@@ -12,6 +12,7 @@ from .unload import injections, unload
 from .methods.adaptformer import AdaptFormer
 from .methods.bitfit import BitFit
 from .methods.corda import CorDA
+from .methods.diagonal import LoLDU, SVFit
 from .methods.dora import DoRA
 from .methods.fact import FacT, LoTR
 from .methods.flora import FLoRA
@@ -72,6 +73,7 @@ __all__ = [  # noqa: RUF022
     'Full',
     'HFPEFT',
     'Houlsby',
+    'LoLDU',
     'LoRA',
     'LoRASB',
     'LoRAXS',
@@ -81,6 +83,7 @@ __all__ = [  # noqa: RUF022
     'Pfeiffer',
     'PiSSA',
     'SSF',
+    'SVFit',
     'StartedLoRA',
     # what a method subclasses
     'Adapter',

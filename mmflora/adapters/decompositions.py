@@ -96,3 +96,26 @@ def damped_inverse(moment: Tensor) -> tuple[Tensor, Tensor]:
         if float((raised @ inverse - unit).norm()) < 0.05:
             return raised, inverse
         share *= 2
+
+
+def leading_ldu(matrix: Tensor, rank: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Return the leading part of W = P L D U (LoLDU, section III).
+
+    L and U are triangular with a diagonal of ones; where an entry of D is
+    zero, its row of U stays as it is.
+
+    Args:
+        matrix: W, shape ``(out, in)``.
+        rank: How many columns, entries and rows.
+
+    Returns:
+        P L, D and U of shapes ``(out, rank)``, ``(rank,)``, ``(rank, in)``.
+    """
+    permutation, lower, upper = torch.linalg.lu(matrix)
+    values = upper.diagonal()[:rank]
+    safe = torch.where(values == 0, torch.ones_like(values), values)
+    return (
+        (permutation @ lower)[:, :rank],
+        values,
+        upper[:rank] / safe[:, None],
+    )

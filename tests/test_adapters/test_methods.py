@@ -216,7 +216,8 @@ def test_builds_without_memory(method):
 
 
 @pytest.mark.parametrize(
-    'method', ['DoRA', 'PiSSA', 'OLoRA', 'LoRA-XS', 'FLoRA, weight']
+    'method',
+    ['DoRA', 'PiSSA', 'OLoRA', 'LoRA-XS', 'FLoRA, weight', 'SVFit', 'LoLDU'],
 )
 def test_starts_anew_from_another_base(method):
     case = CASES['conv']

@@ -153,6 +153,16 @@ WRITTEN = {
         ],
         '469ca6041b52a63e',
     ),
+    'SVFit': (
+        dict(rank=3, iterations=1),
+        ['conv: SVFit(rank=3)', 'mlp: SVFit(rank=3)'],
+        '18646cb019801903',
+    ),
+    'LoLDU': (
+        dict(rank=2, alpha=3),
+        ['conv: LoLDU(rank=2, scale=1.5)', 'mlp: LoLDU(rank=2, scale=1.5)'],
+        '569f81e3d31b1118',
+    ),
     'Houlsby': (
         dict(width=8, activation='relu', scale=2),
         ['mlp: Houlsby(channels=4, width=8, activation=relu, scale=2.0)'],

@@ -34,6 +34,7 @@ METHODS = {
     'corda': (dict(type='CorDA', rank=3), dict(type='CorDA', rank=2)),
     'olora': (dict(type='OLoRA', rank=3, alpha=2),) * 2,
     'lora-xs': (dict(type='LoRAXS', rank=4),) * 2,
+    'svfit': (dict(type='SVFit', rank=4),) * 2,
     'ssf': (dict(type='SSF'),) * 2,
     'peft lora': (
         dict(type='HFPEFT', peft_type='LORA', r=3, lora_alpha=6),
