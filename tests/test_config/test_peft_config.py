@@ -210,6 +210,16 @@ def test_backbones_are_found_where_they_stand(weights, model, place):
     assert cfg.model.reid.backbone.type == 'ResNet'
 
 
+def test_layers_are_counted_and_what_is_left_out_is_said(weights):
+    model = dict(type='FasterRCNN', backbone=backbone(weights))
+    cfg, changes = adapt_config(small(model=model), 'flora-r16')
+    (line,) = [c for c in changes if c.place == 'model.backbone: layers']
+    assert line.after == '20 adapted'
+    method = dict(adapter=dict(type='FLoRA', rank=2), targets='conv9')
+    with pytest.raises(ValueError, match="'model.backbone': .*'conv9'"):
+        mmflora.peft_config(small(model=model), method)
+
+
 def test_pretrained_of_a_segmentor_becomes_the_base(weights):
     node = backbone(weights)
     source = node.pop('init_cfg')['checkpoint']
@@ -300,6 +310,9 @@ def test_each_part_has_its_method(detector):
     assert adapters == dict(backbone='BitFit', neck='LoRA', rpn_head=None)
     with pytest.raises(ValueError, match='encoder.*backbone, neck'):
         mmflora.peft_config(cfg, 'bitfit', ['encoder'], path)
+    nested = ['backbone', 'backbone.layer1']
+    with pytest.raises(ValueError, match='lies inside'):
+        mmflora.peft_config(cfg, 'bitfit', nested, path)
     with pytest.raises(ValueError, match='`parts` is empty'):
         mmflora.peft_config(cfg, 'bitfit', [], path)
 

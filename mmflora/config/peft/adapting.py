@@ -15,6 +15,7 @@ from torch import nn
 
 from mmflora.checkpoint.base_weights import pretrained_cfg
 from mmflora.files.sources import read_state_dict
+from mmflora.models.peft_model import check_parts
 
 from ..build import build_model
 from .backbones import (
@@ -27,7 +28,7 @@ from .backbones import (
     wrap_backbone,
 )
 from .changes import Change, name_of
-from .named_methods import Method, fit_patterns
+from .named_methods import Method, fit_patterns, say_layers
 from .new_params import declare_new
 from .optimizer_settings import leave_amp
 from .parts import match_parts, use_parts
@@ -96,9 +97,11 @@ def adapt_backbones(
             changes += check_weights(place, node, method)
         stock = _build(cfg, place)
         own, dropped = fit_patterns(method, place, stock)
-        changes += wrap_backbone(place, node, own, autocast)
-        changes += dropped + say_statistics(place, stock, own)
+        changes += wrap_backbone(place, node, own, autocast) + dropped
+        changes += say_statistics(place, stock, own)
+        changes += say_layers(own, place, stock)
         if 'backbone' in node and (weights or _is_here(node['backbone'])):
+            stock = _build(cfg, f'{place}.backbone')
             changes += declare_new(place, node, stock)
         used[place.removeprefix('model.')] = own
     return used, changes + precision
@@ -129,6 +132,7 @@ def adapt_parts(
     for text, method in methods.items():
         for path in match_parts(stock, {text: {}}):
             chosen.setdefault(path, method)
+    check_parts(stock, chosen)
     autocast, changes = leave_amp(cfg)
     settings = {}
     for path, method in chosen.items():
@@ -139,6 +143,7 @@ def adapt_parts(
         if autocast and path.split('.')[-1] == 'backbone':
             settings[path].setdefault('autocast', autocast)
         changes += dropped + say_statistics(where, part, own)
+        changes += say_layers(own, where, part)
         node = _node(cfg, home).get(path)
         if isinstance(node, Mapping):
             changes += release_stages(f'{home}.{path}', node)

@@ -7,9 +7,11 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import torch
 from mmengine.config import Config
 from torch import nn
 
+from mmflora.adapters import inject
 from mmflora.adapters.settings import check_type
 from mmflora.files.config_text import read_literal
 from mmflora.models.peft_options import PEFTOptions
@@ -195,6 +197,38 @@ def fit_patterns(
             if text not in kept
         ]
     return replace(method, peft=peft), changes
+
+
+def say_layers(method: Method, place: str, module: nn.Module) -> list[Change]:
+    """Say how many layers get an adapter, and which do not and why.
+
+    Args:
+        method: The method.
+        place: Where the module stands.
+        module: A module on the meta device; it is adapted.
+
+    Raises:
+        ValueError: If the method fits no layer, or one of its patterns none.
+    """
+    options = PEFTOptions.of(method.peft)
+    if options.adapter is None:
+        return []
+    targets = options.targets
+    if targets is None:
+        targets = getattr(module, 'default_targets', '.*')
+    try:
+        with torch.device('meta'):
+            report = inject(module, options.adapter, targets, options.exclude)
+    except ValueError as error:
+        raise ValueError(f"'{place}': {error}") from error
+    reasons: dict[str, list[str]] = {}
+    for name, reason in report.left_out.items():
+        reasons.setdefault(reason, []).append(name)
+    where = f'{place}: layers'
+    return [Change(where, None, f'{len(report.adapted)} adapted')] + [
+        Change(where, None, f'{len(names)} left out', f'{names[0]}: {reason}')
+        for reason, names in reasons.items()
+    ]
 
 
 def _plain(value: Any) -> Any:
