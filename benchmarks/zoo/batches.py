@@ -105,7 +105,8 @@ def _kind(cfg: Config, size: int) -> Kind:
         segments=min([*stuff, *semantic, classes], default=2),
         stride=round(1 / heads[0]['seg_scale_factor']) if heads else 1,
         boxes=_boxes(cfg),
-        masks=any(
+        masks=cfg.default_scope == 'mmdet'
+        and any(
             node.get('with_mask')
             for _, node in find_dicts(cfg.get('train_dataloader'), '')
         ),

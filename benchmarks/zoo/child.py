@@ -9,7 +9,10 @@ import sys
 import time
 import traceback
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
+
+ROOT = Path(__file__).resolve().parents[2]
 
 
 def run_in_child(
@@ -91,7 +94,11 @@ def _run(
 
 
 def _short(path: str) -> str:
-    return path.rpartition('site-packages/')[2].rpartition('/mmflora/')[2]
+    """Return where a file stands in its package, wherever that stands."""
+    for folder in ('site-packages/', f'{ROOT}/', 'lib/'):
+        if folder in path:
+            return path.rpartition(folder)[2]
+    return path.rpartition('/')[2]
 
 
 def _death(status: int, seconds: int) -> str:

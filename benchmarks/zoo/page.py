@@ -31,7 +31,7 @@ python tools/zoo_coverage.py --write
 none here either; {ours} fail by mmflora; {open} were not run.**
 [zoo.json](zoo.json) has a line for each of the {all} configs.
 
-With {versions}.
+Versions: {versions}.
 
 *Builds* are on the meta device, without weights or a network; a model may take
 {build_seconds} s. Text encoders come from a small local folder, teachers have
@@ -63,6 +63,8 @@ COLUMNS = (
     'layers',
     'left_out',
 )
+
+STEP_COLUMNS = ('step', 'config', 'size', 'loss', 'adapters', 'unlearned')
 
 
 def write_page(results: Path, folder: Path) -> None:
@@ -112,7 +114,7 @@ def page(
         open=len(buildable) - len(run),
         families=len(buildable),
         all=len(builds),
-        versions=', '.join(f'{k} {v}' for k, v in versions().items()),
+        versions=',\n'.join(f'{k} {v}' for k, v in versions().items()),
         build_seconds=BUILD_LIMITS[0],
         step_seconds=STEP_LIMITS[0],
         what=textwrap.fill(WHAT, 79),
@@ -276,7 +278,11 @@ def _as_json(
     head = dict(method=method, versions=versions(), columns=COLUMNS)
     parts = [json.dumps(head)[1:-1]]
     rows = {name: [*row(build).values()] for name, build in builds.items()}
-    for title, items in (('configs', rows), ('families', steps)):
+    taken = {
+        family: {key: step[key] for key in STEP_COLUMNS if key in step}
+        for family, step in steps.items()
+    }
+    for title, items in (('configs', rows), ('families', taken)):
         lines = ',\n'.join(
             f'{json.dumps(name)}: {json.dumps(item)}'
             for name, item in items.items()
