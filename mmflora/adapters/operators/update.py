@@ -117,7 +117,7 @@ def _own(output: Tensor) -> Tensor:
     and autograd refuses in-place operators, such as the ReLU of mmcv's
     feed-forward networks, on a view that a function returns.
     """
-    if not output._is_view():
+    if torch.compiler.is_compiling() or not output._is_view():
         return output
     own: Tensor = torch.ops.aten._unsafe_view(output, output.shape)
     return own
