@@ -299,6 +299,7 @@ def test_methods_differ_by_the_method_alone(name):
         rest.append(cfg)
     hook = HOOKED.get(parts_of(name)[1])
     if hook is not None:
+        assert rest[0].pop('method_hooks') == [hook]
         assert rest[0]['custom_hooks'].pop() == hook
     assert rest[0] == rest[1]
 

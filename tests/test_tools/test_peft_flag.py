@@ -74,7 +74,7 @@ def metrics(printed):
     """Return the last line of metrics, without times."""
     words = ('mIoU:', 'bbox_mAP:', 'dota/mAP:')
     lines = [x for x in printed.splitlines() if any(w in x for w in words)]
-    return lines[-1].partition(']')[2].partition('data_time')[0].strip()
+    return lines[-1].rpartition(']')[2].partition('data_time')[0].strip()
 
 
 def test_dump_writes_and_does_not_train(
