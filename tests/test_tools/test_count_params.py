@@ -67,7 +67,10 @@ def of_method(method):
         ((CONFIGS / 'nix/*.py',), 'No config matches '),
         ((FLORA, '--budget=much'), "--budget: 'much' is no number of param"),
         ((of_method('bitfit'), '--budget=1M'), 'BitFit has no rank'),
-        ((of_method('frozen'), '--budget=1M'), '0 backbones with an adapter'),
+        (
+            (of_method('frozen'), '--budget=1M'),
+            '0 frozen parts with an adapter',
+        ),
         ((CONFIGS / '_base_/methods/flora-r16.py',), 'has no `model`'),
         ((FLORA, '--out=nix/table.md'), "--out: the folder of 'nix/table.md'"),
         ((FLORA, '--beside=nix.csv'), 'nix.csv'),
