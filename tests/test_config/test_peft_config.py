@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 from mmengine.config import Config
-from mmengine.registry import MODELS
+from mmengine.registry import MODELS, DefaultScope
 
 import mmflora
 from mmflora.config.build import (
@@ -453,3 +453,14 @@ def test_zoo_names_need_no_folder():
     assert resolve_config(f'mmdet::{name}').endswith(f'dino/{name}.py')
     own = resolve_config('mmflora::lora/mask-rcnn_convnextv2-l_lora-r8_coco')
     assert read_config(own).model.backbone.peft.adapter.type == 'LoRA'
+
+
+def test_the_callers_scope_stays():
+    with DefaultScope.overwrite_default_scope('mmseg'):
+        adapt_config(
+            'mmdet::retinanet/retinanet_r18_fpn_1x_coco.py',
+            'flora-r16',
+            weights=False,
+        )
+        now = DefaultScope.get_current_instance()
+        assert now.scope_name == 'mmseg'

@@ -2,6 +2,7 @@ import json
 
 import numpy as np
 import pytest
+from mmengine.registry import DefaultScope
 from pycocotools import mask as coco_mask
 from pycocotools.coco import COCO
 
@@ -82,17 +83,22 @@ def test_visible_objects_do_not_overlap(roots):
 def test_mmdet_reads_it(roots, split, count):
     from mmdet.datasets import CocoDataset
 
-    dataset = CocoDataset(
-        data_root=str(roots['coco']),
-        ann_file=f'annotations/instances_{split}2017.json',
-        data_prefix=dict(img=f'{split}2017/'),
-        metainfo=dict(classes=CLASSES),
-        filter_cfg=dict(filter_empty_gt=True, min_size=8),
-        pipeline=[
-            dict(type='mmdet.LoadImageFromFile'),
-            dict(type='mmdet.LoadAnnotations', with_bbox=True, with_mask=True),
-        ],
-    )
+    with DefaultScope.overwrite_default_scope('mmengine'):
+        dataset = CocoDataset(
+            data_root=str(roots['coco']),
+            ann_file=f'annotations/instances_{split}2017.json',
+            data_prefix=dict(img=f'{split}2017/'),
+            metainfo=dict(classes=CLASSES),
+            filter_cfg=dict(filter_empty_gt=True, min_size=8),
+            pipeline=[
+                dict(type='mmdet.LoadImageFromFile'),
+                dict(
+                    type='mmdet.LoadAnnotations',
+                    with_bbox=True,
+                    with_mask=True,
+                ),
+            ],
+        )
     assert len(dataset) == count
     for sample in dataset:
         assert sample['img'].shape == (96, 96, 3)

@@ -3,6 +3,7 @@ import json
 import cv2
 import numpy as np
 import pytest
+from mmengine.registry import DefaultScope
 
 from demo.shapes import CLASSES
 from demo.shapes.dota import to_line
@@ -69,23 +70,26 @@ def test_pictures_are_those_of_coco(roots):
 def test_mmrotate_reads_it(roots, split, count):
     from mmrotate.datasets import DOTADataset
 
-    dataset = DOTADataset(
-        data_root=str(roots['dota']),
-        ann_file=f'{split}/annfiles/',
-        data_prefix=dict(img_path=f'{split}/images/'),
-        metainfo=dict(classes=CLASSES),
-        filter_cfg=dict(filter_empty_gt=True),
-        pipeline=[
-            dict(type='mmdet.LoadImageFromFile'),
-            dict(
-                type='mmdet.LoadAnnotations', with_bbox=True, box_type='qbox'
-            ),
-            dict(
-                type='mmrotate.ConvertBoxType',
-                box_type_mapping=dict(gt_bboxes='rbox'),
-            ),
-        ],
-    )
+    with DefaultScope.overwrite_default_scope('mmengine'):
+        dataset = DOTADataset(
+            data_root=str(roots['dota']),
+            ann_file=f'{split}/annfiles/',
+            data_prefix=dict(img_path=f'{split}/images/'),
+            metainfo=dict(classes=CLASSES),
+            filter_cfg=dict(filter_empty_gt=True),
+            pipeline=[
+                dict(type='mmdet.LoadImageFromFile'),
+                dict(
+                    type='mmdet.LoadAnnotations',
+                    with_bbox=True,
+                    box_type='qbox',
+                ),
+                dict(
+                    type='mmrotate.ConvertBoxType',
+                    box_type_mapping=dict(gt_bboxes='rbox'),
+                ),
+            ],
+        )
     assert len(dataset) == count
     seen = set()
     for sample in dataset:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from mmengine.config import Config
+from mmengine.registry import DefaultScope
 
 from ..build import read_config
 from ..walk import frozen_parts
@@ -81,9 +82,24 @@ def adapt_config(
     usual = find_method(method)
     methods = _methods_of_parts(parts, usual)
     result = copy.deepcopy(read_config(cfg))
+    # Models are built in the config's scope; the caller's stays.
+    with DefaultScope.overwrite_default_scope(result.get('default_scope')):
+        changes = _adapt(result, usual, methods, base, weights)
+    _rename(result, usual)
+    return result, changes
+
+
+def _adapt(
+    result: Config,
+    usual: Method,
+    methods: dict[str, Method] | None,
+    base: str | None,
+    weights: bool,
+) -> list[Change]:
+    """Change a config, and return each change."""
     present = list(frozen_parts(result))
     if present:
-        _check_alone(parts, base)
+        _check_alone(methods, base)
         changes = []
         for part in present:
             changes += exchange_method(result, part, usual)
@@ -98,8 +114,7 @@ def adapt_config(
     frozen = [name for name, own in used.items() if not own.trains_base]
     changes += carry_over(result, frozen, len(frozen) < len(used))
     changes += use_runtime(result, [usual, *used.values()])
-    _rename(result, usual)
-    return result, changes
+    return changes
 
 
 def _methods_of_parts(
