@@ -55,8 +55,8 @@ MUTATIONS = {
     ),
     'the base skipped in a test': Mutation(
         'models/frozen.py',
-        '    if source is not None:\n        load_base(',
-        '    if source is None:\n        load_base(',
+        '    if source is not None:\n        load = ',
+        '    if source is None:\n        load = ',
         'test_models/test_frozen.py',
     ),
     'a frozen weight where the adapted one is read': Mutation(
