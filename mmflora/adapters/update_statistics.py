@@ -57,18 +57,18 @@ def update_statistics(
     """
     adapter, weight = layer.adapter, layer.base_weight()
     with full_precision(weight.device.type):
-        factors = adapter.low_rank()
-        if factors is not None:
-            rank = factors.left.shape[1]
         if adapter.additive:
-            update = adapter.update().as_matrix()
+            update = adapter.update().as_matrix().orthonormal()
+            rank = len(update.core) if update.factors else rank
         else:
             update = Update(layer.delta_weight().double().flatten(1))
+            factors = adapter.low_rank()
+            rank = rank if factors is None else factors.left.shape[1]
         left, values, right = leading_triplets(update, rank)
         wide = torch.promote_types(weight.dtype, torch.float32)
         matrix = weight.to(wide).flatten(1)
         seen = left.T @ (matrix @ right.to(wide)).double()
-        norm, within = update.norm(), float(seen.norm())
+        norm, within = float(update.core.norm()), float(seen.norm())
         count = None
         if intruders:
             delta = layer.delta_weight().to(wide).flatten(1)
@@ -89,7 +89,7 @@ def leading_triplets(
     """Return the leading singular vectors and values of a matrix update.
 
     Args:
-        update: Of two modes, ``(out, in)``.
+        update: Of two modes, ``(out, in)``; its factors are orthonormal.
         rank: How many; fewer are returned where the update has fewer that
             differ from zero.
 
@@ -98,9 +98,10 @@ def leading_triplets(
         ``(in, r)``, all in float64.
     """
     if update.factors:
-        small = update.orthonormal()
-        left, values, right = torch.linalg.svd(small.core, full_matrices=False)
-        left, right = small.factors[0] @ left, small.factors[1] @ right.T
+        left, values, right = torch.linalg.svd(
+            update.core, full_matrices=False
+        )
+        left, right = update.factors[0] @ left, update.factors[1] @ right.T
     else:
         rank = min(rank, *update.shape)
         basis = leading_basis(update.core, rank)
