@@ -168,8 +168,10 @@ def environment(setting):
     """Return what the results depend on, beside the setting."""
     import torch
 
+    from mmflora.study.run_measures import processor_name
+
     packages = ('torch', 'timm', 'peft', 'lycoris-lora', 'loralib')
-    device = _processor()
+    device = processor_name()
     if setting.device == 'cuda':
         device = torch.cuda.get_device_name()
     return dict(
@@ -184,14 +186,6 @@ def environment(setting):
         command=' '.join(['python', 'benchmarks/adapters.py', *sys.argv[1:]]),
         date=datetime.now(timezone.utc).isoformat(timespec='seconds'),
     )
-
-
-def _processor():
-    info = Path('/proc/cpuinfo')
-    for line in info.read_text().splitlines() if info.exists() else ():
-        if line.startswith('model name'):
-            return line.partition(':')[2].strip()
-    return platform.processor() or platform.machine()
 
 
 def main(argv=None):

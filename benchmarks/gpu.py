@@ -58,6 +58,8 @@ def machine(device):
     """Return what the results depend on, beside the rows."""
     import torch
 
+    from mmflora.study.run_measures import processor_name
+
     packages = ('torch', 'timm', 'peft', 'onedl-mmcv', 'onedl-mmdetection')
     if device == 'cuda' and not torch.cuda.is_available():
         sys.exit(
@@ -67,7 +69,7 @@ def machine(device):
     return dict(
         device=torch.cuda.get_device_name()
         if device == 'cuda'
-        else platform.processor() or platform.machine(),
+        else processor_name(),
         versions={name: version(name) for name in packages}
         | {'torch': torch.__version__},
         python=platform.python_version(),

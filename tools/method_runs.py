@@ -12,7 +12,6 @@ import argparse
 import contextlib
 import logging
 import os
-import platform
 import statistics
 import sys
 import time
@@ -226,19 +225,13 @@ def device():
     """Name what the runs were computed on."""
     import torch
 
+    from mmflora.study.run_measures import processor_name
+
     if torch.cuda.is_available():
         name = torch.cuda.get_device_name()
     else:
-        name = 'one thread of ' + processor()
+        name = 'one thread of ' + processor_name()
     return f'{name}, with PyTorch {torch.__version__.split("+")[0]}'
-
-
-def processor():
-    """Return the name of the processor."""
-    path = Path('/proc/cpuinfo')
-    lines = path.read_text().splitlines() if path.is_file() else []
-    names = [line.split(':', 1)[1] for line in lines if 'model name' in line]
-    return names[0].strip() if names else platform.machine()
 
 
 def main():

@@ -24,7 +24,7 @@ from .first_values import shared_first_values
 from .image_scores import ImageScoresHook
 from .run_configs import versions
 from .run_log import append_run
-from .run_measures import MeasuresHook
+from .run_measures import MeasuresHook, processor_name
 from .split_data import evaluated_on
 
 
@@ -122,20 +122,13 @@ def machine() -> dict[str, Any]:
 
     found = dict(
         system=platform.platform(terse=True),
-        processor=_processor(),
+        processor=processor_name(),
         threads=torch.get_num_threads(),
         cpus=sorted(os.sched_getaffinity(0)),
     )
     if torch.cuda.is_available():
         found['gpu'] = torch.cuda.get_device_name()
     return found
-
-
-def _processor() -> str:
-    path = Path('/proc/cpuinfo')
-    lines = path.read_text().splitlines() if path.is_file() else []
-    names = [line.split(':', 1)[1] for line in lines if 'model name' in line]
-    return names[0].strip() if names else platform.machine()
 
 
 if __name__ == '__main__':

@@ -3,6 +3,7 @@
 import contextlib
 import hashlib
 import json
+import platform
 import resource
 import statistics
 import time
@@ -132,3 +133,11 @@ def peak_memory() -> dict[str, int]:
     if torch.cuda.is_available():
         memory['peak_cuda'] = torch.cuda.max_memory_allocated()
     return memory
+
+
+def processor_name() -> str:
+    """Return the name of the processor, its kind where it has none."""
+    path = Path('/proc/cpuinfo')
+    lines = path.read_text().splitlines() if path.is_file() else []
+    names = [line.split(':', 1)[1] for line in lines if 'model name' in line]
+    return names[0].strip() if names else platform.machine()
