@@ -36,6 +36,7 @@ from .base import (
     adapted_modules,
 )
 from .blocks import BlockAdapter
+from .bottlenecks import Bottleneck
 from .calibrated import CalibratedAdapter, assume_calibrated, set_calibration
 from .calibration import calibrate, random_starts
 from .cost import choose_path, path_costs
@@ -89,6 +90,7 @@ __all__ = [  # noqa: RUF022
     'Adapter',
     'AdapterBase',
     'BlockAdapter',
+    'Bottleneck',
     'CalibratedAdapter',
     'CannotAdapt',
     'LowRank',

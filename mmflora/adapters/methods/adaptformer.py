@@ -4,11 +4,11 @@ from torch import Tensor, nn
 
 from mmflora.registry import ADAPTERS
 
-from ..blocks import BlockAdapter
+from ..bottlenecks import Bottleneck
 
 
 @ADAPTERS.register_module()
-class AdaptFormer(BlockAdapter):
+class AdaptFormer(Bottleneck):
     """A bottleneck parallel to the MLP: MLP(x) + s u(x).
 
     Chen et al., "AdaptFormer: Adapting Vision Transformers for Scalable
@@ -18,7 +18,7 @@ class AdaptFormer(BlockAdapter):
     Args:
         block: The block.
         scale: The paper's s.
-        **options: As for :class:`BlockAdapter`.
+        **options: As for :class:`~mmflora.adapters.Bottleneck`.
 
     Example:
         >>> adapter = dict(type='AdaptFormer', width=64, scale=0.1)

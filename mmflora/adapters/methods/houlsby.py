@@ -17,7 +17,7 @@ class Houlsby(Pfeiffer):
 
     Args:
         block: The block; a ConvNeXt has MLPs alone.
-        **options: As for :class:`BlockAdapter`.
+        **options: As for :class:`~mmflora.adapters.Bottleneck`.
 
     Example:
         >>> adapter = dict(type='Houlsby', width=64)

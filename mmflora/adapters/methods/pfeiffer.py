@@ -4,11 +4,11 @@ from torch import Tensor
 
 from mmflora.registry import ADAPTERS
 
-from ..blocks import BlockAdapter
+from ..bottlenecks import Bottleneck
 
 
 @ADAPTERS.register_module()
-class Pfeiffer(BlockAdapter):
+class Pfeiffer(Bottleneck):
     """One bottleneck per block, behind the MLP: h + u(h).
 
     Pfeiffer et al., "AdapterFusion: Non-Destructive Task Composition for

@@ -1,0 +1,119 @@
+"""Bottlenecks: small networks beside or behind a block."""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from .blocks import BlockAdapter, last_weight, output_channels
+from .functional import bottleneck
+from .settings import check_choice, check_count, check_factor
+
+ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
+    'relu': F.relu,
+    'gelu': F.gelu,
+    'silu': F.silu,
+}
+
+
+class Bottleneck(BlockAdapter):
+    """A bottleneck on a block's output: u(x) = act(x Dᵀ + d) Uᵀ + u.
+
+    U and both biases start at zero, so that the block starts unchanged; D
+    starts as Kaiming's uniform.  The subclass decides what goes in and where
+    the result goes.  It cannot be merged, because it has an activation.
+
+    Args:
+        block: The block.  Its width is that of its last matrix or kernel, and
+            that one's kind says where to look for the channels.
+        width: Width of the bottleneck.
+        activation: ``'relu'``, ``'gelu'`` or ``'silu'``.
+        scale: Factor on the bottleneck's output.
+        places: Other blocks than the method's own.
+
+    Raises:
+        TypeError: If ``scale`` is no number.
+        ValueError: If a setting is out of range.
+    """
+
+    why_not_mergeable = 'an activation stands between its matrices'
+
+    def __init__(
+        self,
+        block: nn.Module,
+        width: int = 64,
+        activation: str = 'relu',
+        scale: float = 1.0,
+        places: str | None = None,
+    ) -> None:
+        super().__init__()
+        kind = type(self).__name__
+        self.width = check_count(kind, 'width', width)
+        self.activation = check_choice(
+            kind, 'activation', activation, tuple(ACTIVATIONS)
+        )
+        self.scale = check_factor(kind, 'scale', scale)
+        last = last_weight(block)
+        self.channels = output_channels(last)
+        self.spatial_dims = last._parameters['weight'].dim() - 2  # type: ignore[union-attr]
+        weight = last._parameters['weight']
+        assert weight is not None  # last_weight() has seen it
+        self.down = self.parameter_like(weight, width, self.channels)
+        self.down_bias = self.parameter_like(weight, width)
+        self.up = self.parameter_like(weight, self.channels, width)
+        self.up_bias = self.parameter_like(weight, self.channels)
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Start as zero: U and the biases are, D is random."""
+        nn.init.kaiming_uniform_(self.down, a=5**0.5)
+        for parameter in (self.down_bias, self.up, self.up_bias):
+            nn.init.zeros_(parameter)
+
+    def bottleneck(self, x: Tensor) -> Tensor:
+        """Return the scaled bottleneck of ``x``, in its shape.
+
+        Args:
+            x: The block's channels come last, ``(N, tokens, C)``, or after
+                the batch, ``(N, C, H, W)``.
+
+        Raises:
+            ValueError: If neither dimension has the block's width.
+        """
+        dim = self._channel_dim(x)
+        moved = x if dim == -1 else x.movedim(dim, -1)
+        own = (self.down, self.down_bias, self.up, self.up_bias)
+        down, d, up, u = (parameter.to(x.dtype) for parameter in own)
+        act = ACTIVATIONS[self.activation]
+        update = bottleneck(moved, (down, d), (up, u), act) * self.scale
+        return update if dim == -1 else update.movedim(-1, dim)
+
+    def _channel_dim(self, x: Tensor) -> int:
+        dims = [-1]
+        if self.spatial_dims and x.dim() > self.spatial_dims:
+            first = -1 - self.spatial_dims
+            like_conv = x.dim() == self.spatial_dims + 2
+            dims = [first, -1] if like_conv else [-1, first]
+        elif x.dim() == 4:
+            dims = [-1, -3]
+        for dim in dims:
+            if x.shape[dim] == self.channels:
+                return dim
+        raise ValueError(
+            f'{type(self).__name__}: the block works on {self.channels} '
+            f'channels, but a tensor of shape {tuple(x.shape)} has them '
+            'neither last nor after the batch. Name blocks that keep their '
+            'width with `places`.'
+        )
+
+    def core_parameters(self) -> Any:
+        yield self.up
+
+    def meaning(self) -> dict[str, Any]:
+        return dict(
+            channels=self.channels,
+            width=self.width,
+            activation=self.activation,
+            scale=self.scale,
+        )
