@@ -25,6 +25,7 @@ from .methods.norm_tuning import NormTuning
 from .methods.olora import OLoRA
 from .methods.pfeiffer import Pfeiffer
 from .methods.pissa import PiSSA
+from .methods.soka import SoKA
 from .methods.ssf import SSF
 
 # isort: split
@@ -85,6 +86,7 @@ __all__ = [  # noqa: RUF022
     'PiSSA',
     'SSF',
     'SVFit',
+    'SoKA',
     'StartedLoRA',
     # what a method subclasses
     'Adapter',

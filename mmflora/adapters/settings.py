@@ -184,6 +184,20 @@ def check_probability(method: str, name: str, value: Any) -> float:
     return float(value)
 
 
+def check_share(method: str, name: str, value: Any) -> float:
+    """Return a share of a whole.
+
+    Raises:
+        ValueError: If it is no number in (0, 1].
+    """
+    number = isinstance(value, Real) and not isinstance(value, bool)
+    if not number or not 0.0 < float(value) <= 1.0:
+        raise ValueError(
+            f'{method}: `{name}` is a share in (0, 1], got {name}={value!r}.'
+        )
+    return float(value)
+
+
 def check_iterations(method: str, value: Any) -> int | None:
     """Return how often an iteration runs, ``None`` for none of it.
 

@@ -32,6 +32,7 @@ METHODS = {
     'pissa': dict(adapter=dict(type='PiSSA', rank=3)),
     'olora': dict(adapter=dict(type='OLoRA', rank=3)),
     'lora-xs': dict(adapter=dict(type='LoRAXS', rank=3)),
+    'soka': dict(adapter=dict(type='SoKA', rank=3)),
     'svfit': dict(adapter=dict(type='SVFit', rank=3)),
     'loldu': dict(adapter=dict(type='LoLDU', rank=3)),
     'corda': dict(

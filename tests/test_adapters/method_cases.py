@@ -23,6 +23,7 @@ WEIGHT_METHODS = {
     'LoRA-SB': dict(type='LoRASB', rank=2, step=0.1),
     'SVFit': dict(type='SVFit', rank=3),
     'LoLDU': dict(type='LoLDU', rank=3, alpha=1.5),
+    'SoKA': dict(type='SoKA', rank=3),
     'LoRA-XS': dict(type='LoRAXS', rank=2, alpha=3.0),
     'SSF': dict(type='SSF'),
     'FacT': dict(type='FacT', rank=3, scale=0.5),

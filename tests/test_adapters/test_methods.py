@@ -217,7 +217,10 @@ def test_builds_without_memory(method):
 
 @pytest.mark.parametrize(
     'method',
-    ['DoRA', 'PiSSA', 'OLoRA', 'LoRA-XS', 'FLoRA, weight', 'SVFit', 'LoLDU'],
+    [
+        *('DoRA', 'PiSSA', 'OLoRA', 'LoRA-XS', 'FLoRA, weight'),
+        *('SVFit', 'LoLDU', 'SoKA'),
+    ],
 )
 def test_starts_anew_from_another_base(method):
     case = CASES['conv']

@@ -44,6 +44,7 @@ BAD = [
     ('OLoRA', dict(iterations=4), TypeError, "no setting 'iterations'"),
     ('LoRAXS', dict(iterations=-1), ValueError, 'iterations=-1'),
     ('LoRAXS', dict(alpha=NOT_FINITE), ValueError, 'alpha=inf'),
+    ('SoKA', dict(energy=0), ValueError, 'energy=0'),
     ('SSF', dict(shift='yes'), TypeError, "True or False, got shift='yes'"),
     ('SSF', dict(rank=4), TypeError, 'Its settings are shift.'),
     ('Houlsby', dict(scale=0), ValueError, 'scale=0'),

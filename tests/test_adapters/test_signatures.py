@@ -153,6 +153,11 @@ WRITTEN = {
         ],
         '469ca6041b52a63e',
     ),
+    'SoKA': (
+        dict(rank=3, energy=0.5, iterations=1),
+        ['conv: SoKA(rank=3)', 'mlp: SoKA(rank=3)'],
+        '97e8b6215d4540fb',
+    ),
     'SVFit': (
         dict(rank=3, iterations=1),
         ['conv: SVFit(rank=3)', 'mlp: SVFit(rank=3)'],
