@@ -1,4 +1,4 @@
-# Blood cells: Faster R-CNN at half of the images' size.
+# Blood cells: Faster R-CNN at two fifths of the images' size.
 _base_ = [
     'mmdet::_base_/models/faster-rcnn_r50_fpn.py',
     './lite0.py',
@@ -18,7 +18,7 @@ model = dict(
     test_cfg=_base_.lite0.test_cfg,
 )
 
-scale = (320, 240)
+scale = (256, 192)
 train_pipeline = [
     dict(type='LoadImageFromFile'),
     dict(type='LoadAnnotations', with_bbox=True),
@@ -87,16 +87,22 @@ test_dataloader = dict(
         pipeline=test_pipeline,
     ),
 )
-val_evaluator = dict(type='VOCMetric', metric='mAP', eval_mode='area')
+# The mean over the thresholds of COCO: at 0.5 alone, a frozen base has 90 %.
+val_evaluator = dict(
+    type='VOCMetric',
+    metric='mAP',
+    iou_thrs=[0.5, 0.55, 0.6, 0.65, 0.7, 0.75, 0.8, 0.85, 0.9, 0.95],
+    eval_mode='area',
+)
 test_evaluator = val_evaluator
 
-train_cfg = dict(type='EpochBasedTrainLoop', max_epochs=4, val_interval=4)
+train_cfg = dict(type='EpochBasedTrainLoop', max_epochs=2, val_interval=2)
 param_scheduler = [
     dict(type='LinearLR', start_factor=0.1, by_epoch=False, begin=0, end=40),
     dict(
         type='CosineAnnealingLR',
         begin=0,
-        end=4,
+        end=2,
         eta_min=1e-6,
         by_epoch=True,
         convert_to_iter_based=True,
