@@ -23,6 +23,7 @@ from adapters_options import (  # noqa: E402
     add_exchange,
     add_extract,
     add_files,
+    add_lower_ranks,
     add_tasks,
 )
 
@@ -37,6 +38,7 @@ def parse_args(argv=None):
     add_files(commands)
     add_exchange(commands)
     add_tasks(commands)
+    add_lower_ranks(commands)
     add_extract(commands)
     commands.add_parser('merge', help='same as tools/merge.py', add_help=False)
     args, rest = parser.parse_known_args(argv)
@@ -179,6 +181,31 @@ def run_combine(args):
     print(describe_adapter(combined))
 
 
+def run_lower_ranks(args):
+    """Write an adapter of lower ranks, and say what is lost."""
+    from mmflora.adapter_files.convert import write_any
+    from mmflora.adapter_files.rank_choice import read_count
+    from mmflora.adapter_files.read import read_any
+    from mmflora.adapter_files.reduce import reduce_ranks
+    from mmflora.adapter_files.reduced_report import (
+        reduction_table,
+        write_config_of,
+    )
+
+    adapter, rows = reduce_ranks(
+        read_any(args.adapter),
+        prefix=args.command == 'truncate',
+        rank=args.rank,
+        budget=args.budget and read_count(args.budget),
+        energy=args.energy,
+        kernel_rank=args.kernel_rank,
+    )
+    print(reduction_table(rows))
+    print(f'{write_any(adapter, args.out)}: {megabytes(args.out)}')
+    if args.config:
+        print(f'{write_config_of(args.config, adapter, args.out)}: its config')
+
+
 def run_extract(args):
     """Make an adapter of a full fine-tuning, and say what it explains."""
     from mmflora.adapter_files.convert import write_any
@@ -215,6 +242,8 @@ COMMANDS = {
     'import': run_import,
     'predict': run_predict,
     'combine': run_combine,
+    'compress': run_lower_ranks,
+    'truncate': run_lower_ranks,
     'extract': run_extract,
     'merge': run_merge,
 }

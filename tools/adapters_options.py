@@ -119,6 +119,39 @@ def add_tasks(commands):
     combine.add_argument('--weights', nargs='+', type=float, required=True)
 
 
+def add_lower_ranks(commands):
+    """Add what makes adapters of lower ranks, without data."""
+    for name, what in (
+        ('compress', 'make the nearest adapter of lower ranks'),
+        ('truncate', 'keep the first components of nested ranks'),
+    ):
+        lower = commands.add_parser(name, help=what)
+        lower.add_argument('adapter', help=ANY_FORM)
+        lower.add_argument('out', help=ANY_FORM)
+        size = lower.add_mutually_exclusive_group(required=True)
+        size.add_argument('--rank', type=int, help='the rank of all layers')
+        size.add_argument(
+            '--budget',
+            help='the most parameters of all adapters, such as 200k; they go '
+            'where they keep most of the updates',
+        )
+        size.add_argument(
+            '--energy',
+            type=float,
+            help="the part of each update's squared norm to keep, such as 0.9",
+        )
+        lower.add_argument(
+            '--kernel-rank',
+            type=int,
+            help="FLoRA: the rank of the kernels' modes (default: as trained)",
+        )
+        lower.add_argument(
+            '--config',
+            help='the config of the adapter: write one for the result beside '
+            'it, named as OUT, with the ending .py',
+        )
+
+
 def add_extract(commands):
     """Add what makes adapters of weights."""
     extract = commands.add_parser(

@@ -107,7 +107,7 @@ class Stored:
             raise ValueError(
                 f'The stored tensors do not fit the settings: {error}'
             ) from error
-        return adapter.requires_grad_(False)
+        return adapter.requires_grad_(False).eval()
 
     @classmethod
     def _blank_of(cls, tensors: Tensors, settings: Settings) -> Any:
@@ -171,10 +171,10 @@ class Stored:
         shape = cls.stored_shape(first, parts[0].settings) or (1, 1)
         total = cls.blank(shape, settings)
         shares = [
-            part.weight * _scale(cls.blank(shape, part.settings))
+            part.weight * scale_of(cls.blank(shape, part.settings))
             for part in parts
         ]
-        shares = [share / _scale(total) for share in shares]
+        shares = [share / scale_of(total) for share in shares]
         found = {name: first[name] for name in cls.fixed}
         for name, start in cls.linear.items():
             if name in first:
@@ -216,7 +216,7 @@ class Stored:
                     )
 
 
-def _scale(adapter: Any) -> float:
+def scale_of(adapter: Any) -> float:
     """Return by what an adapter multiplies its update."""
     scale = getattr(adapter, 'scale', 1.0)
     return scale if isinstance(scale, float) else 1.0

@@ -115,6 +115,23 @@ class Update:
         )
         return small.projected(bases)
 
+    def ordered(self) -> 'Update':
+        """Return the same update with components in the order of energy.
+
+        It is the whole HOSVD: factors are orthonormal, the core's slices of
+        each mode are orthogonal to each other, and their norms descend.  So
+        the leading block of the core is the update that :meth:`truncated`
+        returns.
+        """
+        small = self.orthonormal()
+        unfolded = [
+            small.core.movedim(mode, 0).flatten(1)
+            for mode in range(small.core.dim())
+        ]
+        return small.projected(
+            [torch.linalg.svd(one, full_matrices=False).U for one in unfolded]
+        )
+
     def projected(self, bases: Sequence[Tensor]) -> 'Update':
         """Return the core's projection onto the spans of given bases.
 

@@ -18,9 +18,9 @@ from mmflora.adapter_files.method_options import (
     layer_options,
     tuned_keys,
 )
+from mmflora.adapter_files.restated import signature_of
 from mmflora.adapters.settings import settings_for
 from mmflora.adapters.stored import Part
-from mmflora.models.described_method import condensed
 
 
 def combine_adapters(
@@ -81,7 +81,7 @@ def _combined(
     _add_tuned(combined, adapters, weights)
     for name in changed:
         method = combined.backbone(name)['method']
-        method['signature'] = _signature(combined, name)
+        method['signature'] = signature_of(combined, name)
     return combined
 
 
@@ -249,29 +249,10 @@ def _check_signatures(
         a.backbone(name)['method'].get('signature') for a in adapters
     ]
     for adapter, own in zip(adapters, signatures, strict=True):
-        if own != (_signature(adapter, name) if changed else signatures[0]):
+        if own != (signature_of(adapter, name) if changed else signatures[0]):
             raise ValueError(
                 f"'{adapter.path}': the settings of its layers cannot be "
                 'restated from the file, or are others than those of '
                 f"'{adapters[0].path}', so no sum can be described. Sum "
                 'adapters of one config, exported from its checkpoints.'
             )
-
-
-def _signature(adapter: AdapterFile, name: str) -> str:
-    """Restate the signature that a backbone's record holds."""
-    prefix = f'{name}.' if name else ''
-    backbone = adapter.config['backbones'][name]
-    stored, lines = adapter.layers(), []
-    for own in backbone.get('layers') or ():
-        method = _method(adapter, prefix + own)
-        tensors = stored[prefix + own]
-        text = method.reader.stored_signature(tensors, method.settings)
-        lines.append(f'{own}: {text}')
-    for own in backbone.get('tuned') or ():
-        layer = (prefix + own).rpartition('.')[0]
-        options = layer_options(adapter, layer, tuned=True)
-        method = StoredMethod.of(options)
-        if method.tunes:
-            lines.append(f'{own}: {method.kind().signature()}')
-    return condensed(lines)

@@ -12,12 +12,13 @@ from mmflora.registry import ADAPTERS
 from ..base import Adapter, LowRank
 from ..decompositions import leading_ldu, leading_svd
 from ..layer_weights import frozen_weight
+from ..lower_ranks import LowerRanks
 from ..precision import full_precision
 from ..settings import check_count, check_factor, check_iterations
 from ..stored import Settings, Tensors
 
 
-class DiagonalAdapter(Adapter):
+class DiagonalAdapter(LowerRanks, Adapter):
     """ΔW = L diag(v) R with frozen L and R, taken from the weight.
 
     L and R are saved with the adapter: another machine may find others.  A

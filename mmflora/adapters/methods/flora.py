@@ -23,6 +23,8 @@ from ..base import Adapter, LowRank
 from ..calibrated import CalibratedAdapter
 from ..functional import moved_factors, tucker_to_low_rank, tucker_to_weight
 from ..layer_weights import frozen_weight
+from ..lower_ranks import LowerRanks
+from ..lower_tuckers import NearestTuckers, lower_tucker
 from ..precision import full_precision
 from ..ranks import tucker_ranks
 from ..settings import check_choice, check_factor
@@ -33,7 +35,7 @@ STARTS = ('random', 'weight', 'gradient')
 
 
 @ADAPTERS.register_module()
-class FLoRA(CalibratedAdapter):
+class FLoRA(LowerRanks, CalibratedAdapter):
     """Tucker update ΔW = s · G ×1 A1 ×2 A2 … ×N AN (FLoRA, eq. 4).
 
     Training starts at the frozen weight.  The starts:
@@ -161,9 +163,8 @@ class FLoRA(CalibratedAdapter):
         if self.start == 'weight':
             return Adapter.delta_weight(self)
         with full_precision(self.core.device.type):
-            return self.scale * tucker_to_weight(
-                self.core, tuple(self.factors)
-            )
+            ((core, factors),) = self._terms()
+            return self.scale * tucker_to_weight(core, factors)
 
     def low_rank(self) -> LowRank:
         """Return ΔW = L R: L is the first factor, R what the others span.
@@ -245,6 +246,35 @@ class FLoRA(CalibratedAdapter):
         if settings.get('start') == 'gradient':
             found['calibrated'] = torch.ones(1, dtype=torch.float64)
         return found
+
+    @classmethod
+    def trained_rank(cls, settings: Settings) -> int:
+        rank = cls.setting(settings, 'rank')
+        return max(rank[:2]) if isinstance(rank, list | tuple) else int(rank)
+
+    @classmethod
+    def at_rank(
+        cls, settings: Settings, rank: int, kernel_rank: int | None = None
+    ) -> dict[str, Any]:
+        """Return the settings of a prefix in the channel modes.
+
+        Those of the kernel keep their ranks, unless one is given.
+        """
+        return {**settings, **lower_tucker(cls, settings, rank, kernel_rank)}
+
+    @classmethod
+    def nearest(
+        cls,
+        tensors: Tensors,
+        settings: Settings,
+        kernel_rank: int | None = None,
+    ) -> NearestTuckers:
+        """Return FLoRAs of the same scale."""
+        update = cls.whole_update(tensors, settings)
+        scale = cls.blank(update.shape, settings).scale
+        if settings.get('start') == 'weight':  # whose update is two such
+            settings = {**settings, **cls.summed_settings([settings] * 2)}
+        return NearestTuckers(FLoRA, update, settings, scale, kernel_rank)
 
     def core_parameters(self) -> Iterator[nn.Parameter]:
         if self.start != 'weight':

@@ -18,16 +18,17 @@ from mmflora.registry import ADAPTERS
 from ..base import Adapter, CannotAdapt, LowRank
 from ..functional import low_rank_to_weight
 from ..layer_weights import frozen_weight, transposed_groups
+from ..lower_ranks import LowerRanks, NearestMatrices, Ranked
 from ..precision import full_precision
 from ..settings import check_choice, check_count, check_factor, check_flag
-from ..stored import Settings, Tensors
+from ..stored import Settings, Tensors, scale_of
 from ..updates import Update
 
 FORMS = ('spatial', 'loralib')
 
 
 @ADAPTERS.register_module()
-class LoRA(Adapter):
+class LoRA(LowerRanks, Adapter):
     """Low-rank update ΔW = s · B A (LoRA, eq. 3), s = alpha / rank.
 
     A starts as Kaiming's uniform, B at zero.  Forms for convolutions:
@@ -153,6 +154,27 @@ class LoRA(Adapter):
                 'of one form can be summed.'
             )
         return super().summed_settings(settings)
+
+    @classmethod
+    def nearest(
+        cls,
+        tensors: Tensors,
+        settings: Settings,
+        kernel_rank: int | None = None,
+    ) -> Ranked:
+        """Return plain LoRAs of the same form and scale."""
+        if settings.get('form') != 'loralib':
+            return super().nearest(tensors, settings, kernel_rank)
+        cls.at_rank(settings, 1, kernel_rank)
+        shape = cls.stored_shape(tensors, settings)
+        return NearestMatrices(
+            LoRA,
+            cls.whole_update(tensors, settings),
+            tensors['down'].shape[1:],
+            dict(form='loralib'),
+            scale_of(cls.blank(shape, settings)),
+            tensors['up'].shape[1] // cls.trained_rank(settings),
+        )
 
     def core_parameters(self) -> Iterator[nn.Parameter]:
         """Yield B, which starts at zero; LoRA+ gives it a rate of its own."""

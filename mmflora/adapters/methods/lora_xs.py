@@ -13,13 +13,14 @@ from ..base import Adapter, LowRank
 from ..calibrated import CalibratedAdapter
 from ..decompositions import leading_svd
 from ..layer_weights import frozen_weight
+from ..lower_ranks import LowerRanks
 from ..precision import full_precision
 from ..settings import check_count, check_factor, check_iterations
 from ..stored import Settings, Tensors
 
 
 @ADAPTERS.register_module()
-class LoRAXS(Adapter):
+class LoRAXS(LowerRanks, Adapter):
     """ΔW = s · U S R Vᵀ: an r × r core R trains, all else is frozen.
 
     Bałazy et al., "LoRA-XS: Low-Rank Adaptation with Extremely Small Number
