@@ -44,7 +44,8 @@ layer, merges it and runs it again.
 
 Layers are of 64 channels; linear is 64 → 128, dilated is a 3×3 convolution of
 dilation 2, grouped one of 2 groups, depthwise a 7×7 one, transposed 2×2 with
-stride 2, norm a LayerNorm. Block adapters are tried on a small ConvNeXt.
+stride 2, norm a LayerNorm. Block adapters are tried on a small ConvNeXt; those
+with no place in it, on a small vision transformer.
 """
 
 

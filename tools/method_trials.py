@@ -12,6 +12,10 @@ from torch import Tensor, nn
 from mmflora.adapters import inject, merge, random_starts
 from mmflora.adapters.blocks import BlockAdapter
 from mmflora.models import ConvNeXt
+from mmflora.models.plain.timm_intermediates import (
+    Intermediates,
+    build_timm_intermediates,
+)
 from mmflora.registry import ADAPTERS
 
 LAYERS = {
@@ -26,6 +30,7 @@ LAYERS = {
     'norm': lambda: nn.LayerNorm(64),
 }
 BLOCKS = dict(depths=(1, 1, 1, 1), dims=(8, 16, 24, 32))
+TRANSFORMER = dict(embed_dim=16, depth=2, num_heads=2)
 MERGES, ADAPTS, NEITHER = '●', '○', '–'
 
 
@@ -111,12 +116,32 @@ def try_method(config: Mapping[str, Any]) -> dict[str, Outcome]:
     outcomes['block'] = Outcome(NEITHER)
     method = ADAPTERS.get(config['type'])
     if isinstance(method, type) and issubclass(method, BlockAdapter):
-        torch.manual_seed(0)
-        model = Features(BLOCKS)
-        outcomes['block'] = try_part(
-            model, config, '.*', torch.randn(2, 3, 64, 64)
-        )
+        for build in (convolutional, plain_transformer):
+            torch.manual_seed(0)
+            tried = try_part(build(), config, '.*', torch.randn(2, 3, 64, 64))
+            if outcomes['block'].mark == NEITHER:
+                outcomes['block'] = tried
     return outcomes
+
+
+def convolutional() -> nn.Module:
+    """Return a small ConvNeXt."""
+    return Features(BLOCKS)
+
+
+def plain_transformer() -> nn.Module:
+    """Return a small vision transformer."""
+    return build_timm_intermediates(
+        'vit_tiny_patch16_224', [1], None, LastFeature, **TRANSFORMER
+    )
+
+
+class LastFeature(Intermediates):
+    """A model of timm that returns the last of its features alone."""
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """Return shape ``(N, C, H, W)``."""
+        return super().forward(inputs)[-1]
 
 
 class Features(ConvNeXt):

@@ -155,7 +155,11 @@ def _from_injections(
                 saved_along=False,
             ),
             config=None,
-            layers=list(adapted_modules(part)),
+            layers=[
+                key
+                for key, module in adapted_modules(part).items()
+                if module.adapter.state_dict()
+            ],
             tuned=[],
         )
         for key in frozen:

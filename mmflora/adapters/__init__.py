@@ -27,6 +27,7 @@ from .methods.pfeiffer import Pfeiffer
 from .methods.pissa import PiSSA
 from .methods.soka import SoKA
 from .methods.ssf import SSF
+from .methods.vpt import VPT
 
 # isort: split
 from .base import (
@@ -88,6 +89,7 @@ __all__ = [  # noqa: RUF022
     'SVFit',
     'SoKA',
     'StartedLoRA',
+    'VPT',
     # what a method subclasses
     'Adapter',
     'AdapterBase',

@@ -98,7 +98,7 @@ def blocks_of(model: nn.Module, places: str) -> dict[str, nn.Module]:
 
 def adapt_block(block: nn.Module, adapter: BlockAdapter) -> nn.Module:
     """Give a block its adapter, in place."""
-    block.adapter = adapter
+    block.adapter = adapter.train(block.training)
     block.register_forward_pre_hook(_enter, with_kwargs=True)
     block.register_forward_hook(_run, with_kwargs=True)
     return block

@@ -67,6 +67,14 @@ class Survey:
                     name: (block, _why_no_block(block))
                     for name, block in blocks_of(self.model, places).items()
                 }
+            if not self._blocks[places]:
+                raise ValueError(
+                    f'{method.__name__}: `places` is {places!r}, which '
+                    f'matches none of the modules of '
+                    f'{type(self.model).__name__}. The method adapts blocks '
+                    'of these names; if the model has such blocks by other '
+                    'names, give them as `places`.'
+                )
             return self._blocks[places]
         if issubclass(method, Adapter):
             return {

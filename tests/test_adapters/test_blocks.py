@@ -155,7 +155,7 @@ def test_attention_with_several_outputs():
 def test_places_name_other_blocks():
     net = timm.create_model('resnet18', num_classes=0).double().eval()
     places = r'layer\d\.\d'
-    with pytest.raises(ValueError, match='none of the 0 layers'):
+    with pytest.raises(ValueError, match='none of the modules of ResNet'):
         inject(net, dict(type='Houlsby'))
     settings = dict(type='Houlsby', width=4, places=places)
     images = torch.randn(1, 3, 32, 32, dtype=torch.float64)

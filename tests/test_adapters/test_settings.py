@@ -128,6 +128,8 @@ def numbers_of(method):
     ]
 
 
+# Methods for blocks of plain transformers alone.
+IN_TRANSFORMERS = ('VPT',)
 SETTINGS = [
     (kind, name)
     for kind, method in sorted(ADAPTERS.module_dict.items())
@@ -152,7 +154,11 @@ def test_a_setting_is_refused_or_gives_finite_numbers(kind, name, value):
         settings['peft_type'] = 'LORA'
     model = nn.Sequential()
     model.add_module('mlp', nn.Linear(6, 6))
-    inputs = torch.randn(2, 6)
+    inputs, part = torch.randn(1, 2, 6), 'mlp'
+    if kind in IN_TRANSFORMERS:
+        block = nn.TransformerEncoderLayer(6, 1, 8)
+        model.add_module('blocks', nn.Sequential(block))
+        part = 'blocks.0'
     forms = ['spatial', 'loralib'] if kind in ('LoRA', 'DoRA') else [None]
     for form in forms:
         own = copy.deepcopy(model)
@@ -160,16 +166,17 @@ def test_a_setting_is_refused_or_gives_finite_numbers(kind, name, value):
         try:
             inject(own, given)
         except (TypeError, ValueError) as error:
-            assert "'mlp'" in str(error)  # noqa: PT017
+            assert f"'{part}'" in str(error)  # noqa: PT017
             continue
         random_starts(own)
         assert own(inputs).isfinite().all()
-        for parameter in own.mlp.adapter.parameters():
+        adapter = own.get_submodule(part).adapter
+        for parameter in adapter.parameters():
             nn.init.normal_(parameter, std=0.1)
         output = own(inputs)
         output.sum().backward()
         assert output.isfinite().all()
-        for parameter in own.mlp.adapter.parameters():
+        for parameter in adapter.parameters():
             assert parameter.grad is None or parameter.grad.isfinite().all()
 
 

@@ -183,6 +183,11 @@ WRITTEN = {
         ['mlp: AdaptFormer(channels=4, width=64, activation=relu, scale=0.1)'],
         '69b473f22fa7c53f',
     ),
+    'VPT': (
+        dict(tokens=4, form='shallow'),
+        ['blocks.0: VPT(channels=6, tokens=4, form=shallow)'],
+        'dcdd63d633db829d',
+    ),
     'BitFit': (
         {},
         ['conv.bias: BitFit()', 'norm.bias: BitFit()'],
@@ -214,6 +219,9 @@ WRITTEN = {
     ),
 }
 
+# Methods for blocks of plain transformers alone.
+IN_TRANSFORMERS = ('VPT',)
+
 
 def test_every_method_is_pinned():
     methods = {name.split(',')[0] for name in WRITTEN}
@@ -237,6 +245,9 @@ def test_signatures_of_old_checkpoints(
     model.add_module('conv', nn.Conv2d(3, 6, 3))
     model.add_module('norm', nn.LayerNorm(6))
     model.add_module('mlp', nn.Linear(6, 4, bias=False))
+    if method in IN_TRANSFORMERS:
+        block = nn.TransformerEncoderLayer(6, 1, 8)
+        model.add_module('blocks', nn.Sequential(block))
     targets = 'conv|mlp' if method == 'FLoRA' else '.*'
     inject(model, dict(type=method, **settings), targets)
     found = [

@@ -129,6 +129,12 @@ def test_what_is_no_method_is_said(method, error, message):
         mmflora.peft_config(small(), method)
 
 
+def test_last_layers_of_another_backbone_are_not_all_layers():
+    with pytest.raises(ValueError, match='ResNet has no such') as caught:
+        mmflora.peft_config(small(), 'last-layer')
+    assert "'last-layer' trains stages" in str(caught.value)
+
+
 @pytest.fixture(scope='module')
 def weights(tmp_path_factory):
     """Weights of a ResNet-18 and of a detector around it."""

@@ -34,7 +34,10 @@ PER_BLOCK = {
     **{f'lora-r{r}': r * (INPUTS + OUTPUTS) for r in (8, 16)},
     **{f'dora-r{r}': r * (INPUTS + OUTPUTS) + OUTPUTS for r in (8, 16)},
     **{f'flora-r{r}': r * (INPUTS + OUTPUTS) + 4 * r**2 for r in (8, 16, 32)},
+    'vpt-deep': 50 * 3200,
 }
+# In the first block alone.
+ONCE = {'vpt-shallow': 50 * 3200}
 GOLDEN = {
     ('6b', 'bitfit'): 924_800,
     ('6b', 'lora-r8'): 19_660_800,
@@ -108,7 +111,7 @@ def test_config_builds_and_is_its_bases(name):
 
 def test_table_2_is_there_in_both_schedules():
     found = {PATH.fullmatch(name).groups()[1:5] for name in LARGE}
-    for method in (*PER_BLOCK, 'full'):
+    for method in (*PER_BLOCK, *ONCE, 'full'):
         assert ('6b', method, None, None) in found
     for size in BLOCKS:
         for method in MAIN:
@@ -118,7 +121,8 @@ def test_table_2_is_there_in_both_schedules():
         assert (size, 'flora-r16', 'fsdp', None) in found
     assert len(found) == len(LARGE)
     assert [PATH.fullmatch(name)[3] for name in TINY] == [
-        *('bitfit', 'dora-r16', 'flora-r16', 'frozen', 'full', 'lora-r16')
+        *('bitfit', 'dora-r16', 'flora-r16', 'frozen', 'full', 'lora-r16'),
+        *('vpt-deep', 'vpt-shallow'),
     ]
 
 
@@ -136,7 +140,8 @@ def test_large_ones_have_the_golden_counts(name):
         assert counted.method == counted.base
     else:
         patches = 3200 if method == 'bitfit' else 0
-        assert counted.method == blocks * PER_BLOCK[method] + patches
+        own = blocks * PER_BLOCK.get(method, 0) + ONCE.get(method, 0)
+        assert counted.method == own + patches
         assert counted.method == GOLDEN.get((size, method), counted.method)
     assert counted.new == PYRAMID
     adapted = 4 * blocks if method.split('-')[0] in ADAPTERS else 0

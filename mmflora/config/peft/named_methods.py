@@ -169,6 +169,10 @@ def fit_patterns(
 
     Its ``targets`` and ``exclude`` were written for the layers of one family
     of backbones.
+
+    Raises:
+        ValueError: If it trains the base's own weights and none of those that
+            it means are there; all of them would train.
     """
     if not method.written_for:
         return method, []
@@ -184,6 +188,14 @@ def fit_patterns(
         ]
         if len(kept) == len(texts):
             continue
+        if not kept and setting == 'targets' and method.trains_base:
+            raise ValueError(
+                f"'{place}': the method '{method.name}' trains "
+                f'{", ".join(texts)}, and {type(module).__name__} has no such '
+                'layers. Give the method as text with `targets` for this '
+                "backbone: \"dict(adapter=dict(type='Full'), "
+                "targets=r'blocks\\.11\\..*')\"."
+            )
         if not kept:
             del peft[setting]
         elif isinstance(given, Mapping):

@@ -103,6 +103,27 @@ class FullWidthAttention(Attention):
         return self.proj(x.transpose(1, 2).flatten(2))
 
 
+class HalfRecomputedBlock(Block):
+    """timm's block, whose second branch is computed again going backward."""
+
+    def forward(
+        self,
+        x: Tensor,
+        attn_mask: Tensor | None = None,
+        is_causal: bool = False,
+    ) -> Tensor:
+        """Compute ``(N, L, C)``."""
+        if not torch.is_grad_enabled():
+            return super().forward(x, attn_mask, is_causal)
+        options = dict(attn_mask=attn_mask, is_causal=is_causal)
+        branch = self.attn(self.norm1(x), **options)
+        x = x + self.drop_path1(self.ls1(branch))
+        return x + checkpoint(self._mlp, x, use_reentrant=False)
+
+    def _mlp(self, x: Tensor) -> Tensor:
+        return self.drop_path2(self.ls2(self.mlp(self.norm2(x))))
+
+
 # Several configs may each have a copy of this file.
 @MODELS.register_module(force=True)
 class PlainInternViT(BaseModule):
@@ -173,7 +194,7 @@ class PlainInternViT(BaseModule):
         rates = torch.linspace(0, drop_path_rate, depth, device='cpu').tolist()
         kind: dict[str, Any] = dict(dtype=DTYPES[dtype] if dtype else None)
         block = partial(
-            Block,
+            HalfRecomputedBlock if with_cp == 'mlp' else Block,
             embed_dims,
             num_heads,
             mlp_ratio,
@@ -259,18 +280,10 @@ class PlainInternViT(BaseModule):
             for feature in features
         )
 
-    def _run_block(self, block: Any, x: Tensor) -> Tensor:
-        if not self.with_cp or not torch.is_grad_enabled():
-            return block(x)
-        if self.with_cp == 'mlp':
-            x = x + block.drop_path1(block.ls1(block.attn(block.norm1(x))))
-            return x + checkpoint(_mlp, block, x, use_reentrant=False)
-        return checkpoint(block, x, use_reentrant=False)
-
-
-def _mlp(block: Any, x: Tensor) -> Tensor:
-    """Compute the second branch of a block."""
-    return block.drop_path2(block.ls2(block.mlp(block.norm2(x))))
+    def _run_block(self, block: nn.Module, x: Tensor) -> Tensor:
+        if self.with_cp is True and torch.is_grad_enabled():
+            return checkpoint(block, x, use_reentrant=False)
+        return block(x)
 
 
 def resize_positions(
