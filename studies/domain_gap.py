@@ -1,6 +1,6 @@
 # Nuclei under a fluorescence microscope and in stained tissue: trained on one
-# kind, tested on the other. Learning rates are chosen on the kind that was
-# trained on: the other one is not known then.
+# kind, tested on both. Learning rates are chosen on the kind that was trained
+# on: the other one is not known then.
 _base_ = './methods.py'
 
 kinds = dict(fluorescence='tissue', tissue='fluorescence')
@@ -14,7 +14,8 @@ tasks = [
         },
         val=dict(ann_file=f'val_{train}.json'),
         test=dict(ann_file=f'test_{test}.json'),
+        trained_as='' if train == test else f'{train}-{train}',
     )
-    for train in kinds
-    for test in ('fluorescence', 'tissue')
+    for train, other in kinds.items()
+    for test in (train, other)
 ]

@@ -15,6 +15,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock
 from mmengine.config import Config
 
 from mmflora.config.build import build_runner, read_config, register_toolkit
@@ -39,17 +40,22 @@ def run_one(folder: Path) -> dict[str, Any]:
     """
     spec = json.loads((folder / 'run.json').read_text())
     cfg = read_config(str(folder / 'config.py'))
-    trained = (folder / 'training.json').is_file()
-    if not trained or not has_checkpoint(folder):
-        train(cfg, folder, Path(spec['first_values']), Path(spec['frozen']))
+    # That of another task, if this one tests its models.
+    trained = Path(spec['training'])
+    trained.mkdir(parents=True, exist_ok=True)
+    with FileLock(trained / 'training.lock'):
+        measured = (trained / 'training.json').is_file()
+        if not measured or not has_checkpoint(trained):
+            values, frozen = Path(spec['first_values']), Path(spec['frozen'])
+            train(cfg, trained, values, frozen)
     split = 'val' if spec['stage'] == 'search' else 'test'
-    metrics = evaluate(cfg, folder, split, spec['pictures'])
+    metrics = evaluate(cfg, folder, trained, split, spec['pictures'])
     line = dict(
         spec['line'],
         status='finished',
         metrics=metrics,
-        **json.loads((folder / 'start.json').read_text()),
-        **json.loads((folder / 'training.json').read_text()),
+        **json.loads((trained / 'start.json').read_text()),
+        **json.loads((trained / 'training.json').read_text()),
         seconds=round(time.time() - spec['began'], 1),
         versions=versions(),
         machine=machine(),
@@ -86,13 +92,14 @@ def has_checkpoint(folder: Path) -> bool:
 
 
 def evaluate(
-    cfg: Config, folder: Path, split: str, pictures: bool
+    cfg: Config, folder: Path, trained: Path, split: str, pictures: bool
 ) -> dict[str, float]:
     """Evaluate the end of a training on a split, as ``tools/test.py`` does.
 
     Args:
         cfg: The config of the run.
         folder: The folder of the run.
+        trained: The folder of its training.
         split: ``'val'`` or ``'test'``.
         pictures: Whether to keep the predictions, not their scores alone.
     """
@@ -102,10 +109,10 @@ def evaluate(
     cfg.param_scheduler = None
     cfg.work_dir = str(folder / split)
     register_toolkit(cfg)
-    cfg.load_from, cfg.resume = find_newest(folder / 'training'), False
+    cfg.load_from, cfg.resume = find_newest(trained / 'training'), False
     if cfg.load_from is None:
         raise ValueError(
-            f"There is no checkpoint in '{folder / 'training'}'. The config "
+            f"There is no checkpoint in '{trained / 'training'}'. The config "
             'needs a checkpoint hook (default_hooks.checkpoint).'
         )
     runner = build_runner(cfg)

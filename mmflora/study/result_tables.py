@@ -192,6 +192,8 @@ def lr_table(results: StudyResults) -> Table:
     header = ['task', 'method', *(f'{lr:g}' for lr in study.lrs), 'chosen']
     rows = []
     for (task, method), scores in results.lrs.items():
+        if study.tasks[task].trained_as:
+            continue
         chosen = results.chosen.get((task, method))
         scale = 100 if all(abs(score) <= 1 for score in scores.values()) else 1
         row = [Cell(task), Cell(method)]

@@ -104,12 +104,36 @@ class StudyConfigs:
             for stage in ('train', 'test'):
                 check_paths(cfg, stage)
                 check_classes(cfg, stage)
+            if task.trained_as:
+                self._check_training(cfg, self.study.training_of(task))
         except (FileNotFoundError, ValueError, KeyError, TypeError) as error:
             kind: Any = type(error)
             kind = ValueError if kind is KeyError else kind
             raise kind(f"The task '{task.name}': {error}") from error
         self._tasks[task.name] = cfg
         return cfg
+
+    def _check_training(self, cfg: Config, other: Task) -> None:
+        """Check that a config trains as another task does."""
+        ours, theirs = (
+            {
+                key: value
+                for key, value in one.to_dict().items()
+                if not key.startswith(('val_', 'test_'))
+            }
+            for one in (cfg, self.task(other))
+        )
+        wrong = [
+            key
+            for key in sorted({*ours, *theirs})
+            if fingerprint(ours.get(key)) != fingerprint(theirs.get(key))
+        ]
+        if wrong:
+            raise ValueError(
+                f"it has trained_as='{other.name}', whose config has other "
+                f'settings in {", ".join(wrong)}. Only the splits val and '
+                'test may differ; leave trained_as out to train it.'
+            )
 
     def method(self, task: Task, method: Method) -> Config:
         """Return the config of a task with a method in it.

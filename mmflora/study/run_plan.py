@@ -4,6 +4,7 @@ import json
 import statistics
 import time
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -64,7 +65,7 @@ class StudyPlan:
         study = self.study
         if len(study.lrs) > 1:
             for seed in study.search_seeds:
-                for task in study.tasks.values():
+                for task in self._trained():
                     for method in study.methods.values():
                         for lr in study.lrs:
                             yield Run(task, method, lr, seed, 'search')
@@ -72,8 +73,26 @@ class StudyPlan:
             for task in study.tasks.values():
                 for method in study.methods.values():
                     chosen = self.chosen_lr(task, method, lines)
-                    if chosen is not None:
-                        yield Run(task, method, chosen, seed, 'final')
+                    if chosen is None:
+                        continue
+                    run = Run(task, method, chosen, seed, 'final')
+                    if self._is_trained(run, lines):
+                        yield run
+
+    def _trained(self) -> list[Task]:
+        """Return the tasks that train."""
+        return [t for t in self.study.tasks.values() if not t.trained_as]
+
+    def training(self, run: Run) -> Run:
+        """Return the run that trains what a run tests, often itself."""
+        return replace(run, task=self.study.training_of(run.task))
+
+    def _is_trained(self, run: Run, lines: dict[str, dict[str, Any]]) -> bool:
+        """Return whether a run trains itself, or another one has done so."""
+        if not run.task.trained_as:
+            return True
+        line = lines.get(self.key(self.training(run)))
+        return line is not None and not is_failed(line)
 
     def total(self) -> int:
         """Return how many runs the study has in the end."""
@@ -81,8 +100,10 @@ class StudyPlan:
         searches = len(study.lrs) * len(study.search_seeds)
         if len(study.lrs) == 1:
             searches = 0
-        pairs = len(study.tasks) * len(study.methods)
-        return pairs * (searches + len(study.seeds))
+        trained, tested = len(self._trained()), len(study.tasks)
+        return len(study.methods) * (
+            trained * searches + tested * len(study.seeds)
+        )
 
     def chosen_lr(
         self, task: Task, method: Method, lines: dict[str, dict[str, Any]]
@@ -92,6 +113,7 @@ class StudyPlan:
         Of equal ones it is the smallest; ``None`` while searches are missing.
         """
         lrs, seeds = self.study.lrs, self.study.search_seeds
+        task = self.study.training_of(task)
         if len(lrs) == 1:
             return lrs[0]
         scores = {}
@@ -212,6 +234,7 @@ class StudyPlan:
             first_values=f'{start}.pth',
             frozen=f'{start}.py',
             pictures=run.seed == study.seeds[0] and study.pictures > 0,
+            training=str(self.folder(self.training(run), root)),
             began=time.time(),
         )
         write_text(folder / 'run.json', json.dumps(spec))

@@ -178,19 +178,33 @@ def drop_checkpoints(
 ) -> None:
     """Remove the checkpoints that no run of the study needs any more.
 
-    They are those of a final run, and those of other learning rates than the
-    chosen one.
+    They are those that all their final runs have tested, and those of other
+    learning rates than the chosen one.
     """
+    study, method = plan.study, run.method.name
     chosen = plan.chosen_lr(run.task, run.method, lines)
     if chosen is None:
         return
-    for line in lines.values():
-        own = (line['task'], line['method']) == (
-            run.task.name,
-            run.method.name,
-        )
-        final = line['stage'] == 'final' or line['lr'] != chosen
-        if own and final and line['status'] == 'finished':
+    task = study.training_of(run.task)
+    testing = {
+        other.name
+        for other in study.tasks.values()
+        if study.training_of(other) is task
+    }
+    finished = [
+        line
+        for line in lines.values()
+        if line['method'] == method and line['status'] == 'finished'
+    ]
+    for line in finished:
+        if line['task'] != task.name:
+            continue
+        done = {
+            other['task']
+            for other in finished
+            if (other['stage'], other['seed']) == ('final', line['seed'])
+        }
+        if line['lr'] != chosen or testing <= done:
             folder = plan.study.work_dir / line['folder'] / 'training'
             for path in folder.glob('*.pth'):
                 path.unlink(missing_ok=True)

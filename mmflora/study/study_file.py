@@ -32,6 +32,8 @@ class Task:
         val: The split on which learning rates are chosen: settings of the
             data set of ``val_dataloader``, such as ``dict(ann_file=…)``.
         test: The split that the report is about, likewise.
+        trained_as: Another task that trains the same way: its models are
+            tested here, with its learning rates, and nothing is trained.
     """
 
     name: str
@@ -41,6 +43,7 @@ class Task:
     higher_is_better: bool = True
     val: Mapping[str, Any] = field(default_factory=dict)
     test: Mapping[str, Any] = field(default_factory=dict)
+    trained_as: str = ''
 
 
 @dataclass(frozen=True, eq=False)
@@ -121,6 +124,10 @@ class Study:
     pictures: int
     keep_checkpoints: bool
 
+    def training_of(self, task: Task) -> Task:
+        """Return the task whose trainings a task tests, often itself."""
+        return self.tasks[task.trained_as] if task.trained_as else task
+
 
 KEYS = ('tasks', *[f.name for f in fields(Study)][2:])
 """What a study file may set; other names are its own variables."""
@@ -198,6 +205,18 @@ def known_name(name: str, known: Collection[str], what: str) -> str:
 def _check(study: Study) -> None:
     for name in study.baselines:
         known_name(name, study.methods, f'{study.path}: the baseline')
+    for task in study.tasks.values():
+        if not task.trained_as:
+            continue
+        other = known_name(
+            task.trained_as, study.tasks, f'{study.path}: trained_as'
+        )
+        if study.tasks[other].trained_as:
+            raise ValueError(
+                f"{study.path}: the task '{task.name}' has trained_as="
+                f"'{other}', which trains nothing itself. Name "
+                f"'{study.tasks[other].trained_as}'."
+            )
     for method in study.methods.values():
         if method.budget is None:
             continue

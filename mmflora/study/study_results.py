@@ -126,7 +126,7 @@ def read_results(study: Study) -> StudyResults:
     cells: dict[tuple[str, str], dict[int, dict[str, Any]]] = defaultdict(dict)
     chosen = {}
     for (name, method), scores in lrs.items():
-        higher = study.tasks[name].higher_is_better
+        higher = study.training_of(study.tasks[name]).higher_is_better
         if len(study.lrs) == 1:
             lr = study.lrs[0]
         elif len(scores) == len(study.lrs):
@@ -170,13 +170,14 @@ def _searches(
     for name, task in study.tasks.items():
         for method in study.methods:
             own = scores.setdefault((name, method), {})
+            searched = study.training_of(task)
             for lr in study.lrs:
                 lines = [
-                    last.get(('search', name, method, lr, seed))
+                    last.get(('search', searched.name, method, lr, seed))
                     for seed in study.search_seeds
                 ]
                 done = [
-                    metric_of(line, task)
+                    metric_of(line, searched)
                     for line in lines
                     if line and line['status'] == 'finished'
                 ]

@@ -190,3 +190,57 @@ def test_two_studies_share_the_work(plan_of):
     other.join()
     assert other.exitcode == 0
     assert len(finished(plans[0])) == len(read_runs(plans[0].log)) == 4
+
+
+def tasks_of_one_training(**changes):
+    """Two tasks of the same trainings, tested on different images."""
+    (task,) = STUDY['tasks']
+    other = dict(task, name='others', trained_as='pixels', **changes)
+    return [task, dict(other, test=dict(indices=[0, 1, 2]))]
+
+
+def test_a_task_that_tests_the_models_of_another(plan_of):
+    plan = plan_of(tasks=tasks_of_one_training())
+    searches = [run for run in plan.runs({}) if run.stage == 'search']
+    assert {run.task.name for run in searches} == {'pixels'}
+    # It is named once the other has trained, with the rate chosen there.
+    runner = Runner(plan)
+    assert runner.run() == 0
+    assert len(runner.said) == plan.total() == 4 + 2 * 4
+    runs = finished(plan)
+    assert all(run['lr'] == 0.004 for run in runs if run['task'] == 'others')
+    places = [(run['task'], run['method'], run['seed']) for run in runs]
+    for method in ('flora-r16', 'bitfit'):
+        for seed in (0, 1):
+            trained = places.index(('pixels', method, seed))
+            assert trained < places.index(('others', method, seed))
+
+
+def test_a_checkpoint_stays_until_all_have_tested_it(plan_of):
+    plan = plan_of(tasks=tasks_of_one_training(), lrs=0.004, seeds=0)
+    first, *_ = plan.runs({})
+    path = plan.prepare(first) / 'training/iter_4.pth'
+    path.parent.mkdir()
+    path.touch()
+    Runner(plan).run([f'pixels/{first.method.name}/*'])
+    assert path.exists()
+    Runner(plan).run([f'others/{first.method.name}/*'])
+    assert not path.exists()
+
+
+@pytest.mark.parametrize(
+    ('changes', 'message'),
+    [
+        (dict(trained_as='boxes'), "trained_as 'boxes' is not in the study"),
+        (dict(trained_as='others'), "'others', which trains nothing itself"),
+        (
+            dict(cfg_options={'train_dataloader.batch_size': 1}),
+            "'others': it has trained_as='pixels', .* train_dataloader",
+        ),
+    ],
+)
+def test_what_cannot_be_the_same_training(plan_of, changes, message):
+    tasks = tasks_of_one_training()
+    tasks[1].update(changes)
+    with pytest.raises(ValueError, match=message):
+        plan_of(tasks=tasks).check()

@@ -67,6 +67,17 @@ def test_two_methods_two_seeds(plan_of, tmp_path):
     assert again['metrics'] == lines['pixels/flora-r16/0']['metrics']
     assert [path.stat().st_mtime_ns for path in checkpoints] == before
 
+    # Another task tests the same models, on other images.
+    other = dict(TASK, name='others', trained_as='pixels')
+    tasks = [TASK, dict(other, test=dict(indices=[0, 1, 2]))]
+    both = plan_of(tasks=tasks, lrs=0.004, methods=['bitfit'], seeds=0)
+    _, run = both.runs(both.lines())
+    line = run_one(both.prepare(run))
+    assert (line['task'], line['seed']) == ('others', 0)
+    assert line['metrics'] != lines['pixels/bitfit/0']['metrics']
+    assert line['first_values'] == lines['pixels/bitfit/0']['first_values']
+    assert [path.stat().st_mtime_ns for path in checkpoints] == before
+
     images = read_images(folders['pixels/bitfit/0'] / 'images.json.gz')
     assert len(images['images']) == 2
     assert images['classes'][-1] == 'background'

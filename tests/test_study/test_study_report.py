@@ -9,7 +9,7 @@ from html.parser import HTMLParser
 import pytest
 
 from mmflora.study.result_plots import pareto_front
-from mmflora.study.result_tables import metric_table
+from mmflora.study.result_tables import lr_table, metric_table
 from mmflora.study.run_log import append_run
 from mmflora.study.study_file import read_study
 from mmflora.study.study_report import write_report
@@ -226,6 +226,24 @@ def test_the_rate_is_chosen_on_the_validation_split(study_of):
     results = read_results(study)
     assert results.chosen['pixels', 'lora'] == 0.004
     assert results.metric(study.tasks['pixels'])['lora'] == {0: 10}
+
+
+def test_a_tested_task_has_the_rate_of_its_training(study_of):
+    (task,) = STUDY['tasks']
+    other = dict(task, name='others', metric='mAcc', trained_as='pixels')
+    lines = []
+    for lr, validation, test in ((0.001, 30, 90), (0.004, 40, 10)):
+        metrics = [dict(mIoU=validation), dict(mIoU=test), dict(mAcc=test + 1)]
+        places = ('pixels', 'search'), ('pixels', 'final'), ('others', 'final')
+        for (name, stage), metric in zip(places, metrics, strict=True):
+            line = example_line(name, 'lora', 0, lr=lr, stage=stage)
+            lines.append(dict(line, metrics=metric))
+    tasks = [task, other]
+    study = study_of(lines, lrs=[0.001, 0.004], seeds=[0], tasks=tasks)
+    results = read_results(study)
+    assert results.metric(study.tasks['others'])['lora'] == {0: 11}
+    (row,) = [r for r in lr_table(results).rows if r[1].text == 'lora']
+    assert (row[0].text, row[-1].value) == ('pixels', 0.004)
 
 
 def test_lower_is_better(study_of):
