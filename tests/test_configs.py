@@ -33,7 +33,10 @@ SOURCE = 'full/mask-rcnn_convnextv2-atto_full_shapes-source.py'
 DECAYED = [name for name in ALL if '_full-layer-decay_' in name]
 GRID = [name for name in ALL if name != SOURCE and name not in DECAYED]
 # What a method needs beside its backbone.
-HOOKED = {'adalora-r8': dict(type='mmflora.AdaLoRAHook')}
+HOOKED = {
+    'adalora-r8': dict(type='mmflora.AdaLoRAHook'),
+    'sara': dict(type='mmflora.SaRAHook'),
+}
 # The paper's table 9, and the images per GPU that make the batch on eight.
 COCO = ('mask-rcnn_convnextv2-l', 'coco')
 DOTA = ('oriented-rcnn-le90_convnextv2-l', 'dota')

@@ -18,6 +18,7 @@ from .methods.fact import FacT, LoTR
 from .methods.flora import FLoRA
 from .methods.full import Full
 from .methods.houlsby import Houlsby
+from .methods.lift import LIFT
 from .methods.lora import LoRA
 from .methods.lora_start import StartedLoRA
 from .methods.lora_xs import LoRASB, LoRAXS
@@ -25,6 +26,7 @@ from .methods.norm_tuning import NormTuning
 from .methods.olora import OLoRA
 from .methods.pfeiffer import Pfeiffer
 from .methods.pissa import PiSSA
+from .methods.sara import SaRA
 from .methods.soka import SoKA
 from .methods.ssf import SSF
 from .methods.vpt import VPT
@@ -42,6 +44,7 @@ from .bottlenecks import Bottleneck
 from .calibrated import CalibratedAdapter, assume_calibrated, set_calibration
 from .calibration import calibrate, random_starts
 from .cost import choose_path, path_costs
+from .entries import Entries
 from .functional import mode_product, tucker_to_weight
 from .hf_peft import HFPEFT
 from .layers import (
@@ -55,6 +58,7 @@ from .layers import (
 from .memory.lean import make_lean
 from .ranks import tucker_ranks
 from .shared import SharingAdapter, sharing_layers
+from .sparse import SparseAdapter
 from .tuning import Tuning, is_norm, tuned_parameters
 
 __all__ = [  # noqa: RUF022
@@ -76,6 +80,7 @@ __all__ = [  # noqa: RUF022
     'Full',
     'HFPEFT',
     'Houlsby',
+    'LIFT',
     'LoLDU',
     'LoRA',
     'LoRASB',
@@ -86,6 +91,7 @@ __all__ = [  # noqa: RUF022
     'Pfeiffer',
     'PiSSA',
     'SSF',
+    'SaRA',
     'SVFit',
     'SoKA',
     'StartedLoRA',
@@ -97,8 +103,10 @@ __all__ = [  # noqa: RUF022
     'Bottleneck',
     'CalibratedAdapter',
     'CannotAdapt',
+    'Entries',
     'LowRank',
     'SharingAdapter',
+    'SparseAdapter',
     'Tuning',
     # what is in a model
     'adapted_layers',

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from .cost import PATHS
+from .entries import Entries
 from .functional import low_rank_to_weight
 from .layer_weights import describe_layer, frozen_weight, held_weight
 from .precision import full_precision
@@ -240,6 +241,10 @@ class Adapter(AdapterBase):
         Layers that have them compute the gradients without the dense
         gradient of the weight.
         """
+        return None
+
+    def entries(self) -> Entries | None:
+        """Return the update by its entries, ``None`` if it is not sparse."""
         return None
 
     def adapted_weight(self, weight: Tensor) -> Tensor:

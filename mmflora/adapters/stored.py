@@ -100,7 +100,10 @@ class Stored:
             ValueError: If the tensors do not say which weight they are of.
         """
         adapter = cls._blank_of(tensors, settings)
-        wide = {name: value.double() for name, value in tensors.items()}
+        wide = {
+            name: value.double() if value.is_floating_point() else value
+            for name, value in tensors.items()
+        }
         try:
             adapter.load_state_dict(wide, assign=True)
         except RuntimeError as error:

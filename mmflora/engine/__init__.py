@@ -8,6 +8,7 @@ from .hooks.adapter_checkpoint_hook import AdapterCheckpointHook
 from .hooks.adapter_gradient_hook import AdapterGradientHook
 from .hooks.calibration_hook import CalibrationHook
 from .hooks.iteration_seed_hook import IterationSeedHook
+from .hooks.sara_hook import SaRAHook
 from .hooks.update_statistics_hook import UpdateStatisticsHook
 from .optimizer import PEFTOptimWrapperConstructor
 from .parameter_table import count_parameters, parameter_table
@@ -25,6 +26,7 @@ __all__ = [
     'IterationSeedHook',
     'PEFTOptimWrapperConstructor',
     'Role',
+    'SaRAHook',
     'UpdateStatisticsHook',
     'count_parameters',
     'parameter_roles',

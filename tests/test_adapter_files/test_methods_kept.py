@@ -40,6 +40,8 @@ METHODS = {
     ),
     'flora weight': dict(adapter=dict(type='FLoRA', rank=3, start='weight')),
     'fact': dict(adapter=dict(type='FacT', rank=3, form='tk')),
+    'lift': dict(adapter=dict(type='LIFT', rank=3)),
+    'sara': dict(adapter=dict(type='SaRA')),
     'dora': dict(adapter=dict(type='DoRA', rank=3)),
     'ssf': dict(adapter=dict(type='SSF')),
     'bitfit': dict(adapter=dict(type='BitFit')),
@@ -69,6 +71,8 @@ BY_FILE = (
     'lora-xs',
     'corda',
     'flora weight',
+    'lift',
+    'sara',
 )
 IMAGES = torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(1))
 

@@ -29,6 +29,8 @@ WEIGHT_METHODS = {
     'FacT': dict(type='FacT', rank=3, scale=0.5),
     'FacT, tk': dict(type='FacT', rank=3, form='tk', scale=0.5),
     'LoTR': dict(type='LoTR', rank=3, scale=0.5),
+    'LIFT': dict(type='LIFT', rank=2, density=0.2),
+    'SaRA': dict(type='SaRA', density=0.3),
 }
 TUNINGS = {
     'Full': dict(type='Full'),
@@ -43,6 +45,8 @@ BLOCK_METHODS = {
 METHODS = WEIGHT_METHODS | TUNINGS | BLOCK_METHODS
 # Methods that start at a step of the training.
 MOVED = ('LoRA-SB',)
+# Methods whose update has few entries, and one path.
+SPARSE = ('LIFT', 'SaRA')
 # Methods that scale the output of the frozen layer round differently.
 ROUNDS = ('DoRA', 'SSF')
 

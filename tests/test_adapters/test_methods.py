@@ -8,6 +8,7 @@ from layer_cases import CASES, EMPTY, PATHS, call
 from method_cases import (
     MOVED,
     ROUNDS,
+    SPARSE,
     WEIGHT_METHODS,
     adapt,
     left_out,
@@ -42,7 +43,8 @@ def paths_of(method, case):
     layer = CASES[case].build()
     fast = isinstance(layer, (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d))
     grouped = getattr(layer, 'groups', 1) > 1
-    return PATHS if fast and not grouped and method != 'SSF' else ('auto',)
+    one = grouped or method == 'SSF' or method in SPARSE
+    return PATHS if fast and not one else ('auto',)
 
 
 @pytest.mark.parametrize(('method', 'case'), PAIRS)
@@ -81,7 +83,7 @@ def test_output_and_gradients_are_those_of_the_adapted_weight(method, case):
 
 
 def check_output_and_gradients(method, case, path):
-    options = {} if method == 'SSF' else dict(path=path)
+    options = {} if path == 'auto' else dict(path=path)
     stock = CASES[case].stock()
     layer = adapt(copy.deepcopy(stock), WEIGHT_METHODS[method], **options)
     randomise(layer)
@@ -148,7 +150,8 @@ def test_half_precision_weights_have_float32_adapters(method, case):
     stock = CASES[case].stock(torch.bfloat16)
     layer = adapt(copy.deepcopy(stock), WEIGHT_METHODS[method])
     tensors = layer.adapter.state_dict().values()
-    assert {tensor.dtype for tensor in tensors} == {torch.float32}
+    kinds = {t.dtype for t in tensors if t.is_floating_point()}
+    assert kinds == {torch.float32}
     inputs = CASES[case].inputs(torch.bfloat16)
     # DoRA and SSF round once more, before they add the bias.
     rounding = dict(rtol=2**-7, atol=2**-7)
@@ -220,6 +223,7 @@ def test_builds_without_memory(method):
     [
         *('DoRA', 'PiSSA', 'OLoRA', 'LoRA-XS', 'FLoRA, weight'),
         *('SVFit', 'LoLDU', 'SoKA'),
+        *('LIFT', 'SaRA'),
     ],
 )
 def test_starts_anew_from_another_base(method):

@@ -40,6 +40,7 @@ METHODS = {
     'PiSSA': dict(type='PiSSA', rank=3),
     'LoRA-XS': dict(type='LoRAXS', rank=3),
     'SSF': dict(type='SSF'),
+    'LIFT': dict(type='LIFT', rank=3),
     'BitFit': dict(type='BitFit'),
     'LoHa of peft': dict(type='HFPEFT', peft_type='LOHA', r=3),
 }

@@ -168,6 +168,16 @@ WRITTEN = {
         ['conv: LoLDU(rank=2, scale=1.5)', 'mlp: LoLDU(rank=2, scale=1.5)'],
         '569f81e3d31b1118',
     ),
+    'LIFT': (
+        dict(rank=2, density=0.25),
+        ['conv: LIFT(entries=40)', 'mlp: LIFT(entries=6)'],
+        '6a92f6e5e3c2a944',
+    ),
+    'SaRA': (
+        dict(budget=5),
+        ['conv: SaRA(entries=5)', 'mlp: SaRA(entries=5)'],
+        '31a218a0376961d1',
+    ),
     'Houlsby': (
         dict(width=8, activation='relu', scale=2),
         ['mlp: Houlsby(channels=4, width=8, activation=relu, scale=2.0)'],

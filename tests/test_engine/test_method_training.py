@@ -22,6 +22,7 @@ METHODS = {
     'LoRA-XS': dict(type='LoRAXS', rank=4),
     'FacT': dict(type='FacT', rank=4),
     'LoTR': dict(type='LoTR', rank=4),
+    'LIFT': dict(type='LIFT', rank=2, density=0.2),
     'SSF': dict(type='SSF'),
     'Full': dict(type='Full'),
     'BitFit': dict(type='BitFit'),

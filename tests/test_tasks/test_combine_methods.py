@@ -36,6 +36,12 @@ METHODS = {
     'lora-xs': (dict(type='LoRAXS', rank=4),) * 2,
     'svfit': (dict(type='SVFit', rank=4),) * 2,
     'ssf': (dict(type='SSF'),) * 2,
+    'lift': (
+        dict(type='LIFT', rank=2, density=0.2),
+        dict(type='LIFT', rank=4, density=0.1),
+    ),
+    'sara': (dict(type='SaRA', density=0.6), dict(type='SaRA', density=0.7)),
+    'sara budget': (dict(type='SaRA', budget=3),) * 2,
     'peft lora': (
         dict(type='HFPEFT', peft_type='LORA', r=3, lora_alpha=6),
         dict(type='HFPEFT', peft_type='LORA', r=2, use_rslora=True),

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from ..base import Adapter, LowRank
 from ..cost import choose_path
 from ..functional import scale_output
-from ..operators import Operator, updated
+from ..operators import Operator, changed, trained, updated
 
 
 class AdaptedLayer(nn.Module):
@@ -140,6 +140,19 @@ class OperatorLayer(AdaptedLayer):
         folded = path == 'folded'
         output = updated(inputs, self.weight, own, *update, operator, folded)
         return scale_output(output, scale, bias, self.channel_dim)
+
+    def compute_dense(self, inputs: Tensor, operator: Operator) -> Tensor:
+        """Apply the operator with W + ΔW, added once.
+
+        Where the weight is frozen and the update has few entries, their
+        gradients alone are kept.
+        """
+        own = None if self.weight.requires_grad else self.adapter.entries()
+        bias = self.adapted_bias()
+        if own is None:
+            weight = self.adapted_weight()
+            return trained(inputs, weight, bias, operator)
+        return changed(inputs, self.weight, bias, own, operator)
 
     def chosen_path(self, positions: int, update: LowRank) -> str:
         """Return the path that the adapter asks for, or the cheapest."""

@@ -42,14 +42,15 @@ class AdaptedConv(OperatorLayer, nn.modules.conv._ConvNd):
             fast = self.compute_low_rank(inputs, positions, geometry)
             if fast is not None:
                 return fast
+        if not (self.lean and 1 < self.groups == self.in_channels):
+            return self.compute_dense(inputs, geometry)
         weight, bias = self.adapted_weight(), self.adapted_bias()
         output = trained(inputs, weight, bias, geometry)
-        if self.lean and 1 < self.groups == self.in_channels:
-            dtype = compute_dtype(inputs, weight)
-            leaves = [inputs, weight.detach()]
-            if bias is not None:
-                leaves.append(bias.detach())
-            leave_recipe(output, partial(_convolve, geometry, dtype), leaves)
+        dtype = compute_dtype(inputs, weight)
+        leaves = [inputs, weight.detach()]
+        if bias is not None:
+            leaves.append(bias.detach())
+        leave_recipe(output, partial(_convolve, geometry, dtype), leaves)
         return output
 
     def _pad(self, inputs: Tensor) -> tuple[Tensor, Geometry]:

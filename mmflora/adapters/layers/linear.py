@@ -4,7 +4,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from ..operators import LinearMap, trained
+from ..operators import LinearMap
 from ..quantized.weight import QuantizedWeight
 from .adapted import OperatorLayer
 
@@ -24,9 +24,8 @@ class AdaptedLinear(OperatorLayer, nn.Linear):  # type: ignore[misc]
         output = self.compute_low_rank(inputs, positions, _MAP)
         if output is not None:
             return output
-        if isinstance(self.weight, QuantizedWeight):  # keep nothing dense
+        quantized = isinstance(self.weight, QuantizedWeight)
+        if quantized and self.adapter.entries() is None:  # keep nothing dense
             dense = super().compute_adapted
             return checkpoint(dense, inputs, use_reentrant=False)
-        return trained(
-            inputs, self.adapted_weight(), self.adapted_bias(), _MAP
-        )
+        return self.compute_dense(inputs, _MAP)

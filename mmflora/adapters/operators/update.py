@@ -42,7 +42,7 @@ class _Updated(torch.autograd.Function):
                 thin = operator.apply(x, right.to(dtype))
                 output = operator.expand(thin, left.to(dtype), output)
         keep(ctx, inputs, weight, left, right, thin)
-        return _own(output)
+        return own_output(output)
 
     @staticmethod
     @once_differentiable
@@ -90,7 +90,7 @@ class _Trained(torch.autograd.Function):
                 inputs.to(dtype), weight.to(dtype), cast(bias, dtype)
             )
         keep(ctx, inputs, weight)
-        return _own(output)
+        return own_output(output)
 
     @staticmethod
     @once_differentiable
@@ -110,7 +110,7 @@ class _Trained(torch.autograd.Function):
         return to_inputs, to_weight, to_bias, None
 
 
-def _own(output: Tensor) -> Tensor:
+def own_output(output: Tensor) -> Tensor:
     """Return an output that is no view, for what changes it in place.
 
     PyTorch's linear map of several dimensions returns a view of the product,

@@ -10,8 +10,8 @@ from mmengine.hooks import CheckpointHook
 from .changes import Change
 from .named_methods import Method
 
-# The hook of one method, which fails where there is another.
-ADALORA = 'mmflora.AdaLoRAHook'
+# Hooks of one method each, which fail where there is another.
+OF_METHODS = ('mmflora.AdaLoRAHook', 'mmflora.SaRAHook')
 HOOK = 'mmflora.AdapterCheckpointHook'
 _MORE_HOOKS = {
     'adapter_gradient': 'mmflora.AdapterGradientHook',
@@ -37,11 +37,12 @@ def use_runtime(cfg: Config, methods: Iterable[Method]) -> list[Change]:
     kept = [
         hook
         for hook in given
-        if hook.get('type') in needed or hook.get('type') != ADALORA
+        if hook.get('type') in needed or hook.get('type') not in OF_METHODS
     ]
-    if len(kept) < len(given):
-        why = 'the method has no use for it'
-        changes.append(Change('custom_hooks', ADALORA, None, why))
+    for hook in given:
+        if hook not in kept:
+            why = 'the method has no use for it'
+            changes.append(Change('custom_hooks', hook['type'], None, why))
     present = [hook.get('type') for hook in kept]
     more = [hook for kind, hook in needed.items() if kind not in present]
     for hook in more:
