@@ -36,6 +36,7 @@ GRID = [name for name in ALL if name != SOURCE and name not in DECAYED]
 HOOKED = {
     'adalora-r8': dict(type='mmflora.AdaLoRAHook'),
     'sara': dict(type='mmflora.SaRAHook'),
+    'snella-r16': dict(type='mmflora.SNELLAHook'),
 }
 # The paper's table 9, and the images per GPU that make the batch on eight.
 COCO = ('mask-rcnn_convnextv2-l', 'coco')

@@ -11,6 +11,7 @@ from .unload import injections, unload
 # isort: split
 from .methods.adaptformer import AdaptFormer
 from .methods.bitfit import BitFit
+from .methods.block_lora import BlockLoRA
 from .methods.corda import CorDA
 from .methods.diagonal import LoLDU, SVFit
 from .methods.dora import DoRA
@@ -19,6 +20,7 @@ from .methods.flora import FLoRA
 from .methods.full import Full
 from .methods.houlsby import Houlsby
 from .methods.lift import LIFT
+from .methods.loca import LoCA
 from .methods.lora import LoRA
 from .methods.lora_start import StartedLoRA
 from .methods.lora_xs import LoRASB, LoRAXS
@@ -27,8 +29,10 @@ from .methods.olora import OLoRA
 from .methods.pfeiffer import Pfeiffer
 from .methods.pissa import PiSSA
 from .methods.sara import SaRA
+from .methods.snell import SNELL, SNELLA
 from .methods.soka import SoKA
 from .methods.ssf import SSF
+from .methods.superlora import SuperLoRA
 from .methods.vpt import VPT
 
 # isort: split
@@ -73,6 +77,7 @@ __all__ = [  # noqa: RUF022
     # methods
     'AdaptFormer',
     'BitFit',
+    'BlockLoRA',
     'CorDA',
     'DoRA',
     'FLoRA',
@@ -81,6 +86,7 @@ __all__ = [  # noqa: RUF022
     'HFPEFT',
     'Houlsby',
     'LIFT',
+    'LoCA',
     'LoLDU',
     'LoRA',
     'LoRASB',
@@ -90,11 +96,14 @@ __all__ = [  # noqa: RUF022
     'OLoRA',
     'Pfeiffer',
     'PiSSA',
+    'SNELL',
+    'SNELLA',
     'SSF',
     'SaRA',
     'SVFit',
     'SoKA',
     'StartedLoRA',
+    'SuperLoRA',
     'VPT',
     # what a method subclasses
     'Adapter',

@@ -9,6 +9,7 @@ from .hooks.adapter_gradient_hook import AdapterGradientHook
 from .hooks.calibration_hook import CalibrationHook
 from .hooks.iteration_seed_hook import IterationSeedHook
 from .hooks.sara_hook import SaRAHook
+from .hooks.snella_hook import SNELLAHook
 from .hooks.update_statistics_hook import UpdateStatisticsHook
 from .optimizer import PEFTOptimWrapperConstructor
 from .parameter_table import count_parameters, parameter_table
@@ -26,6 +27,7 @@ __all__ = [
     'IterationSeedHook',
     'PEFTOptimWrapperConstructor',
     'Role',
+    'SNELLAHook',
     'SaRAHook',
     'UpdateStatisticsHook',
     'count_parameters',

@@ -31,6 +31,14 @@ WEIGHT_METHODS = {
     'LoTR': dict(type='LoTR', rank=3, scale=0.5),
     'LIFT': dict(type='LIFT', rank=2, density=0.2),
     'SaRA': dict(type='SaRA', density=0.3),
+    'SuperLoRA': dict(type='SuperLoRA', rank=3, scale=0.5),
+    'SuperLoRA, projected': dict(
+        type='SuperLoRA', rank=3, order=2, projection=0.3
+    ),
+    'LoCA': dict(type='LoCA', frequencies=5, scale=0.5),
+    'BlockLoRA': dict(type='BlockLoRA', rank=4, blocks=2, alpha=3.0),
+    'SNELL': dict(type='SNELL', rank=4, sparsity=0.4),
+    'SNELLA': dict(type='SNELLA', rank=4, sparsity=0.4),
 }
 TUNINGS = {
     'Full': dict(type='Full'),
@@ -43,8 +51,8 @@ BLOCK_METHODS = {
     'AdaptFormer': dict(type='AdaptFormer', width=8, scale=0.5),
 }
 METHODS = WEIGHT_METHODS | TUNINGS | BLOCK_METHODS
-# Methods that start at a step of the training.
-MOVED = ('LoRA-SB',)
+# Methods that do not start at the frozen layer.
+MOVED = ('LoRA-SB', 'SNELL', 'SNELLA')
 # Methods whose update has few entries, and one path.
 SPARSE = ('LIFT', 'SaRA')
 # Methods that scale the output of the frozen layer round differently.

@@ -27,7 +27,10 @@ from mmflora.adapters.layer_weights import bias_name, weight_name
 
 EXACT = dict(rtol=1e-9, atol=1e-11)
 # These differ from another method in one number, or in how it is found.
-VARIANTS = ('LoRA, rs', 'PiSSA, iterated', 'FLoRA, gradient', 'LoRA-SB')
+VARIANTS = (
+    *('LoRA, rs', 'PiSSA, iterated', 'FLoRA, gradient', 'LoRA-SB'),
+    *('SuperLoRA, projected', 'BlockLoRA', 'SNELLA'),
+)
 FEW = ('linear', 'conv', 'conv, groups', 'transposed 2d', 'embedding')
 PAIRS = [
     pytest.param(method, case, id=f'{method} | {case}')

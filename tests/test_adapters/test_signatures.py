@@ -178,6 +178,48 @@ WRITTEN = {
         ['conv: SaRA(entries=5)', 'mlp: SaRA(entries=5)'],
         '31a218a0376961d1',
     ),
+    'SuperLoRA': (
+        dict(rank=3, order=2, projection=0.5),
+        [
+            'conv: SuperLoRA(rank=3, order=2, groups=1, '
+            'projection=0.5, scale=1.0)',
+            'mlp: SuperLoRA(rank=3, order=2, groups=1, '
+            'projection=0.5, scale=1.0)',
+        ],
+        '649618263f59a6ce',
+    ),
+    'LoCA': (
+        dict(frequencies=9),
+        [
+            'conv: LoCA(frequencies=9, scale=1.0)',
+            'mlp: LoCA(frequencies=9, scale=1.0)',
+        ],
+        'a3cbe7ca831a8d19',
+    ),
+    'BlockLoRA': (
+        dict(blocks=2),
+        [
+            'conv: BlockLoRA(rank=8, blocks=2, scale=2.0)',
+            'mlp: BlockLoRA(rank=8, blocks=2, scale=2.0)',
+        ],
+        '3692bde61f3c867a',
+    ),
+    'SNELL': (
+        dict(rank=4),
+        [
+            'conv: SNELL(rank=4, sparsity=0.9, scale=0.1)',
+            'mlp: SNELL(rank=4, sparsity=0.9, scale=0.1)',
+        ],
+        '8840741786695bdc',
+    ),
+    'SNELLA': (
+        dict(sparsity=0.5),
+        [
+            'conv: SNELLA(rank=16, sparsity=0.5, scale=0.1)',
+            'mlp: SNELLA(rank=16, sparsity=0.5, scale=0.1)',
+        ],
+        'c6483895cfe1e441',
+    ),
     'Houlsby': (
         dict(width=8, activation='relu', scale=2),
         ['mlp: Houlsby(channels=4, width=8, activation=relu, scale=2.0)'],

@@ -11,7 +11,11 @@ from .changes import Change
 from .named_methods import Method
 
 # Hooks of one method each, which fail where there is another.
-OF_METHODS = ('mmflora.AdaLoRAHook', 'mmflora.SaRAHook')
+OF_METHODS = (
+    'mmflora.AdaLoRAHook',
+    'mmflora.SaRAHook',
+    'mmflora.SNELLAHook',
+)
 HOOK = 'mmflora.AdapterCheckpointHook'
 _MORE_HOOKS = {
     'adapter_gradient': 'mmflora.AdapterGradientHook',

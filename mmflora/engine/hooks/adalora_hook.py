@@ -4,22 +4,20 @@ from collections.abc import Iterator
 from typing import Any
 
 import torch
-from mmengine.hooks import Hook
-from mmengine.optim import OptimWrapperDict
 from torch import nn
-from torch.utils.hooks import RemovableHandle
 
 from mmflora.adapters import adapted_layers
 from mmflora.adapters.hf_peft import HFPEFT, load_peft
 from mmflora.checkpoint.gaps import without_wrappers
-from mmflora.checkpoint.sharded import any_sharded
 from mmflora.registry import HOOKS
+
+from .step_hook import StepHook
 
 _KEY = 'mmflora_adalora'
 
 
 @HOOKS.register_module()
-class AdaLoRAHook(Hook):
+class AdaLoRAHook(StepHook):
     """Drops AdaLoRA's least important ranks during training.
 
     After each step of the optimizer, peft's ``RankAllocator`` updates the
@@ -39,12 +37,12 @@ class AdaLoRAHook(Hook):
         >>> custom_hooks = [dict(type='mmflora.AdaLoRAHook')]
     """
 
-    priority = 'NORMAL'
+    method = 'AdaLoRA'
 
     def __init__(self) -> None:
+        super().__init__()
         self._schedules: list[_Schedule] = []
         self._resumed: list[dict[str, Any]] | None = None
-        self._handles: list[RemovableHandle] = []
 
     def before_train(self, runner: Any) -> None:
         """Find the adapters, set the schedule's end, watch the optimizer.
@@ -54,21 +52,8 @@ class AdaLoRAHook(Hook):
                 too short for the schedule, if the model has several
                 optimizers, or if it is spread over several processes.
         """
-        inner = without_wrappers(runner.model)
-        wrapper = runner.optim_wrapper
-        if any_sharded(inner.parameters()):
-            raise ValueError(
-                'AdaLoRA ranks whole parameters, but the model is spread over '
-                "several processes. Train it with MMEngine's Runner (leave "
-                'out runner_type and strategy), or use another adapter.'
-            )
-        if isinstance(wrapper, OptimWrapperDict):
-            raise ValueError(
-                'AdaLoRAHook counts the steps of one optimizer, but the '
-                'runner has several. Use one, or another adapter.'
-            )
-        steps = -(-runner.max_iters // wrapper._accumulative_counts)
-        groups = _groups(inner)
+        steps = self.watch(runner)
+        groups = _groups(without_wrappers(runner.model))
         if not groups:
             raise ValueError(
                 'AdaLoRAHook found no layer adapted by AdaLoRA. Set '
@@ -81,17 +66,6 @@ class AdaLoRAHook(Hook):
         ):
             schedule.load(state)
         self._resumed = None
-        optimizer = wrapper.optimizer
-        self._handles = [
-            optimizer.register_step_pre_hook(self._before_step),
-            optimizer.register_step_post_hook(self._after_step),
-        ]
-
-    def after_train(self, runner: Any) -> None:
-        """Leave the optimizer alone."""
-        for handle in self._handles:
-            handle.remove()
-        self._handles = []
 
     def before_save_checkpoint(self, runner: Any, checkpoint: dict) -> None:
         """Save the importance of the ranks: a resumed run goes on with it."""
@@ -103,11 +77,13 @@ class AdaLoRAHook(Hook):
         if runner._resume:
             self._resumed = checkpoint.get(_KEY)
 
-    def _before_step(self, *_: Any) -> None:
+    def before_step(self) -> None:
+        """Add the penalty's gradient."""
         for schedule in self._schedules:
             schedule.add_penalty()
 
-    def _after_step(self, *_: Any) -> None:
+    def after_step(self) -> None:
+        """Drop what the budget drops."""
         for schedule in self._schedules:
             schedule.allocate()
 

@@ -1,0 +1,66 @@
+"""What hooks share that act around the steps of the optimizer."""
+
+from typing import Any, ClassVar
+
+from mmengine.hooks import Hook
+from mmengine.optim import OptimWrapperDict
+from torch.utils.hooks import RemovableHandle
+
+from mmflora.checkpoint.gaps import without_wrappers
+from mmflora.checkpoint.sharded import any_sharded
+
+
+class StepHook(Hook):
+    """A hook that ranks parameters before or after each step.
+
+    Attributes:
+        method: The method that has the hook, for errors.
+    """
+
+    priority = 'NORMAL'
+    method: ClassVar[str] = ''
+
+    def __init__(self) -> None:
+        self._handles: list[RemovableHandle] = []
+
+    def watch(self, runner: Any) -> int:
+        """Act around the optimizer's steps from now on.
+
+        Returns:
+            How many steps the training has.
+
+        Raises:
+            ValueError: If the model has several optimizers, or is spread over
+                several processes.
+        """
+        wrapper = runner.optim_wrapper
+        if any_sharded(without_wrappers(runner.model).parameters()):
+            raise ValueError(
+                f'{self.method} ranks whole parameters, but the model is '
+                "spread over several processes. Train it with MMEngine's "
+                'Runner (leave out runner_type and strategy), or use another '
+                'adapter.'
+            )
+        if isinstance(wrapper, OptimWrapperDict):
+            raise ValueError(
+                f'{type(self).__name__} counts the steps of one optimizer, '
+                'but the runner has several. Use one, or another adapter.'
+            )
+        optimizer = wrapper.optimizer
+        self._handles = [
+            optimizer.register_step_pre_hook(lambda *_: self.before_step()),
+            optimizer.register_step_post_hook(lambda *_: self.after_step()),
+        ]
+        return -(-runner.max_iters // wrapper._accumulative_counts)
+
+    def after_train(self, runner: Any) -> None:
+        """Leave the optimizer alone."""
+        for handle in self._handles:
+            handle.remove()
+        self._handles = []
+
+    def before_step(self) -> None:
+        """Act before a step, when all gradients are there."""
+
+    def after_step(self) -> None:
+        """Act after a step."""
