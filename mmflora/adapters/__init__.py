@@ -28,6 +28,7 @@ from .methods.norm_tuning import NormTuning
 from .methods.olora import OLoRA
 from .methods.pfeiffer import Pfeiffer
 from .methods.pissa import PiSSA
+from .methods.queryable import QueryableLoRA
 from .methods.sara import SaRA
 from .methods.snell import SNELL, SNELLA
 from .methods.soka import SoKA
@@ -96,6 +97,7 @@ __all__ = [  # noqa: RUF022
     'OLoRA',
     'Pfeiffer',
     'PiSSA',
+    'QueryableLoRA',
     'SNELL',
     'SNELLA',
     'SSF',

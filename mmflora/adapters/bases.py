@@ -89,3 +89,29 @@ def spread(values: Tensor, size: int) -> Tensor:
     chosen = (index * 2654435769 % 2**32) * len(values) // 2**32
     signs = 1 - 2 * (index * 2246822519 // 2**15 % 2)
     return values[chosen] * signs.to(values.dtype)
+
+
+def routed(
+    state: Tensor,
+    query: Tensor,
+    memory: tuple[Tensor, Tensor],
+    prior: Tensor,
+) -> Tensor:
+    """Return M(z) z with M = Σ_k π_k U_k, and π by attention to keys.
+
+    π = softmax(keys · Q z / √width + prior), in float32 at least.
+
+    Args:
+        state: z, shape ``(..., rank)``.
+        query: Q, shape ``(width, rank)``.
+        memory: Keys ``(atoms, width)``, and atoms U ``(atoms, rank, rank)``.
+        prior: Shape ``(atoms,)``.
+
+    Returns:
+        Shape ``(..., rank)``.
+    """
+    keys, atoms = memory
+    wide = state.to(query.dtype)
+    logits = wide @ query.T @ keys.T / len(query) ** 0.5 + prior
+    moved = torch.einsum('...r,ksr->...ks', wide, atoms)
+    return torch.einsum('...k,...ks->...s', logits.softmax(-1), moved)

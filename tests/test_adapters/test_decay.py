@@ -11,9 +11,15 @@ from mmflora.registry import ADAPTERS
 METHODS = {
     name: dict(type=name)
     for name, kind in sorted(ADAPTERS.module_dict.items())
-    if issubclass(kind, Adapter) and name != 'HFPEFT'
+    if issubclass(kind, Adapter) and name != 'HFPEFT' and kind.mergeable
 }
 METHODS['FLoRA, weight'] = dict(type='FLoRA', start='weight')
+# Parameters whose start hides what the others do.
+HIDING = {
+    'LoCA': ('coefficients',),
+    'SNELL': ('left', 'right'),
+    'SNELLA': ('left', 'right'),
+}
 PEFTS = {
     'LORA': set(),
     'VERA': set(),
@@ -43,6 +49,8 @@ def test_zero_is_the_frozen_layer_or_does_not_decay(name):
         adapter = layer.adapter
         steady = set(adapter.no_decay_parameters())
         assert steady <= set(adapter.parameters())
+        for shown in HIDING.get(name, ()):
+            nn.init.normal_(getattr(adapter, shown))
         for parameter in adapter.parameters():
             value = parameter.detach().clone()
             with torch.no_grad():

@@ -51,6 +51,8 @@ BAD = [
     ('BlockLoRA', dict(blocks=3), ValueError, 'rank=8 and blocks=3'),
     ('SNELL', dict(rank=3), ValueError, 'even'),
     ('SNELLA', dict(sparsity=1.0), ValueError, 'sparsity=1.0'),
+    ('QueryableLoRA', dict(atoms=0), ValueError, 'atoms=0'),
+    ('QueryableLoRA', dict(dropout=0.1), TypeError, "no setting 'dropout'"),
     ('SSF', dict(shift='yes'), TypeError, "True or False, got shift='yes'"),
     ('SSF', dict(rank=4), TypeError, 'Its settings are shift.'),
     ('Houlsby', dict(scale=0), ValueError, 'scale=0'),

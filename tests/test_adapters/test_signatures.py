@@ -220,6 +220,14 @@ WRITTEN = {
         ],
         'c6483895cfe1e441',
     ),
+    'QueryableLoRA': (
+        dict(rank=2, width=3),
+        [
+            'conv: QueryableLoRA(rank=2, atoms=8, width=3, scale=8.0)',
+            'mlp: QueryableLoRA(rank=2, atoms=8, width=3, scale=8.0)',
+        ],
+        '95b131286caf1f7c',
+    ),
     'Houlsby': (
         dict(width=8, activation='relu', scale=2),
         ['mlp: Houlsby(channels=4, width=8, activation=relu, scale=2.0)'],

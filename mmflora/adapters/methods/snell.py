@@ -1,5 +1,6 @@
 """SNELL and SNELLA: sparse updates of two low-rank factors by a kernel."""
 
+from collections.abc import Iterator
 from typing import Any
 
 from torch import Tensor, nn
@@ -84,6 +85,10 @@ class SNELL(Adapter):
             whole = self.scale * distance_kernel(self.left, right)
             kept = surviving(whole, self.share_of_zeros())
             return kept.view(self.weight_shape)
+
+    def no_decay_parameters(self) -> Iterator[nn.Parameter]:
+        """Yield both factors: the distance to zeros is not zero."""
+        yield from (self.left, self.right)
 
     @classmethod
     def stored_shape(
