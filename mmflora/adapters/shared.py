@@ -5,18 +5,18 @@ from typing import Any
 
 from torch import nn
 
-from .base import Adapter
+from .base import Adapter, AdapterBase
 
 
-class SharingAdapter(Adapter):
-    """An adapter whose parameters are in part those of other layers too.
+class Sharing(AdapterBase):
+    """An adapter whose parameters are in part those of others too.
 
-    What layers share is one module.  It is the child ``shared`` of the first
-    layer's adapter; the others refer to it, and have no such child.  So each
-    shared parameter is one parameter of the model: it is saved, counted and
-    decayed once, and copies, moves and wrappers of the model keep it shared.
-    Layers share if one pattern of ``targets``, or patterns of equal settings,
-    chose them.
+    What layers (or blocks) share is one module.  It is the child ``shared`` of
+    the first one's adapter; the others refer to it, and have no such child.
+    So each shared parameter is one parameter of the model: it is saved,
+    counted and decayed once, and copies, moves and wrappers of the model keep
+    it shared.  Layers share if one pattern of ``targets``, or patterns of
+    equal settings, chose them.
 
     Attributes:
         shared: What the layers share.
@@ -48,10 +48,14 @@ class SharingAdapter(Adapter):
         raise NotImplementedError
 
 
+class SharingAdapter(Sharing, Adapter):
+    """The trainable update of one frozen weight, in part shared."""
+
+
 def sharing_layers(model: nn.Module) -> list[str]:
-    """Return the names of the layers whose adapters share parameters."""
+    """Return the names of layers and blocks that share parameters."""
     return [
         name
         for name, module in model.named_modules()
-        if isinstance(module._modules.get('adapter'), SharingAdapter)
+        if isinstance(module._modules.get('adapter'), Sharing)
     ]

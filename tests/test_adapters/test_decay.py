@@ -13,6 +13,9 @@ METHODS = {
     for name, kind in sorted(ADAPTERS.module_dict.items())
     if issubclass(kind, Adapter) and name != 'HFPEFT' and kind.mergeable
 }
+# A tenth of the entries is less than a row, whose entries are then equal.
+METHODS['SNELL'] |= dict(sparsity=0.5)
+METHODS['SNELLA'] |= dict(sparsity=0.5)
 METHODS['FLoRA, weight'] = dict(type='FLoRA', start='weight')
 # Parameters whose start hides what the others do.
 HIDING = {

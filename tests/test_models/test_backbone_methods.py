@@ -24,6 +24,9 @@ METHODS = {
     'SSF': dict(type='SSF'),
     'FacT': dict(type='FacT', rank=2, form='tk'),
     'LoTR': dict(type='LoTR', rank=2),
+    'SuperLoRA': dict(type='SuperLoRA', rank=2),
+    'LoCA': dict(type='LoCA', frequencies=4),
+    'SoKA': dict(type='SoKA', rank=2),
     'Full': dict(type='Full'),
     'BitFit': dict(type='BitFit'),
     'NormTuning': dict(type='NormTuning'),
@@ -34,7 +37,7 @@ METHODS = {
 BLOCKS = ('Houlsby', 'Pfeiffer', 'AdaptFormer')
 TUNINGS = ('Full', 'BitFit', 'NormTuning')
 # What their start needs of the base.
-FROM_BASE = ('DoRA', 'PiSSA', 'OLoRA', 'LoRA-XS')
+FROM_BASE = ('DoRA', 'PiSSA', 'OLoRA', 'LoRA-XS', 'SoKA')
 BACKBONES = {
     name: CASES[name]
     for name in (

@@ -22,7 +22,10 @@ IN_PROCESS = [
     for loader in ('train', 'val', 'test')
     for option in ('num_workers=0', 'persistent_workers=False')
 ]
-NOT_MERGEABLE = {'houlsby', 'pfeiffer', 'adaptformer'}
+NOT_MERGEABLE = {
+    *('houlsby', 'pfeiffer', 'adaptformer', 'compacter'),
+    'queryable-lora-r8',
+}
 
 
 def small_configs(model):
