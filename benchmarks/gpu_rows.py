@@ -73,6 +73,8 @@ UPERNET = 'configs/flora/upernet_convnextv2-l_flora-r16_ade20k-512x512.py'
 SMALL_UPERNET = (
     'configs/flora/upernet_convnextv2-atto_flora-r16_shapes-128x128.py'
 )
+DINOV3 = 'configs/flora/mask-rcnn_dinov3-vit-l_flora-r16_coco-1024x1024.py'
+SMALL_DINOV3 = 'configs/flora/mask-rcnn_dinov3-vit-tiny_flora-r16_shapes.py'
 INTERN = 'configs/{}/upernet_internvit-6b_{}_ade20k-504x504.py'
 SMALL_INTERN = 'configs/{}/upernet_internvit-tiny_{}_shapes-128x128.py'
 
@@ -139,6 +141,13 @@ ROWS = (
         'Mask R-CNN, ConvNeXt-V2-L, FLoRA r16, COCO',
         6,
         _step(MASK_RCNN, SMALL_MASK_RCNN, '--forecast'),
+    ),
+    Row(
+        'dinov3',
+        'forecast',
+        'Mask R-CNN, DINOv3 ViT-L, FLoRA r16, COCO 1024 px, 2 images',
+        6,
+        _step(DINOV3, SMALL_DINOV3, '--forecast', '--batch', '2'),
     ),
     Row(
         'internvit-int8',

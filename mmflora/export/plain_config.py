@@ -15,6 +15,7 @@ from mmflora.models.peft_options import (
 )
 from mmflora.models.plain import (
     intern_vit_features,
+    norm_features,
     pyramid_features,
     timm_features,
     timm_intermediates,
@@ -30,12 +31,14 @@ _REPLACED = {
     'mmflora.PEFTInternViT': 'PlainInternViT',
     'mmflora.FLoRAInternViT': 'PlainInternViT',
     'mmflora.SimplePyramid': 'SimplePyramid',
+    'mmflora.BatchNormNeck': 'BatchNormNeck',
 }
 # The modules that hold these, to go beside a config, and their source.
 _SOURCES = {
     'merged_backbone.py': Path(timm_features.__file__),
     'merged_intermediates.py': Path(timm_intermediates.__file__),
     'merged_intern_vit.py': Path(intern_vit_features.__file__),
+    'merged_norm.py': Path(norm_features.__file__),
     'merged_pyramid.py': Path(pyramid_features.__file__),
 }
 _MODULES = {
@@ -43,6 +46,7 @@ _MODULES = {
     'TimmIntermediates': ('merged_backbone.py', 'merged_intermediates.py'),
     'PlainInternViT': ('merged_intern_vit.py', 'merged_pyramid.py'),
     'SimplePyramid': ('merged_pyramid.py',),
+    'BatchNormNeck': ('merged_norm.py',),
 }
 # Arguments that only mmflora's backbones have.
 _OWN_ARGUMENTS = ('peft', *PEFT_NAMES, 'init_cfg')
@@ -65,14 +69,9 @@ _STOCK_MULTIPLIERS = (
 )
 # Variables of mmflora's configs that only serve to make other settings.
 _VARIABLES = (
-    'atto',
-    'method',
-    'method_hooks',
-    'base_weights',
-    'weights_help',
-    'data_help',
-    'peft_hooks',
-    'peft_runtime',
+    *('atto', 'attention', 'vit', 'swin', 'convnext', 'full_finetuning'),
+    *('method', 'method_hooks', 'base_weights', 'weights_help', 'data_help'),
+    *('peft_hooks', 'peft_runtime'),
 )
 # MMEngine puts the config's folder in as it is, whatever quotes are in it; no
 # `import`, which would make the file one of MMEngine's configs of the other

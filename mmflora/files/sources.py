@@ -15,7 +15,12 @@ from torch import Tensor
 
 from .checksums import is_archive
 from .pickles import read_safely
-from .stored_tensors import unwrap, weight_files
+from .stored_tensors import (
+    StoredTensor,
+    open_weights,
+    unwrap,
+    weight_files,
+)
 from .tensor_files import read_head, read_tensors
 
 TIMM_SCHEME = 'timm://'
@@ -206,6 +211,30 @@ def read_state_dict(
         if isinstance(key, str) and isinstance(value, Tensor)
     }
     return named_weights(state, source, prefix)
+
+
+def open_table(
+    source: str, prefix: str | None = None
+) -> Mapping[str, StoredTensor | Tensor]:
+    """Open weights as a table, to be read one by one.
+
+    Args:
+        source: As for :func:`read_state_dict`.
+        prefix: See there.
+
+    Returns:
+        Key to tensor: where it lies in its file; the tensor itself where
+        nothing else is possible.
+
+    Raises:
+        FileNotFoundError: If a local file is missing.
+        ValueError: See :func:`read_state_dict`.
+    """
+    check_source(source)
+    table = open_weights(source) if is_local(source) else None
+    if table is None:
+        return read_state_dict(source, prefix)
+    return named_weights(table, source, prefix)
 
 
 def named_weights(

@@ -2,7 +2,7 @@
 
 import copy
 import inspect
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -45,6 +45,9 @@ _CHOICES: dict[str, tuple[Any, ...]] = {
     'quantize': (dict(bits=8), dict(bits=4)),
 }
 
+# Those of a backbone within `PEFTBackbone`; the rest stands there.
+_OF_ADAPTED = ('with_cp', 'dtype')
+
 # Those that are settings of every frozen part.
 _PART_CHOICES = ('lean', 'autocast', 'quantize')
 
@@ -59,6 +62,9 @@ def options(cfg: Config) -> list[Option]:
     for key, backbone in find_dicts(cfg.get('model'), 'model'):
         if key.endswith('.backbone') and 'type' in backbone:
             found += _beside(key, backbone)
+            inner = backbone.get('backbone')
+            if isinstance(inner, Mapping) and 'type' in inner:
+                found += _beside(f'{key}.backbone', inner, _OF_ADAPTED)
             break
     return [*found, *_of_parts(cfg)]
 
@@ -83,13 +89,22 @@ def _of_parts(cfg: Config) -> Iterator[Option]:
                 yield Option(_name(argument, value), changes)
 
 
-def _beside(key: str, backbone: Mapping[str, Any]) -> Iterator[Option]:
+def _beside(
+    key: str,
+    backbone: Mapping[str, Any],
+    chosen: Collection[str] = tuple(_CHOICES),
+) -> Iterator[Option]:
     """Yield the options of the backbone that stands at a place."""
     settings = peft_settings(backbone)
     now = {**backbone, **settings}
     builder = MODELS.get(backbone['type'])
     arguments = _arguments(builder) if builder else set()
+    place, inner = key, backbone
+    if isinstance(backbone.get('backbone'), Mapping):
+        place, inner = f'{key}.backbone', backbone['backbone']
     for argument, values in _CHOICES.items():
+        if argument not in chosen:
+            continue
         # Without adapters nothing is kept for them.
         vain = argument == 'lean' and settings.get('adapter', ...) is None
         if vain or argument not in arguments:
@@ -103,10 +118,10 @@ def _beside(key: str, backbone: Mapping[str, Any]) -> Iterator[Option]:
                 continue
             name = _name(argument, value)
             changes = {f'{key}.{argument}': value}
-            if argument == 'lean' and backbone.get('with_cp') is True:
+            if argument == 'lean' and inner.get('with_cp') is True:
                 # With full recomputation there is nothing left to rebuild.
                 name = f'{name} with_cp=False'
-                changes[f'{key}.with_cp'] = False
+                changes[f'{place}.with_cp'] = False
             yield Option(name, changes)
 
 

@@ -1,5 +1,6 @@
-"""Backbones, a pyramid for plain ones, and models with frozen parts."""
+"""Backbones, necks for plain ones, and models with frozen parts."""
 
+from .batch_norm_neck import BatchNormNeck
 from .convnext import ConvNeXt
 from .frozen import adapt_backbone, build_peft_backbone, freeze_part
 from .intern_vit import InternViT
@@ -11,6 +12,7 @@ from .simple_pyramid import SimplePyramid
 from .timm_backbone import build_timm_backbone
 
 __all__ = [
+    'BatchNormNeck',
     'ConvNeXt',
     'FLoRAConvNeXt',
     'FLoRAInternViT',

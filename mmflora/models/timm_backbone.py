@@ -5,10 +5,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
+import torch
 from mmengine.runner.checkpoint import load_state_dict
 from torch import Tensor, nn
 
 from mmflora.checkpoint.base_weights import load_converted, pretrained_cfg
+from mmflora.checkpoint.block_by_block import load_block_by_block
 from mmflora.checkpoint.fit import Fit
 from mmflora.checkpoint.keys import Shapes, state_shapes
 from mmflora.checkpoint.layouts import unused_keys
@@ -50,6 +52,11 @@ class TimmFeatures(Intermediates, nn.Module):
         unused: Iterable[str],
     ) -> None:
         """Load weights of any layout, see :func:`load_base`."""
+        if self.kept_in is not None:
+            load_block_by_block(
+                self, init_cfg, self._convert, shapes, optional, unused
+            )
+            return
         load_converted(
             self,
             init_cfg,
@@ -60,6 +67,9 @@ class TimmFeatures(Intermediates, nn.Module):
             partial(as_timm_reads, self),
         )
 
+    def _convert(self, state: dict[str, Tensor]) -> dict[str, Tensor]:
+        return self._to_timm(as_timm_reads(self, state))
+
     def _to_timm(self, state: dict[str, Tensor]) -> dict[str, Tensor]:
         return to_timm(self, state, self.dropped_keys)
 
@@ -69,6 +79,8 @@ def build_timm_backbone(
     model_name: str,
     out_indices: Sequence[int],
     init_cfg: Any = None,
+    with_cp: bool = False,
+    dtype: str | None = None,
     **kwargs: Any,
 ) -> nn.Module:
     """Build a model of timm as a backbone, under timm's own keys.
@@ -78,9 +90,12 @@ def build_timm_backbone(
         out_indices: The intermediate features to return.
         init_cfg: ``dict(type='Pretrained', checkpoint=...)`` with a file in
             timm's layout or ``timm://<tag>``.
-        **kwargs: ``final_norm``, ``with_cp``, ``attention_window`` and
-            ``global_blocks``, see
-            :func:`~.plain.timm_intermediates.build_timm_intermediates`;
+        with_cp: Recompute each block in the backward pass.
+        dtype: ``'bfloat16'`` or ``'float16'`` for the parameters; features
+            are float32.  The weights that ``init_cfg`` names are then read
+            block by block into memory that nothing was written to before.
+        **kwargs: ``final_norm``, ``attention_window`` and ``global_blocks``,
+            see :func:`~.plain.timm_intermediates.build_timm_intermediates`;
             arguments of the model (``img_size``, ``drop_path_rate``).
 
     Raises:
@@ -99,8 +114,32 @@ def build_timm_backbone(
         ...     ),
         ... )
     """
-    model: Any = build_timm_intermediates(
-        model_name, out_indices, init_cfg, TimmFeatures, **kwargs
-    )
+    if dtype not in (None, 'bfloat16', 'float16'):
+        raise ValueError(
+            "TimmBackbone: `dtype` is 'bfloat16', 'float16' or None, got "
+            f'{dtype!r}.'
+        )
+    options = dict(kwargs, with_cp=with_cp, dtype=dtype)
+    device = torch.get_default_device()
+    blank = dtype is not None and pretrained_cfg(init_cfg)
+    with torch.device('meta' if blank else device):
+        model: Any = build_timm_intermediates(
+            model_name, out_indices, init_cfg, TimmFeatures, **options
+        )
+    if blank:
+        _allocate(model, device)
     model.unused_keys = tuple(map(re.escape, model.dropped_keys))
     return model
+
+
+def _allocate(model: nn.Module, device: torch.device) -> None:
+    """Give a model that was built without memory blank parameters.
+
+    What it computes itself, such as the periods of rotary embeddings, is
+    computed again, as timm does.
+    """
+    model.to_empty(device=device)
+    for module in model.modules():
+        fill: Any = getattr(module, 'init_non_persistent_buffers', None)
+        if fill is not None:
+            fill()

@@ -121,6 +121,25 @@ def mmseg_vit(state):
     return renamed
 
 
+def mmseg_mae(state):
+    """Return what mmsegmentation's beit2mmseg.py makes of MAE's weights."""
+    renamed = {}
+    for key, value in state.items():
+        if key.startswith('patch_embed'):
+            new = key.replace('patch_embed.proj', 'patch_embed.projection')
+            renamed[new] = value
+        if key.startswith('blocks'):
+            key = key.replace('blocks', 'layers')
+            for old, new in (
+                ('norm', 'ln'),
+                ('mlp.fc1', 'ffn.layers.0.0'),
+                ('mlp.fc2', 'ffn.layers.1'),
+            ):
+                key = key.replace(old, new)
+        renamed[key] = value
+    return renamed
+
+
 def mmseg_beit(window=4, depth=3, width=16, patch=16):
     """Return what mmsegmentation's beit2mmseg.py makes of BEiT's weights."""
     shapes = {
@@ -128,6 +147,9 @@ def mmseg_beit(window=4, depth=3, width=16, patch=16):
         'mask_token': (1, 1, width),
         'patch_embed.projection.weight': (width, 3, patch, patch),
         'patch_embed.projection.bias': (width,),
+        # The tool keeps these beside those that it renames.
+        'patch_embed.proj.weight': (width, 3, patch, patch),
+        'patch_embed.proj.bias': (width,),
     }
     buffers = {}
     for i in range(depth):

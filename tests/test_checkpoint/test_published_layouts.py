@@ -1,7 +1,10 @@
 """Published files, in their own keys, through the classes that read them."""
 
+import runpy
+from pathlib import Path
+
 import mmdet.models  # noqa: F401
-import mmseg.models  # noqa: F401
+import mmseg.models
 import pytest
 import timm
 import torch
@@ -13,6 +16,7 @@ from published_files import (
     mae,
     microsoft_swin,
     mmseg_beit,
+    mmseg_mae,
     mmseg_vit,
     timm_vit,
 )
@@ -44,6 +48,9 @@ MMSEG_VIT = dict(
     type='mmseg.VisionTransformer', img_size=64, patch_bias=True, **VIT
 )
 MMSEG_BEIT = dict(type='mmseg.BEiT', img_size=64, **VIT)
+MMSEG_MAE = dict(type='mmseg.MAE', img_size=64, **VIT)
+# What mmseg's class has beyond MAE's encoder.
+MAE_NEW = (r'.*\.gamma_[12]', r'.*\.relative_position_bias_table')
 RESNET = dict(type='mmdet.ResNet', depth=18, base_channels=4)
 
 
@@ -186,6 +193,53 @@ def test_published_file(content, backbone, key, theirs, tmp_path):
     assert built.base_record.in_place
     stored = {**resnet(), **microsoft_swin(), **timm_vit(), **mmseg_beit()}
     assert torch.equal(built.state_dict()[key], stored[theirs])
+
+
+def beit_converter():
+    """Return mmsegmentation's own converter of BEiT's and MAE's weights."""
+    tool = Path(mmseg.__file__).parent / (
+        '.mim/tools/model_converters/beit2mmseg.py'
+    )
+    return runpy.run_path(str(tool))['convert_beit']
+
+
+def test_mae_as_mmseg_converts_it(tmp_path):
+    """Scales and tables of its class are in no file of MAE."""
+    state = mmseg_mae(timm_vit())
+    own = beit_converter()(timm_vit())
+    assert own.keys() == state.keys()
+    assert all(torch.equal(own[key], state[key]) for key in state)
+    path = write(tmp_path / 'base.pth', state)
+    with pytest.raises(ValueError, match=r'missing.*gamma_1') as caught:
+        build(path, MMSEG_MAE)
+    assert 'patch_embed.proj.' not in str(caught.value)
+    built = build(path, MMSEG_MAE, new_params=MAE_NEW)
+    values = built.state_dict()
+    accounted = set(built.base_record.base_keys)
+    unused = {key for key in state if key.startswith(('norm', 'patch_embed'))}
+    assert (
+        accounted
+        - {'patch_embed.projection.weight', 'patch_embed.projection.bias'}
+        == state.keys() - unused
+    )
+    for key in accounted:
+        assert torch.equal(values[key], state[key]), key
+    assert len(built.base_record.new_keys) == 3 * 3
+
+
+def test_beit_as_mmseg_converts_it(tmp_path):
+    """The tool leaves the patch embedding under its first name, too."""
+    converted = beit_converter()(
+        {
+            key.replace('layers.', 'blocks.', 1)
+            .replace('.ln', '.norm')
+            .replace('ffn.layers.0.0', 'mlp.fc1')
+            .replace('ffn.layers.1', 'mlp.fc2'): value
+            for key, value in mmseg_beit().items()
+            if 'projection' not in key
+        }
+    )
+    assert converted.keys() == mmseg_beit().keys()
 
 
 @pytest.mark.parametrize('wrap', WRAPPERS.values(), ids=WRAPPERS)

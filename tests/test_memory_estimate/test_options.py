@@ -86,3 +86,32 @@ def test_of_parts_of_a_model():
         True,
         None,
     ]
+
+
+def test_of_a_backbone_within_an_adapted_one():
+    inner = dict(
+        type='mmflora.TimmBackbone',
+        model_name='vit_small_patch16_dinov3',
+        out_indices=[11],
+        with_cp=True,
+    )
+    adapter = dict(type='LoRA', rank=2)
+    cfg = Config(
+        dict(
+            model=dict(
+                backbone=dict(
+                    type='mmflora.PEFTBackbone',
+                    backbone=inner,
+                    peft=dict(adapter=adapter),
+                )
+            )
+        )
+    )
+    names = {option.name: option for option in options(cfg)}
+    place = 'model.backbone.backbone'
+    assert names['with_cp=False'].settings == {f'{place}.with_cp': False}
+    assert names['dtype=bfloat16'].settings == {f'{place}.dtype': 'bfloat16'}
+    assert names['lean=True with_cp=False'].settings[f'{place}.with_cp'] is (
+        False
+    )
+    assert {'autocast=bfloat16', 'quantize.bits=4'} <= names.keys()

@@ -12,13 +12,8 @@ from torch import Tensor, nn
 
 from mmflora.adapters.quantized import QuantizedWeight
 from mmflora.files.checksums import check_finite
-from mmflora.files.sources import (
-    check_source,
-    is_local,
-    named_weights,
-    read_state_dict,
-)
-from mmflora.files.stored_tensors import StoredTensor, open_weights
+from mmflora.files.sources import open_table
+from mmflora.files.stored_tensors import StoredTensor
 
 from ..fit import left_out, misfit, say_remarks
 from ..keys import Shapes, compare_keys, matches_any
@@ -59,7 +54,7 @@ def load_intern_vit(
             shape; all are listed.
     """
     source = init_cfg['checkpoint']
-    table = _open(source, init_cfg.get('prefix'))
+    table = open_table(source, init_cfg.get('prefix'))
     places = intern_vit_places(table)
     expected = expected_shapes(shapes, places.values())
     offered, remarks = {}, []
@@ -106,17 +101,6 @@ def _dense(parameter: Tensor) -> Tensor:
         return parameter
     shape, device = parameter.shape, parameter.device
     return torch.empty(shape, dtype=parameter.dtype, device=device)
-
-
-def _open(
-    source: str, prefix: str | None
-) -> Mapping[str, StoredTensor | Tensor]:
-    """Open weights as a table; whole, where nothing else is possible."""
-    check_source(source)
-    table = open_weights(source) if is_local(source) else None
-    if table is None:
-        return read_state_dict(source, prefix)
-    return named_weights(table, source, prefix)
 
 
 def _fill(

@@ -19,6 +19,8 @@ UNUSED_KEYS = (
     r'mask_token',
     r'decoder_.*',
     r'(lm|dino|ibot)_head\..*',
+    # Left by beit2mmseg.py beside `patch_embed.projection`.
+    r'patch_embed\.proj\.(weight|bias)',
     # A buffer that follows from the architecture.
     r'(.*\.)?relative_position_index',
 )

@@ -36,6 +36,8 @@ class Intermediates:
     patch: tuple[int, int] | None = None
     final_norm: str | None = None
     windowed = False
+    # The type of the parameters, if another than PyTorch's default.
+    kept_in: torch.dtype | None = None
 
     def forward(self, inputs: Tensor) -> tuple[Tensor, ...]:
         """Return one contiguous ``(N, C_i, H_i, W_i)`` per index.
@@ -57,6 +59,8 @@ class Intermediates:
                 )
             )
             inputs = F.pad(inputs, (0, columns, 0, rows))
+        if self.kept_in is not None:
+            inputs = inputs.to(self.kept_in)
         if self.windowed:
             features = _run_windowed(model, inputs)
         else:
@@ -69,6 +73,8 @@ class Intermediates:
             ):
                 normed = model.norm(feature.permute(0, 2, 3, 1))
                 features[i] = normed.permute(0, 3, 1, 2)
+        if self.kept_in is not None:
+            features = [feature.float() for feature in features]
         return tuple(feature.contiguous() for feature in features)
 
     def init_weights(self, *_: Any, **__: Any) -> None:
@@ -208,6 +214,7 @@ def build_timm_intermediates(
     with_cp: bool = False,
     attention_window: int | None = None,
     global_blocks: Sequence[int] = (),
+    dtype: str | None = None,
     **kwargs: Any,
 ) -> nn.Module:
     """Build a model of timm that returns intermediate features.
@@ -235,6 +242,8 @@ def build_timm_intermediates(
             ``global_blocks``; ``None``: everywhere global.  ViTDet's are 14.
         global_blocks: The blocks with global attention; ViTDet has four, the
             last of each quarter.
+        dtype: ``'bfloat16'`` or ``'float16'`` for the parameters; features
+            are float32.  ``None``: PyTorch's default.
         **kwargs: Arguments of the model (``img_size``, ``drop_path_rate``,
             ``dynamic_img_size=False`` for images of ``img_size`` alone).
 
@@ -264,6 +273,10 @@ def build_timm_intermediates(
     model.__class__ = _mixed(mixin, type(model))
     model.patch, model.final_norm = patch, final_norm
     model.windowed = attention_window is not None
+    if dtype is not None:
+        model.kept_in = getattr(torch, dtype)
+        for parameter in model.parameters():
+            parameter.data = parameter.data.to(model.kept_in)
     model.out_indices = indices
     model.init_cfg = init_cfg
     return model

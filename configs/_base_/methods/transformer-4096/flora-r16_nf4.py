@@ -1,0 +1,5 @@
+# The weights of the blocks' frozen linear layers are kept in 4 bits; adapters
+# train over them. It takes `pip install 'mmflora[quantize]'`.
+_base_ = './flora-r16.py'
+
+method = dict(peft=dict(quantize=dict(bits=4, quant_type='nf4')))

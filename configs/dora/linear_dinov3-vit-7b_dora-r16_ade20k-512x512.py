@@ -1,0 +1,6 @@
+_base_ = [
+    '../_base_/recipes/linear_dinov3-vit-7b_ade20k-512x512.py',
+    '../_base_/methods/transformer/dora-r16.py',
+]
+
+model = dict(backbone=_base_.method)

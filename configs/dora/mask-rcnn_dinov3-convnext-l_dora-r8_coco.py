@@ -1,0 +1,6 @@
+_base_ = [
+    '../_base_/recipes/mask-rcnn_dinov3-convnext-l_coco.py',
+    '../_base_/methods/dora-r8.py',
+]
+
+model = dict(backbone=_base_.method)

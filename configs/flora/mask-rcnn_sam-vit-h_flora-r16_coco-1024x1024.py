@@ -1,0 +1,6 @@
+_base_ = [
+    '../_base_/recipes/mask-rcnn_sam-vit-h_coco-1024x1024.py',
+    '../_base_/methods/transformer-1280/flora-r16.py',
+]
+
+model = dict(backbone=_base_.method)

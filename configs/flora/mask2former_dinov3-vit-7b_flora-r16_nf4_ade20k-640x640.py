@@ -1,0 +1,6 @@
+_base_ = [
+    '../_base_/recipes/mask2former_dinov3-vit-7b_ade20k-640x640.py',
+    '../_base_/methods/transformer-4096/flora-r16_nf4.py',
+]
+
+model = dict(backbone=_base_.method)

@@ -1,0 +1,6 @@
+_base_ = [
+    '../_base_/recipes/upernet_dinov3-convnext-l_ade20k-512x512.py',
+    '../_base_/methods/frozen.py',
+]
+
+model = dict(backbone=_base_.method)

@@ -1,0 +1,7 @@
+_base_ = [
+    '../_base_/recipes/mask-rcnn_dinov3-vit-l_coco-1024x1024.py',
+    '../_base_/methods/transformer/full.py',
+]
+
+model = dict(backbone=_base_.method)
+optim_wrapper = dict(paramwise_cfg=_base_.full_finetuning)

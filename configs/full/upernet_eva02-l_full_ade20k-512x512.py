@@ -1,0 +1,7 @@
+_base_ = [
+    '../_base_/recipes/upernet_eva02-l_ade20k-512x512.py',
+    '../_base_/methods/transformer/full.py',
+]
+
+model = dict(backbone=_base_.method)
+optim_wrapper = dict(paramwise_cfg=_base_.full_finetuning)

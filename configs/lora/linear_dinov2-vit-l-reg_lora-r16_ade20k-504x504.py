@@ -1,0 +1,6 @@
+_base_ = [
+    '../_base_/recipes/linear_dinov2-vit-l-reg_ade20k-504x504.py',
+    '../_base_/methods/transformer/lora-r16.py',
+]
+
+model = dict(backbone=_base_.method)
