@@ -168,13 +168,15 @@ def trained_by(method, layers):
 
 def built_in_turn(names):
     """Leave to slow runs what differs from another in one part alone."""
-    first = {}
+    now = {}
     for name in names:
         model, backbone, method, _ = parts_of(name)
-        first.setdefault(backbone, name)
+        quick = model in ('linear', 'upernet', 'mask2former', 'mask-rcnn')
+        if quick and method.startswith('flora'):
+            now.setdefault(backbone, name)
     return [
         name
-        if name in first.values() or name.split('/')[1].startswith('linear_')
+        if name in now.values() or '/linear_dinov3-vit-l_' in name
         else pytest.param(name, marks=pytest.mark.slow)
         for name in names
     ]
