@@ -19,6 +19,7 @@ from mmflora.models.plain import (
     pyramid_features,
     timm_features,
     timm_intermediates,
+    window_attention,
 )
 
 # mmflora's modules, which no toolkit has, and what replaces them.
@@ -39,11 +40,15 @@ _SOURCES = {
     'merged_intermediates.py': Path(timm_intermediates.__file__),
     'merged_intern_vit.py': Path(intern_vit_features.__file__),
     'merged_norm.py': Path(norm_features.__file__),
+    'merged_windows.py': Path(window_attention.__file__),
     'merged_pyramid.py': Path(pyramid_features.__file__),
 }
 _MODULES = {
     'TimmConvNeXt': ('merged_backbone.py',),
-    'TimmIntermediates': ('merged_backbone.py', 'merged_intermediates.py'),
+    'TimmIntermediates': (
+        *('merged_backbone.py', 'merged_intermediates.py'),
+        'merged_windows.py',
+    ),
     'PlainInternViT': ('merged_intern_vit.py', 'merged_pyramid.py'),
     'SimplePyramid': ('merged_pyramid.py',),
     'BatchNormNeck': ('merged_norm.py',),

@@ -85,6 +85,7 @@ def test_detector_on_a_plain_transformer(workspace):
         'merged_backbone.py',
         'merged_intermediates.py',
         'merged_pyramid.py',
+        'merged_windows.py',
         'plain.py',
     }
 
