@@ -24,6 +24,7 @@ from .methods.loca import LoCA
 from .methods.lora import LoRA
 from .methods.lora_start import StartedLoRA
 from .methods.lora_xs import LoRASB, LoRAXS
+from .methods.mosa import MoSA
 from .methods.norm_tuning import NormTuning
 from .methods.olora import OLoRA
 from .methods.pfeiffer import Pfeiffer
@@ -45,7 +46,7 @@ from .base import (
     adapted_modules,
 )
 from .blocks import BlockAdapter
-from .bottlenecks import Bottleneck
+from .bottleneck import Bottleneck
 from .calibrated import CalibratedAdapter, assume_calibrated, set_calibration
 from .calibration import calibrate, random_starts
 from .cost import choose_path, path_costs
@@ -93,6 +94,7 @@ __all__ = [  # noqa: RUF022
     'LoRASB',
     'LoRAXS',
     'LoTR',
+    'MoSA',
     'NormTuning',
     'OLoRA',
     'Pfeiffer',

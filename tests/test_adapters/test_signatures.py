@@ -243,6 +243,14 @@ WRITTEN = {
         ['mlp: AdaptFormer(channels=4, width=64, activation=relu, scale=0.1)'],
         '69b473f22fa7c53f',
     ),
+    'MoSA': (
+        {},
+        [
+            'mlp: MoSA(channels=4, width=64, activation=gelu, scale=0.1, '
+            'parts=4)'
+        ],
+        '51caf6793d98fc17',
+    ),
     'VPT': (
         dict(tokens=4, form='shallow'),
         ['blocks.0: VPT(channels=6, tokens=4, form=shallow)'],

@@ -23,7 +23,7 @@ IN_PROCESS = [
     for option in ('num_workers=0', 'persistent_workers=False')
 ]
 NOT_MERGEABLE = {
-    *('houlsby', 'pfeiffer', 'adaptformer', 'compacter'),
+    *('houlsby', 'pfeiffer', 'adaptformer', 'compacter', 'mosa'),
     'queryable-lora-r8',
 }
 

@@ -4,7 +4,7 @@ from torch import Tensor, nn
 
 from mmflora.registry import ADAPTERS
 
-from ..bottlenecks import Bottleneck
+from ..bottleneck import Bottleneck
 
 
 @ADAPTERS.register_module()

@@ -71,6 +71,10 @@ class Bottleneck(BlockAdapter):
         for parameter in (self.down_bias, self.up, self.up_bias):
             nn.init.zeros_(parameter)
 
+    def matrices(self) -> tuple[Tensor, Tensor]:
+        """Return D and U, shapes ``(width, C)`` and ``(C, width)``."""
+        return self.down, self.up
+
     def bottleneck(self, x: Tensor) -> Tensor:
         """Return the scaled bottleneck of ``x``, in its shape.
 
@@ -83,7 +87,8 @@ class Bottleneck(BlockAdapter):
         """
         dim = self._channel_dim(x)
         moved = x if dim == -1 else x.movedim(dim, -1)
-        own = (self.down, self.down_bias, self.up, self.up_bias)
+        down, up = self.matrices()
+        own = (down, self.down_bias, up, self.up_bias)
         down, d, up, u = (parameter.to(x.dtype) for parameter in own)
         act = ACTIVATIONS[self.activation]
         update = bottleneck(moved, (down, d), (up, u), act) * self.scale
