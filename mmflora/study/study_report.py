@@ -130,6 +130,11 @@ def _missing(results: StudyResults) -> list[str]:
             f'Not finished: {there} of {wanted} runs are there. Means are '
             'over the seeds that are.'
         )
+    if results.not_begun:
+        found.append(
+            f'Left out, without a finished run: {", ".join(results.not_begun)}'
+            '.'
+        )
     for line in results.failed:
         found.append(
             f'Failed: {line["task"]}/{line["method"]}/{line["seed"]} with lr '

@@ -4,7 +4,7 @@ import math
 import statistics
 from collections import defaultdict
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from .run_log import read_runs
@@ -21,7 +21,8 @@ class StudyResults:
     """What a report is about.
 
     Attributes:
-        study: The study.
+        study: The study, with the tasks that have a finished run.
+        not_begun: The other tasks.
         cells: The lines of the final runs, by task, method and seed.
         lrs: The learning rates: by task and method, the mean score of each
             on the validation split.
@@ -30,6 +31,7 @@ class StudyResults:
     """
 
     study: Study
+    not_begun: list[str]
     cells: dict[tuple[str, str], dict[int, dict[str, Any]]]
     lrs: dict[tuple[str, str], dict[float, float]]
     chosen: dict[tuple[str, str], float]
@@ -140,12 +142,23 @@ def read_results(study: Study) -> StudyResults:
                 cells[name, method][seed] = done
     failed = [line for line in last.values() if line['status'] == 'failed']
     failed += _without_metric(study, cells)
-    results = StudyResults(study, dict(cells), lrs, chosen, failed)
-    if not results.cells:
+    begun = {name for (name, _), cell in cells.items() if cell}
+    if not begun:
         raise ValueError(
             f"'{study.work_dir / LOG}' has no finished run on a test split. "
             f'Run the study first: python tools/study.py {study.path}'
         )
+    results = StudyResults(
+        study=replace(
+            study,
+            tasks={n: task for n, task in study.tasks.items() if n in begun},
+        ),
+        not_begun=[name for name in study.tasks if name not in begun],
+        cells=dict(cells),
+        lrs={place: own for place, own in lrs.items() if place[0] in begun},
+        chosen=chosen,
+        failed=failed,
+    )
     _refuse_unequal(results)
     return results
 

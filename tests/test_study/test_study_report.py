@@ -246,6 +246,19 @@ def test_a_tested_task_has_the_rate_of_its_training(study_of):
     assert (row[0].text, row[-1].value) == ('pixels', 0.004)
 
 
+def test_a_task_that_has_not_begun_is_left_out(study_of, tmp_path):
+    (task,) = STUDY['tasks']
+    tasks = [dict(task, name=name) for name in ('pixels', 'night')]
+    lines = [line for line in made_lines() if line['task'] == 'pixels']
+    study = study_of(lines, tasks=tasks)
+    table = metric_table(read_results(study))
+    assert table.header[3:] == ['pixels (mIoU ↑)']
+    write_report(study, tmp_path / 'out')
+    text = (tmp_path / 'out/report.md').read_text()
+    assert 'without a finished run: night.' in text
+    assert 'Not finished' not in text
+
+
 def test_lower_is_better(study_of):
     (task,) = STUDY['tasks']
     tasks = [dict(task, higher_is_better=False)]
