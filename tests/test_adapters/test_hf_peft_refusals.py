@@ -7,6 +7,7 @@ import sys
 import pytest
 import torch
 from hf_peft_cases import TYPES, adapt, adapters, net
+from timm.layers import Conv2dSame, create_conv2d
 from torch import nn
 
 from mmflora.adapters import inject, merge
@@ -134,6 +135,19 @@ def test_layers_left_out_are_reported(peft_type, options, name, why):
     assert 'linear' in report.adapted
     assert re.search(why, report.left_out[name])
     assert type(getattr(model, name)) is type(getattr(Kinds(), name))
+
+
+@pytest.mark.parametrize('peft_type', ['LOHA', 'LOKR'])
+@pytest.mark.parametrize('kernel', [2, 3, 5])
+@pytest.mark.parametrize('groups', [1, 8])
+def test_padding_by_the_size_of_the_input(peft_type, kernel, groups):
+    """TensorFlow's padding is the layer's own, and peft goes past it."""
+    conv = create_conv2d(8, 8, kernel, stride=2, padding='same', groups=groups)
+    assert type(conv) is Conv2dSame
+    model = nn.ModuleDict({'conv': conv, 'fc': nn.Linear(8, 8)})
+    report = adapt(model, peft_type, r=2)
+    assert report.adapted == ['fc']
+    assert 'fails there' in report.left_out['conv']
 
 
 def test_attention_is_left_out():

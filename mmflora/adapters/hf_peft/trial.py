@@ -219,10 +219,12 @@ def example_input(layer: nn.Module) -> Tensor:
     if isinstance(layer, nn.Embedding):
         return torch.randint(layer.num_embeddings, (5,))
     if isinstance(layer, nn.modules.conv._ConvNd):
+        # At a stride's double, a padding that is left out changes the size
+        # of the output, and not to one, which would be broadcast.
         reach = [
-            dilation * (kernel - 1) + 2
-            for dilation, kernel in zip(
-                layer.dilation, layer.kernel_size, strict=True
+            dilation * (kernel - 1) + 2 * stride
+            for dilation, kernel, stride in zip(
+                layer.dilation, layer.kernel_size, layer.stride, strict=True
             )
         ]
         return torch.randn(2, layer.in_channels, *reach, dtype=dtype)
