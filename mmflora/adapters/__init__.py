@@ -30,6 +30,7 @@ from .methods.olora import OLoRA
 from .methods.pfeiffer import Pfeiffer
 from .methods.pissa import PiSSA
 from .methods.queryable import QueryableLoRA
+from .methods.rein import Rein
 from .methods.sara import SaRA
 from .methods.snell import SNELL, SNELLA
 from .methods.soka import SoKA
@@ -102,6 +103,7 @@ __all__ = [  # noqa: RUF022
     'QueryableLoRA',
     'SNELL',
     'SNELLA',
+    'Rein',
     'SSF',
     'SaRA',
     'SVFit',

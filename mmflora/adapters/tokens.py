@@ -28,8 +28,13 @@ _OF_PATCHES = (
 )
 
 
-def width_of_tokens(block: nn.Module) -> int:
-    """Return the width of a block whose attention takes more tokens.
+def width_of_tokens(block: nn.Module, any_place: bool = False) -> int:
+    """Return the width of a block of a plain transformer.
+
+    Args:
+        block: The block.
+        any_place: Whether its attention has to take tokens that have no place
+            in a map or window.
 
     Raises:
         CannotAdapt: If the block is of no plain transformer.
@@ -39,10 +44,10 @@ def width_of_tokens(block: nn.Module) -> int:
         weight = module._parameters.get('weight')
         if weight is not None and weight.dim() > 2:
             raise CannotAdapt(
-                'prompts are tokens of a plain transformer, and this block '
-                f'has a {type(module).__name__} with a kernel'
+                'the method is for tokens of a plain transformer, and this '
+                f'block has a {type(module).__name__} with a kernel'
             )
-        for name in _OF_PATCHES:
+        for name in _OF_PATCHES if any_place else ():
             value = getattr(module, name, None)
             if isinstance(value, Tensor | nn.Module) or bool(value):
                 raise CannotAdapt(
@@ -51,8 +56,8 @@ def width_of_tokens(block: nn.Module) -> int:
                 )
     if not any(hasattr(module, 'num_heads') for module in modules):
         raise CannotAdapt(
-            'prompts are tokens of a plain transformer, and this block has '
-            'no attention'
+            'the method is for tokens of a plain transformer, and this block '
+            'has no attention'
         )
     return output_channels(last_weight(block))
 

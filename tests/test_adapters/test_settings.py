@@ -137,7 +137,7 @@ def numbers_of(method):
 
 
 # Methods for blocks of plain transformers alone.
-IN_TRANSFORMERS = ('VPT',)
+IN_TRANSFORMERS = ('Rein', 'VPT')
 SETTINGS = [
     (kind, name)
     for kind, method in sorted(ADAPTERS.module_dict.items())

@@ -251,6 +251,11 @@ WRITTEN = {
         ],
         '51caf6793d98fc17',
     ),
+    'Rein': (
+        dict(tokens=4, rank=2),
+        ['blocks.0: Rein(channels=6, tokens=4, rank=2, prefix_tokens=1)'],
+        'caad269803b20321',
+    ),
     'VPT': (
         dict(tokens=4, form='shallow'),
         ['blocks.0: VPT(channels=6, tokens=4, form=shallow)'],
@@ -288,7 +293,7 @@ WRITTEN = {
 }
 
 # Methods for blocks of plain transformers alone.
-IN_TRANSFORMERS = ('VPT',)
+IN_TRANSFORMERS = ('Rein', 'VPT')
 
 
 def test_every_method_is_pinned():

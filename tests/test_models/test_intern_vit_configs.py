@@ -34,10 +34,11 @@ PER_BLOCK = {
     **{f'lora-r{r}': r * (INPUTS + OUTPUTS) for r in (8, 16)},
     **{f'dora-r{r}': r * (INPUTS + OUTPUTS) + OUTPUTS for r in (8, 16)},
     **{f'flora-r{r}': r * (INPUTS + OUTPUTS) + 4 * r**2 for r in (8, 16, 32)},
+    'rein': 100 * 16 + 16 * 3200,
     'vpt-deep': 50 * 3200,
 }
-# In the first block alone.
-ONCE = {'vpt-shallow': 50 * 3200}
+# In the first block, or for all together.
+ONCE = {'rein': 2 * (3200**2 + 3200) + 1, 'vpt-shallow': 50 * 3200}
 GOLDEN = {
     ('6b', 'bitfit'): 924_800,
     ('6b', 'lora-r8'): 19_660_800,
@@ -122,7 +123,7 @@ def test_table_2_is_there_in_both_schedules():
     assert len(found) == len(LARGE)
     assert [PATH.fullmatch(name)[3] for name in TINY] == [
         *('bitfit', 'dora-r16', 'flora-r16', 'frozen', 'full', 'lora-r16'),
-        *('vpt-deep', 'vpt-shallow'),
+        *('rein', 'vpt-deep', 'vpt-shallow'),
     ]
 
 

@@ -9,7 +9,8 @@ import torch
 from mmengine.config import Config
 
 from .conftest import CONFIGS
-from .test_runs import EVERY, ITERS, losses, read_metric
+from .test_method_runs import run
+from .test_runs import BY_ITER, EVERY, ITERS, losses, read_metric
 
 NAME = 'upernet_internvit-tiny_{}_shapes-128x128.py'
 FLORA = CONFIGS / 'flora' / NAME.format('flora-r16')
@@ -54,6 +55,26 @@ def test_bfloat16_base_trains_under_autocast(workspace, base):
     state = torch.load(work / 'iter_4.pth', weights_only=False)['state_dict']
     floats = {v.dtype for v in state.values() if v.is_floating_point()}
     assert floats == {torch.float32}
+
+
+@pytest.mark.slow
+def test_tokens_train_resume_and_test(workspace, base):
+    configs = {
+        method: CONFIGS / method.partition('-')[0] / NAME.format(method)
+        for method in ('rein', 'vpt-deep', 'vpt-shallow')
+    }
+    run(workspace, configs, BY_ITER, 'mIoU')
+    for config in configs.values():
+        work = workspace.folder / config.stem
+        first, last = (
+            torch.load(work / f'iter_{i}.pth', weights_only=False)
+            for i in (2, 4)
+        )
+        own = [key for key in first['state_dict'] if '.adapter.' in key]
+        assert own
+        for key in own:
+            moved = first['state_dict'][key] != last['state_dict'][key]
+            assert moved.any(), key
 
 
 @pytest.mark.slow

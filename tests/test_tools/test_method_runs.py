@@ -24,7 +24,7 @@ IN_PROCESS = [
 ]
 NOT_MERGEABLE = {
     *('houlsby', 'pfeiffer', 'adaptformer', 'compacter', 'mosa'),
-    'queryable-lora-r8',
+    *('queryable-lora-r8', 'rein', 'vpt-deep', 'vpt-shallow'),
 }
 
 

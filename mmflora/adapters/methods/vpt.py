@@ -68,7 +68,7 @@ class VPT(BlockAdapter):
         self.form = check_choice('VPT', 'form', form, ('deep', 'shallow'))
         patch_size = check_count('VPT', 'patch_size', patch_size)
         self.dropout = check_probability('VPT', 'dropout', dropout)
-        self.channels = width_of_tokens(block)
+        self.channels = width_of_tokens(block, any_place=True)
         weight = last_weight(block).get_parameter('weight')
         self.prompts: nn.Parameter | None = self.parameter_like(
             weight, tokens, self.channels
