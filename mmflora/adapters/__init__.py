@@ -12,6 +12,7 @@ from .unload import injections, unload
 from .methods.adaptformer import AdaptFormer
 from .methods.bitfit import BitFit
 from .methods.block_lora import BlockLoRA
+from .methods.compacter import Compacter
 from .methods.corda import CorDA
 from .methods.diagonal import LoLDU, SVFit
 from .methods.dora import DoRA
@@ -81,6 +82,7 @@ __all__ = [  # noqa: RUF022
     'AdaptFormer',
     'BitFit',
     'BlockLoRA',
+    'Compacter',
     'CorDA',
     'DoRA',
     'FLoRA',

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from typing import Any
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -59,11 +60,20 @@ class Bottleneck(BlockAdapter):
         self.spatial_dims = last._parameters['weight'].dim() - 2  # type: ignore[union-attr]
         weight = last._parameters['weight']
         assert weight is not None  # last_weight() has seen it
-        self.down = self.parameter_like(weight, width, self.channels)
-        self.down_bias = self.parameter_like(weight, width)
-        self.up = self.parameter_like(weight, self.channels, width)
-        self.up_bias = self.parameter_like(weight, self.channels)
+        self._like = torch.empty(0, dtype=weight.dtype, device=weight.device)
+        self.make_parameters()
         self.reset_parameters()
+
+    def new_parameter(self, *shape: int) -> nn.Parameter:
+        """Return an uninitialized parameter, see :meth:`parameter_like`."""
+        return self.parameter_like(self._like, *shape)
+
+    def make_parameters(self) -> None:
+        """Make D, d, U and u."""
+        self.down = self.new_parameter(self.width, self.channels)
+        self.down_bias = self.new_parameter(self.width)
+        self.up = self.new_parameter(self.channels, self.width)
+        self.up_bias = self.new_parameter(self.channels)
 
     def reset_parameters(self) -> None:
         """Start as zero: U and the biases are, D is random."""

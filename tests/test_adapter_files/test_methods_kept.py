@@ -64,6 +64,7 @@ METHODS = {
     'vera': dict(
         adapter=dict(type='HFPEFT', peft_type='VERA', r=3), targets=MLP
     ),
+    'compacter': dict(adapter=dict(type='Compacter', width=4, phm_dim=2)),
     'houlsby': dict(adapter=dict(type='Houlsby', width=3)),
 }
 BY_FILE = (

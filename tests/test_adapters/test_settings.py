@@ -59,6 +59,7 @@ BAD = [
     ('Houlsby', dict(activation='tanh'), ValueError, "activation='tanh'"),
     ('Houlsby', dict(rank=4), TypeError, 'settings are width, activation'),
     ('Pfeiffer', dict(scale='big'), TypeError, "scale='big'"),
+    ('Compacter', dict(phm_dim=3), ValueError, 'multiple of phm_dim=3'),
     ('AdaptFormer', dict(width=None), ValueError, 'width=None'),
 ]
 

@@ -238,6 +238,14 @@ WRITTEN = {
         ['mlp: Pfeiffer(channels=4, width=64, activation=relu, scale=1.0)'],
         '900a592e88056080',
     ),
+    'Compacter': (
+        dict(width=8, phm_dim=2),
+        [
+            'mlp: Compacter(channels=4, width=8, activation=gelu, scale=1.0, '
+            'phm_dim=2, rank=1)',
+        ],
+        '8deade0954efa0d2',
+    ),
     'AdaptFormer': (
         {},
         ['mlp: AdaptFormer(channels=4, width=64, activation=relu, scale=0.1)'],

@@ -36,6 +36,7 @@ METHODS = {
     'Houlsby': dict(type='Houlsby', width=4),
     'Pfeiffer': dict(type='Pfeiffer', width=4),
     'AdaptFormer': dict(type='AdaptFormer', width=4),
+    'Compacter': dict(type='Compacter', width=4, phm_dim=2),
     'peft DoRA': dict(PEFT, peft_type='LORA', r=4, use_dora=True),
     'peft VeRA': dict(PEFT, peft_type='VERA', r=8),
     'peft RandLoRA': dict(PEFT, peft_type='RANDLORA', r=4, randlora_alpha=4),
