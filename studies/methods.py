@@ -4,6 +4,13 @@
 # the budgets of its two other forms.
 methods = [
     'full',
+    # As detectors with batch norms are fine-tuned as a rule: norms are frozen.
+    dict(
+        name='full-frozen-bn',
+        method=dict(
+            adapter=dict(type='Full'), exclude=r'(.*\.)?(bn\d|bn)'
+        ),
+    ),
     'frozen',
     'bitfit',
     'norm-tuning',
@@ -20,6 +27,7 @@ methods = [
 ]
 baselines = [
     'full',
+    'full-frozen-bn',
     'frozen',
     'bitfit',
     'norm-tuning',
