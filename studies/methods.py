@@ -7,9 +7,7 @@ methods = [
     # As detectors with batch norms are fine-tuned as a rule: norms are frozen.
     dict(
         name='full-frozen-bn',
-        method=dict(
-            adapter=dict(type='Full'), exclude=r'(.*\.)?(bn\d|bn)'
-        ),
+        method=dict(adapter=dict(type='Full'), exclude=r'(.*\.)?(bn\d|bn)'),
     ),
     'frozen',
     'bitfit',
