@@ -34,10 +34,11 @@ class PEFTOptions:
         quantize: Keep the weights of frozen linear layers in 8 or 4 bits:
             ``dict(bits=8)``, see
             :class:`mmflora.adapters.quantized.Quantization`.
-        norm_eval: Keep the statistics of the base's batch norms in training,
-            whatever the backbone's class does by default, see
-            :func:`mmflora.models.train_mode.keep_statistics`; ``False`` leaves
-            that to the class.
+        norm_eval: Whether the base's batch norms keep their statistics in
+            training, whatever the backbone's class does by default, see
+            :func:`mmflora.models.train_mode.keep_statistics`.  By default
+            all do but those that train in full; with ``True`` these, too;
+            ``False`` leaves that to the class.
         autocast: ``'bfloat16'`` or ``'float16'``: compute the backbone under
             autocast, with float32 features out.  For backbones without such
             an argument of their own.
@@ -65,7 +66,7 @@ class PEFTOptions:
     calibration: Mapping[str, Any] | None = None
     lean: bool = False
     quantize: Mapping[str, Any] | None = None
-    norm_eval: bool = True
+    norm_eval: bool | None = None
     autocast: str | None = None
     allow_other_quantization: bool = False
     allow_random_base: bool = False

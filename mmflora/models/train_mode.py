@@ -71,19 +71,20 @@ def keep_statistics(
     backbone: nn.Module,
     stock: Collection[str],
     new: Collection[str],
-    keep: bool,
+    keep: bool | None,
 ) -> None:
     """Keep the statistics of the base's batch norms, and say so once.
 
-    They are a part of the frozen base.  Those of layers that are new, or that
-    full fine-tuning trains, move as usual; those of norms whose scales alone
-    are tuned are kept.
+    They are a part of the frozen base.  Those of layers that are new move as
+    usual, and so do those that full fine-tuning trains, if nothing is said;
+    those of norms whose scales alone are tuned are kept.
 
     Args:
         backbone: The backbone, adapted.
         stock: The keys of its weights and buffers, without adapters.
         new: The names of its new parameters.
-        keep: Whether to keep them; else the backbone's class decides.
+        keep: Whether to keep them; if ``False``, the backbone's class
+            decides.
     """
     names = []
     for name, module in backbone.named_modules():
@@ -94,20 +95,20 @@ def keep_statistics(
         if (
             module._buffers.get('running_mean') is not None
             and f'{prefix}running_mean' in stock
-            and not ordinary
+            and (keep is True or not ordinary)
             and not own & set(new)
         ):
             names.append(name)
     if not names:
         return
-    if keep:
+    if keep is not False:
         for caller, called in _callers(backbone, names).items():
             module = backbone.get_submodule(caller)
             module.register_forward_pre_hook(KeptStatistics(called))
     says = (
         'keep their statistics in training; peft=dict(norm_eval=False) lets '
         'them move'
-        if keep
+        if keep is not False
         else 'may move their statistics in training, as norm_eval=False'
     )
     print_log(

@@ -100,6 +100,14 @@ def test_statistics_of_what_trains_in_full_move():
     assert got == {n for n in layer4 if 'bn' in n or 'sample.1' in n} | {'bn1'}
 
 
+def test_statistics_of_what_trains_in_full_can_be_kept():
+    kept = small(dict(type='Full'), dict(norm_eval=True))
+    assert all(p.requires_grad for p in kept.parameters())
+    assert not moved(statistics(kept), step(kept))
+    usual = small(dict(type='Full'))
+    assert len(moved(statistics(usual), step(usual))) == 20
+
+
 SWIN = CASES['mmdet SwinTransformer'].config
 STAGED = {
     'ResNet': dict(RESNET, frozen_stages=1),

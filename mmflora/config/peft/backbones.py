@@ -209,7 +209,8 @@ def say_statistics(
         and module.running_mean is not None
     ]
     kept = any(vars(m).get('norm_eval') is True for m in stock.modules())
-    free = method.trains_base or not method.peft.get('norm_eval', True)
+    wish = method.peft.get('norm_eval')
+    free = wish is False or (method.trains_base and wish is None)
     if kept or free or not moving:
         return []
     why = f'of {len(moving)} batch norms; peft.norm_eval=False lets them move'
