@@ -16,6 +16,8 @@ peft_hooks = dict(
     iteration_seed=dict(type='mmflora.IterationSeedHook'),
     # Gathers what the starts of some methods need of the training data.
     calibration=dict(type='mmflora.CalibrationHook'),
+    # Draws the rank of each iteration where a method trains nested ranks so.
+    sampled_rank=dict(type='mmflora.SampledRankHook'),
 )
 peft_runtime = [
     peft_hooks,

@@ -139,16 +139,15 @@ def _check_known(adapter: AdapterFile, layers: Mapping[str, Ranked]) -> None:
     """Check that errors of lower ranks can be told."""
     for name, one in layers.items():
         if one.total is None or (
-            isinstance(one, Prefixes) and one.method.scaled_by_rank
+            isinstance(one, Prefixes) and one.trained.scaled_by_rank(one.given)
         ):
-            why = (
-                'its update depends on the frozen weight'
-                if one.total is None
-                else 'its prefixes are scaled by their rank'
-            )
+            kind = _method(adapter, name).name
+            why = 'its prefixes are scaled by their rank'
+            if one.total is None:
+                why = 'its update depends on the frozen weight'
             raise ValueError(
                 f"'{adapter.path}': layer '{name}' has an adapter of type "
-                f'{one.method.__name__}; {why}, so that what a rank keeps '
+                f'{kind}; {why}, so that what a rank keeps '
                 'of it is not known. Give a rank instead of a budget or an '
                 'energy.'
             )

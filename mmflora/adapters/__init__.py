@@ -16,6 +16,7 @@ from .methods.compacter import Compacter
 from .methods.corda import CorDA
 from .methods.diagonal import LoLDU, SVFit
 from .methods.dora import DoRA
+from .methods.dylora import DyLoRA
 from .methods.fact import FacT, LoTR
 from .methods.flora import FLoRA
 from .methods.full import Full
@@ -26,6 +27,8 @@ from .methods.lora import LoRA
 from .methods.lora_start import StartedLoRA
 from .methods.lora_xs import LoRASB, LoRAXS
 from .methods.mosa import MoSA
+from .methods.matryoshka import MatryoshkaLoRA
+from .methods.matryoshka_flora import MatryoshkaFLoRA
 from .methods.norm_tuning import NormTuning
 from .methods.olora import OLoRA
 from .methods.pfeiffer import Pfeiffer
@@ -85,6 +88,7 @@ __all__ = [  # noqa: RUF022
     'Compacter',
     'CorDA',
     'DoRA',
+    'DyLoRA',
     'FLoRA',
     'FacT',
     'Full',
@@ -98,6 +102,8 @@ __all__ = [  # noqa: RUF022
     'LoRAXS',
     'LoTR',
     'MoSA',
+    'MatryoshkaFLoRA',
+    'MatryoshkaLoRA',
     'NormTuning',
     'OLoRA',
     'Pfeiffer',

@@ -6,7 +6,7 @@ Two ways: the prefix of its components, and the nearest one of all.
 import inspect
 import math
 from collections.abc import Sequence
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -18,14 +18,20 @@ from .updates import Update
 
 
 class LowerRanks:
-    """A method whose adapters hold adapters of lower ranks as prefixes.
+    """A method whose adapters hold adapters of lower ranks as prefixes."""
 
-    Attributes:
-        scaled_by_rank: Whether a prefix has the factor on the update that
-            the method gives its rank; else that of the whole adapter.
-    """
+    @classmethod
+    def prefix_method(cls) -> Any:
+        """Return the class of the prefixes, by default the method's own."""
+        return cls
 
-    scaled_by_rank: ClassVar[bool] = False
+    @classmethod
+    def scaled_by_rank(cls, settings: Settings) -> bool:
+        """Return whether the factor on a prefix is the one of its rank.
+
+        By default it is that of the whole adapter.
+        """
+        return False
 
     @classmethod
     def trained_rank(cls: Any, settings: Settings) -> int:
@@ -55,7 +61,7 @@ class LowerRanks:
         lower = {**settings, cls.rank_setting: rank}
         known = 'alpha' in inspect.signature(cls).parameters
         alpha = cls.setting(settings, 'alpha') if known else None
-        if alpha is not None and not cls.scaled_by_rank:
+        if alpha is not None:
             whole, part = (
                 scale_of(cls.blank((1, 1), one)) for one in (settings, lower)
             )
@@ -172,24 +178,25 @@ class Prefixes(Ranked):
         method.at_rank(settings, 1, kernel_rank)
         self.update = method.stored_update(tensors, settings)
         norm = None if self.update is None else self.update.norm() ** 2
-        super().__init__(method, method.trained_rank(settings), norm)
-        self.given, self.whole = dict(settings), tensors
+        largest = method.trained_rank(settings)
+        super().__init__(method.prefix_method(), largest, norm)
+        self.trained, self.given, self.whole = method, dict(settings), tensors
         self.kernel_rank = kernel_rank
 
     def settings(self, rank: int) -> dict[str, Any]:
-        found: dict[str, Any] = self.method.at_rank(
+        found: dict[str, Any] = self.trained.at_rank(
             self.given, rank, self.kernel_rank
         )
         return found
 
     def tensors(self, rank: int) -> dict[str, Tensor]:
-        found: dict[str, Tensor] = self.method.truncated(
+        found: dict[str, Tensor] = self.trained.truncated(
             self.whole, self.given, self.settings(rank)
         )
         return found
 
     def parameters(self, rank: int) -> int:
-        shape = self.method.stored_shape(self.whole, self.given)
+        shape = self.trained.stored_shape(self.whole, self.given)
         blank = self.method.blank(shape, self.settings(rank))
         return sum(parameter.numel() for parameter in blank.parameters())
 

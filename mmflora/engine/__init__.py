@@ -10,6 +10,7 @@ from .hooks.calibration_hook import CalibrationHook
 from .hooks.iteration_seed_hook import IterationSeedHook
 from .hooks.sara_hook import SaRAHook
 from .hooks.snella_hook import SNELLAHook
+from .hooks.sampled_rank_hook import SampledRankHook
 from .hooks.update_statistics_hook import UpdateStatisticsHook
 from .optimizer import PEFTOptimWrapperConstructor
 from .parameter_table import count_parameters, parameter_table
@@ -29,6 +30,7 @@ __all__ = [
     'Role',
     'SNELLAHook',
     'SaRAHook',
+    'SampledRankHook',
     'UpdateStatisticsHook',
     'count_parameters',
     'parameter_roles',

@@ -46,6 +46,9 @@ METHODS = {
     'loca': dict(adapter=dict(type='LoCA', frequencies=9)),
     'block lora': dict(adapter=dict(type='BlockLoRA', rank=4, blocks=2)),
     'snella': dict(adapter=dict(type='SNELLA', rank=4, sparsity=0.5)),
+    'matryoshka': dict(adapter=dict(type='MatryoshkaLoRA', rank=3)),
+    'dylora': dict(adapter=dict(type='DyLoRA', rank=3)),
+    'matryoshka flora': dict(adapter=dict(type='MatryoshkaFLoRA', rank=3)),
     'dora': dict(adapter=dict(type='DoRA', rank=3)),
     'ssf': dict(adapter=dict(type='SSF')),
     'bitfit': dict(adapter=dict(type='BitFit')),
@@ -78,6 +81,9 @@ BY_FILE = (
     'flora weight',
     'lift',
     'sara',
+    'matryoshka',
+    'dylora',
+    'matryoshka flora',
 )
 IMAGES = torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(1))
 

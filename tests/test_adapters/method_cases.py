@@ -39,6 +39,9 @@ WEIGHT_METHODS = {
     'BlockLoRA': dict(type='BlockLoRA', rank=4, blocks=2, alpha=3.0),
     'SNELL': dict(type='SNELL', rank=4, sparsity=0.4),
     'SNELLA': dict(type='SNELLA', rank=4, sparsity=0.4),
+    'Matryoshka': dict(type='MatryoshkaLoRA', rank=3, alpha=1.5),
+    'DyLoRA': dict(type='DyLoRA', rank=3, alpha=1.5),
+    'Matryoshka FLoRA': dict(type='MatryoshkaFLoRA', rank=3, scale=0.5),
 }
 TUNINGS = {
     'Full': dict(type='Full'),

@@ -225,4 +225,5 @@ def test_every_product_of_factors_is_covered():
         and kind.__module__.startswith('mmflora.')
     }
     tested = {s['type'] for s in (*PRODUCTS.values(), *TUCKERS.values())}
-    assert known == tested | {'DoRA', 'CorDA'}
+    nested = {'MatryoshkaLoRA', 'DyLoRA', 'MatryoshkaFLoRA'}
+    assert known == tested | nested | {'DoRA', 'CorDA'}

@@ -30,6 +30,7 @@ EXACT = dict(rtol=1e-9, atol=1e-11)
 VARIANTS = (
     *('LoRA, rs', 'PiSSA, iterated', 'FLoRA, gradient', 'LoRA-SB'),
     *('SuperLoRA, projected', 'BlockLoRA', 'SNELLA'),
+    *('Matryoshka', 'DyLoRA', 'Matryoshka FLoRA'),
 )
 FEW = ('linear', 'conv', 'conv, groups', 'transposed 2d', 'embedding')
 PAIRS = [

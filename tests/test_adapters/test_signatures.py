@@ -228,6 +228,33 @@ WRITTEN = {
         ],
         '95b131286caf1f7c',
     ),
+    'MatryoshkaLoRA': (
+        dict(rank=3, alpha=2),
+        [
+            'conv: MatryoshkaLoRA(rank=3, alpha=2.0, ranks=(1, 2, 3), '
+            'rslora=True)',
+            'mlp: MatryoshkaLoRA(rank=3, alpha=2.0, ranks=(1, 2, 3), '
+            'rslora=True)',
+        ],
+        '3658f16c8ef6192a',
+    ),
+    'DyLoRA': (
+        {},
+        [
+            'conv: DyLoRA(rank=8, scale=2.0, form=spatial)',
+            'mlp: DyLoRA(rank=8, scale=2.0)',
+        ],
+        'f68c7f88d86e5d0b',
+    ),
+    'MatryoshkaFLoRA': (
+        dict(rank=3),
+        [
+            'conv: MatryoshkaFLoRA(ranks=(3, 3, 2, 2), scale=4.0, '
+            'nested=(1, 2, 3))',
+            'mlp: MatryoshkaFLoRA(ranks=(3, 3), scale=4.0, nested=(1, 2, 3))',
+        ],
+        '008ac37e2632e550',
+    ),
     'Houlsby': (
         dict(width=8, activation='relu', scale=2),
         ['mlp: Houlsby(channels=4, width=8, activation=relu, scale=2.0)'],

@@ -21,6 +21,7 @@ _MORE_HOOKS = {
     'adapter_gradient': 'mmflora.AdapterGradientHook',
     'iteration_seed': 'mmflora.IterationSeedHook',
     'calibration': 'mmflora.CalibrationHook',
+    'sampled_rank': 'mmflora.SampledRankHook',
 }
 _STOCK = ('CheckpointHook', 'mmengine.CheckpointHook')
 

@@ -1,0 +1,55 @@
+"""The rank that each iteration of a training draws."""
+
+from typing import Any
+
+import numpy as np
+from mmengine.hooks import Hook
+
+from mmflora.adapters import adapted_layers
+from mmflora.checkpoint.gaps import without_wrappers
+from mmflora.registry import HOOKS
+
+
+@HOOKS.register_module()
+class SampledRankHook(Hook):
+    """Draws a rank for each iteration, for methods that train prefixes so.
+
+    These are adapters with ``sampled_ranks`` (DyLoRA, and MatryoshkaFLoRA if
+    ``sampled``).  Layers of equal ranks get the same one.  It depends on the
+    run's seed and the number of the iteration alone: all processes draw the
+    same, and a resumed run repeats the uninterrupted one.  Validation, tests
+    and checkpoints are of the whole rank.
+
+    Nothing happens where no adapter draws ranks.
+
+    Example:
+        >>> custom_hooks = [dict(type='mmflora.SampledRankHook')]
+    """
+
+    priority = 'HIGH'
+
+    def __init__(self) -> None:
+        self._adapters: list[Any] = []
+
+    def before_train(self, runner: Any) -> None:
+        """Find the adapters."""
+        layers = adapted_layers(without_wrappers(runner.model)).values()
+        adapters = (layer.adapter for layer in layers)
+        self._adapters = [
+            one for one in adapters if getattr(one, 'sampled_ranks', ())
+        ]
+
+    def before_train_iter(self, runner: Any, *_: Any, **__: Any) -> None:
+        """Draw a rank, each as likely as another."""
+        if not self._adapters:
+            return
+        key = [int(runner.seed or 0), runner.iter]
+        place = float(np.random.default_rng(key).random())
+        for adapter in self._adapters:
+            ranks = adapter.sampled_ranks
+            adapter.prefix = ranks[int(place * len(ranks))]
+
+    def after_train_iter(self, *_: Any, **__: Any) -> None:
+        """Let the whole rank count again."""
+        for adapter in self._adapters:
+            adapter.prefix = None
