@@ -26,9 +26,9 @@ from .methods.loca import LoCA
 from .methods.lora import LoRA
 from .methods.lora_start import StartedLoRA
 from .methods.lora_xs import LoRASB, LoRAXS
-from .methods.mosa import MoSA
 from .methods.matryoshka import MatryoshkaLoRA
 from .methods.matryoshka_flora import MatryoshkaFLoRA
+from .methods.mosa import MoSA
 from .methods.norm_tuning import NormTuning
 from .methods.olora import OLoRA
 from .methods.pfeiffer import Pfeiffer

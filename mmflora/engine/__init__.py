@@ -8,9 +8,9 @@ from .hooks.adapter_checkpoint_hook import AdapterCheckpointHook
 from .hooks.adapter_gradient_hook import AdapterGradientHook
 from .hooks.calibration_hook import CalibrationHook
 from .hooks.iteration_seed_hook import IterationSeedHook
+from .hooks.sampled_rank_hook import SampledRankHook
 from .hooks.sara_hook import SaRAHook
 from .hooks.snella_hook import SNELLAHook
-from .hooks.sampled_rank_hook import SampledRankHook
 from .hooks.update_statistics_hook import UpdateStatisticsHook
 from .optimizer import PEFTOptimWrapperConstructor
 from .parameter_table import count_parameters, parameter_table
