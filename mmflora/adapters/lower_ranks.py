@@ -20,6 +20,25 @@ from .updates import Update
 class LowerRanks:
     """A method whose adapters hold adapters of lower ranks as prefixes."""
 
+    def squeezes(self) -> bool:
+        """Return whether :meth:`squeeze` lowers the rank of what trains."""
+        return False
+
+    def squeezed(self, rank: int) -> dict[str, Tensor]:
+        """Return the parameters of the nearest update of a lower rank."""
+        raise NotImplementedError
+
+    @torch.no_grad()
+    def squeeze(self: Any, rank: int) -> None:
+        """Replace the update by the nearest one of a lower rank, in place.
+
+        The components that are dropped are zero in all factors, so that
+        their gradients are zero, too.
+        """
+        for name, value in self.squeezed(rank).items():
+            parameter = self.get_parameter(name)
+            parameter.copy_(padded(value, parameter.shape))
+
     @classmethod
     def prefix_method(cls) -> Any:
         """Return the class of the prefixes, by default the method's own."""

@@ -8,6 +8,7 @@ from .hooks.adapter_checkpoint_hook import AdapterCheckpointHook
 from .hooks.adapter_gradient_hook import AdapterGradientHook
 from .hooks.calibration_hook import CalibrationHook
 from .hooks.iteration_seed_hook import IterationSeedHook
+from .hooks.rank_annealing_hook import RankAnnealingHook
 from .hooks.sampled_rank_hook import SampledRankHook
 from .hooks.sara_hook import SaRAHook
 from .hooks.snella_hook import SNELLAHook
@@ -27,6 +28,7 @@ __all__ = [
     'FSDPStrategy',
     'IterationSeedHook',
     'PEFTOptimWrapperConstructor',
+    'RankAnnealingHook',
     'Role',
     'SNELLAHook',
     'SaRAHook',

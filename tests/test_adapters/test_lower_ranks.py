@@ -227,3 +227,62 @@ def test_every_product_of_factors_is_covered():
     tested = {s['type'] for s in (*PRODUCTS.values(), *TUCKERS.values())}
     nested = {'MatryoshkaLoRA', 'DyLoRA', 'MatryoshkaFLoRA'}
     assert known == tested | nested | {'DoRA', 'CorDA'}
+
+
+@pytest.mark.parametrize('layer', LAYERS.values(), ids=LAYERS)
+@pytest.mark.parametrize('name', ['LoRA', 'LoRA, loralib', 'DoRA', 'FLoRA'])
+def test_squeezed_components_are_gone_for_good(layer, name):
+    settings = {**WEIGHT_METHODS[name], 'rank': 4}
+    adapter = randomise(adapt(layer().double(), settings)).adapter
+    assert adapter.squeezes()
+    own = {key: value for key, value in settings.items() if key != 'type'}
+    if name == 'DoRA':  # whose magnitude stays
+        method, before = LoRA, adapter.magnitude.clone()
+    else:
+        method = type(adapter)
+    tensors = {
+        key: value.clone()
+        for key, value in adapter.state_dict().items()
+        if key != 'magnitude'
+    }
+    shapes = {key: value.shape for key, value in tensors.items()}
+    near = method.nearest(tensors, own)
+    adapter.squeeze(2)
+    found = method.stored_update(
+        {k: v for k, v in adapter.state_dict().items() if k in tensors}, own
+    )
+    best = dense_of(near.method, near.tensors(2), near.settings(2))
+    torch.testing.assert_close(found.dense(), best, rtol=1e-8, atol=1e-10)
+    if name == 'DoRA':
+        assert torch.equal(adapter.magnitude, before)
+    # They get no gradient, and so stay zero.
+    optimizer = torch.optim.AdamW(adapter.parameters(), weight_decay=0.1)
+    zeros = {k: adapter.get_parameter(k) == 0 for k in tensors}
+    assert any(zero.any() for zero in zeros.values())
+    for _ in range(2):
+        optimizer.zero_grad()
+        (
+            adapter.delta_weight() * torch.randn(delta_shape(adapter))
+        ).sum().backward()
+        optimizer.step()
+    for key, zero in zeros.items():
+        parameter = adapter.get_parameter(key)
+        assert parameter.shape == shapes[key]
+        assert not parameter[zero].any()
+        assert parameter.any()
+
+
+def delta_shape(adapter):
+    return tuple(adapter.weight_shape)
+
+
+def test_what_does_not_squeeze():
+    for settings in (
+        dict(type='PiSSA', rank=2),
+        dict(type='LoRAXS', rank=2),
+        dict(type='FLoRA', rank=2, start='weight'),
+        dict(type='MatryoshkaLoRA', rank=2),
+        dict(type='DyLoRA', rank=2),
+        dict(type='MatryoshkaFLoRA', rank=2),
+    ):
+        assert not adapt(nn.Linear(4, 4), settings).adapter.squeezes()

@@ -70,6 +70,9 @@ class DyLoRA(LoRA):
         )
         self.sampled_ranks, self.root = self_ranks, rslora
 
+    def squeezes(self) -> bool:
+        return False
+
     def delta_weight(self) -> Tensor:
         """Return s_b B A of the components that count."""
         return Adapter.delta_weight(self)

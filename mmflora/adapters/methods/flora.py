@@ -256,11 +256,16 @@ class FLoRA(LowerRanks, CalibratedAdapter):
     def at_rank(
         cls, settings: Settings, rank: int, kernel_rank: int | None = None
     ) -> dict[str, Any]:
-        """Return the settings of a prefix in the channel modes.
-
-        Those of the kernel keep their ranks, unless one is given.
-        """
+        """Return the settings of a prefix in the channel modes."""
         return {**settings, **lower_tucker(cls, settings, rank, kernel_rank)}
+
+    def squeezes(self) -> bool:
+        return type(self) is FLoRA and self.start != 'weight'
+
+    def squeezed(self, rank: int) -> dict[str, Tensor]:
+        """Return core and factors of the truncated HOSVD."""
+        update, own = self._updates()[0], dict(rank=list(self.ranks))
+        return NearestTuckers(FLoRA, update, own, self.scale).tensors(rank)
 
     @classmethod
     def nearest(

@@ -155,6 +155,22 @@ class LoRA(LowerRanks, Adapter):
             )
         return super().summed_settings(settings)
 
+    def squeezes(self) -> bool:
+        return True
+
+    def squeezed(self, rank: int) -> dict[str, Tensor]:
+        """Return B and A of the truncated singular value decomposition."""
+        step = self.up.shape[1] // self.rank if self.form == 'loralib' else 1
+        near = NearestMatrices(
+            LoRA,
+            Update.product(self.up, self.down),
+            self.down.shape[1:],
+            {},
+            scale=1.0,
+            step=step,
+        )
+        return near.tensors(rank)
+
     @classmethod
     def nearest(
         cls,

@@ -87,6 +87,9 @@ class StartedLoRA(LoRA):
         self.up.copy_(self.start_up)
         self.down.copy_(self.start_down)
 
+    def squeezes(self) -> bool:
+        return False
+
     def delta_weight(self) -> Tensor:
         """Return s (B A − B0 A0), in the weight's shape."""
         return Adapter.delta_weight(self)

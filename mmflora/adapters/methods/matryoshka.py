@@ -121,6 +121,9 @@ class MatryoshkaLoRA(LoRA):
         """Return s_r."""
         return self.alpha / (rank**0.5 if self.root else rank)
 
+    def squeezes(self) -> bool:
+        return False
+
     def delta_weight(self) -> Tensor:
         """Return B P A, in the weight's shape."""
         return Adapter.delta_weight(self)
