@@ -66,6 +66,7 @@ from .layers import (
     adapted_layers,
     restore_layer,
 )
+from .lower_ranks import LowerRanks
 from .memory.lean import make_lean
 from .ranks import tucker_ranks
 from .shared import SharingAdapter, sharing_layers
@@ -128,6 +129,7 @@ __all__ = [  # noqa: RUF022
     'CannotAdapt',
     'Entries',
     'LowRank',
+    'LowerRanks',
     'SharingAdapter',
     'SparseAdapter',
     'Tuning',
