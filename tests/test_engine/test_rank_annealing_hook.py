@@ -138,6 +138,7 @@ def test_stages_begin_between_steps(tmp_path):
         ),
     )
     (hook,) = (h for h in built.hooks if isinstance(h, RankAnnealingHook))
+    built.optim_wrapper = built.build_optim_wrapper(built.optim_wrapper)
     hook.before_train(built)
     assert hook._stages == {4: 2}
 
