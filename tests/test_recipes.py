@@ -3,6 +3,7 @@
 A recipe is one file of `_base_/recipes`; a config is a recipe and a method.
 """
 
+import copy
 import math
 import re
 from functools import cache
@@ -277,11 +278,40 @@ def test_the_rule_is_half_the_speed_of_lora():
     assert ratio.item() == pytest.approx(0.5, rel=0.1)
 
 
+# Swin's have no twins; these are the large ones, made small.
+SMALL_SWIN = {
+    'model.backbone.backbone.embed_dims': 16,
+    'model.backbone.backbone.depths': [1, 1, 2, 1],
+    'model.backbone.backbone.num_heads': [1, 1, 2, 2],
+    'model.backbone.backbone.window_size': 4,
+    'model.backbone.peft.autocast': None,
+}
+SHRUNK = {
+    'flora/dino-5scale_swin-l_flora-r16_coco.py': {
+        **SMALL_SWIN,
+        'model.neck.in_channels': [16, 32, 64, 128],
+        'model.num_queries': 20,
+        'model.encoder.num_layers': 1,
+        'model.decoder.num_layers': 2,
+    },
+    'flora/mask2former_swin-l_flora-r16_ade20k-640x640.py': {
+        **SMALL_SWIN,
+        'model.decode_head.in_channels': [16, 32, 64, 128],
+        'model.decode_head.num_queries': 10,
+        'model.decode_head.pixel_decoder.encoder.num_layers': 1,
+        'model.decode_head.transformer_decoder.num_layers': 3,
+        'model.data_preprocessor.size': (64, 64),
+    },
+}
+
+
 @pytest.mark.parametrize(
-    'name', [name for name in TWINS if '_flora-r16_' in name]
+    'name', [*(name for name in TWINS if '_flora-r16_' in name), *SHRUNK]
 )
 def test_twin_learns_a_batch(name):
-    cfg = read(name)
+    cfg = copy.deepcopy(read(name))
+    cfg.merge_from_dict(SHRUNK.get(name, {}))
+    size = (64, 64) if name in SHRUNK else None
     with DefaultScope.overwrite_default_scope(cfg.default_scope):
         torch.manual_seed(0)
         step = TrainingStep(cfg, 'cpu')
@@ -289,7 +319,7 @@ def test_twin_learns_a_batch(name):
         before = {
             key: value.clone() for key, value in model.state_dict().items()
         }
-        batch = make_batch(cfg, batch_shape(cfg, 2))
+        batch = make_batch(cfg, batch_shape(cfg, 2, size))
         for _ in range(2):
             losses = model.train_step(batch, step.optim_wrapper)
     assert torch.isfinite(losses['loss'])
@@ -299,11 +329,13 @@ def test_twin_learns_a_batch(name):
         if not torch.equal(value, before[key])
     }
     cores = {key for key in before if key.endswith('adapter.core')}
-    assert len(cores) == 16
+    assert len(cores) == (20 if name in SHRUNK else 16)
     assert cores <= changed
     base = set(model.backbone.base_record.base_keys)
     assert not {f'backbone.{key}' for key in base} & changed
-    assert any(key.startswith('neck.') for key in changed)
+    norms = {f'backbone.{key}' for key in model.backbone.base_record.new_keys}
+    assert norms <= changed
+    assert any(key.startswith(('neck.', 'decode_head.')) for key in changed)
 
 
 @pytest.mark.parametrize('recipe', RECIPES)

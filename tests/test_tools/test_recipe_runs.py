@@ -58,7 +58,7 @@ def test_base_and_adapters_learn(workspace, tmp_path):
 
     for domain in ('source', 'target'):
         write_shapes(
-            tmp_path / 'data/shapes', domain, num_train=160, num_val=20
+            tmp_path / 'data/shapes', domain, num_train=96, num_val=8
         )
     name = 'mask-rcnn_dinov3-vit-tiny_{}.py'
     texts = type(workspace)(tmp_path).run_tools(

@@ -1,7 +1,7 @@
 # How its authors train EVA-02-L on COCO, see the schedule: windows of 16
 # patches but for blocks 5, 11, 17 and 23, stochastic depth of 0.4, layer decay
-# of 0.8. They give it ViTDet's heads and ImageNet's mean and standard
-# deviation, as here.
+# of 0.8, and ImageNet's mean and standard deviation. Theirs count rotary
+# positions within each window; here they are those of the whole image.
 _base_ = [
     '../models/cascade-mask-rcnn_vit.py',
     '../backbones/eva02-l.py',
