@@ -85,6 +85,27 @@ def test_attention_never_holds_its_matrix(dtype):
         assert step.held < q.nbytes + 4 * rows + 8 * 512
 
 
+@pytest.mark.parametrize('dtype', [torch.float32, HALF])
+def test_attention_without_heads_apart_holds_its_matrix(dtype):
+    """PyTorch has fused kernels for four dimensions alone."""
+    heads, length, width = 8, 256, 64
+    with fake_tensors():
+        q, k, v = (
+            torch.empty(
+                (heads, length, width), dtype=dtype, requires_grad=True
+            )
+            for _ in range(3)
+        )
+        bias = torch.empty((heads, length, length), dtype=dtype)
+        step = count_step(
+            lambda: F.scaled_dot_product_attention(q, k, v, attn_mask=bias),
+            lambda output: output.sum().backward(),
+        )
+        assert q.grad.shape == q.shape
+        # Computed in float32 whatever the type.
+        assert step.held >= 4 * heads * length**2
+
+
 def test_dropout_keeps_a_byte_each():
     with fake_tensors():
         x = torch.empty(100, requires_grad=True)

@@ -57,9 +57,7 @@ def test_base_and_adapters_learn(workspace, tmp_path):
     from demo.shapes import write_shapes
 
     for domain in ('source', 'target'):
-        write_shapes(
-            tmp_path / 'data/shapes', domain, num_train=96, num_val=8
-        )
+        write_shapes(tmp_path / 'data/shapes', domain, num_train=96, num_val=8)
     name = 'mask-rcnn_dinov3-vit-tiny_{}.py'
     texts = type(workspace)(tmp_path).run_tools(
         ('train.py', CONFIGS / 'full' / name.format('full_shapes-source'))

@@ -9,8 +9,11 @@ _base_ = [
 ]
 
 model = dict(
+    # Eight images take more than 80 GB, unless blocks are computed once more.
     backbone=dict(
-        backbone=dict(_base_.vit, final_norm='last', drop_path_rate=0.5)
+        backbone=dict(
+            _base_.vit, final_norm='last', drop_path_rate=0.5, with_cp=True
+        )
     ),
     neck=dict(in_channels=1280),
 )

@@ -10,7 +10,9 @@ _base_ = [
 ]
 
 model = dict(
-    backbone=dict(backbone=dict(_base_.vit, drop_path_rate=0.5)),
+    # Positions are added to the attention's matrix, which then is kept: 1 GB
+    # for each image and global block, unless blocks are computed once more.
+    backbone=dict(backbone=dict(_base_.vit, drop_path_rate=0.5, with_cp=True)),
     neck=dict(in_channels=1280),
 )
 full_finetuning = dict(layer_decay=0.9)
