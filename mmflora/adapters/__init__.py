@@ -13,6 +13,7 @@ from .methods.adaptformer import AdaptFormer
 from .methods.bitfit import BitFit
 from .methods.block_lora import BlockLoRA
 from .methods.compacter import Compacter
+from .methods.conv_adapter import ConvAdapter
 from .methods.corda import CorDA
 from .methods.diagonal import LoLDU, SVFit
 from .methods.dora import DoRA
@@ -21,13 +22,16 @@ from .methods.fact import FacT, LoTR
 from .methods.flora import FLoRA
 from .methods.full import Full
 from .methods.houlsby import Houlsby
+from .methods.ladder import Ladder
 from .methods.lift import LIFT
 from .methods.loca import LoCA
 from .methods.lora import LoRA
 from .methods.lora_start import StartedLoRA
 from .methods.lora_xs import LoRASB, LoRAXS
+from .methods.lorand import LoRand
 from .methods.matryoshka import MatryoshkaLoRA
 from .methods.matryoshka_flora import MatryoshkaFLoRA
+from .methods.mona import Mona
 from .methods.mosa import MoSA
 from .methods.norm_tuning import NormTuning
 from .methods.olora import OLoRA
@@ -35,6 +39,7 @@ from .methods.pfeiffer import Pfeiffer
 from .methods.pissa import PiSSA
 from .methods.queryable import QueryableLoRA
 from .methods.rein import Rein
+from .methods.rep_adapter import RepAdapter
 from .methods.sara import SaRA
 from .methods.snell import SNELL, SNELLA
 from .methods.soka import SoKA
@@ -50,7 +55,7 @@ from .base import (
     LowRank,
     adapted_modules,
 )
-from .blocks import BlockAdapter
+from .blocks import BlockAdapter, ChannelAdapter
 from .bottleneck import Bottleneck
 from .calibrated import CalibratedAdapter, assume_calibrated, set_calibration
 from .calibration import calibrate, random_starts
@@ -70,6 +75,7 @@ from .lower_ranks import LowerRanks
 from .memory.lean import make_lean
 from .ranks import tucker_ranks
 from .shared import SharingAdapter, sharing_layers
+from .side_network import SideNetwork
 from .sparse import SparseAdapter
 from .tuning import Tuning, is_norm, tuned_parameters
 
@@ -87,6 +93,7 @@ __all__ = [  # noqa: RUF022
     'BitFit',
     'BlockLoRA',
     'Compacter',
+    'ConvAdapter',
     'CorDA',
     'DoRA',
     'DyLoRA',
@@ -97,14 +104,17 @@ __all__ = [  # noqa: RUF022
     'Houlsby',
     'LIFT',
     'LoCA',
+    'Ladder',
     'LoLDU',
     'LoRA',
     'LoRASB',
     'LoRAXS',
+    'LoRand',
     'LoTR',
     'MoSA',
     'MatryoshkaFLoRA',
     'MatryoshkaLoRA',
+    'Mona',
     'NormTuning',
     'OLoRA',
     'Pfeiffer',
@@ -113,6 +123,7 @@ __all__ = [  # noqa: RUF022
     'SNELL',
     'SNELLA',
     'Rein',
+    'RepAdapter',
     'SSF',
     'SaRA',
     'SVFit',
@@ -127,11 +138,13 @@ __all__ = [  # noqa: RUF022
     'Bottleneck',
     'CalibratedAdapter',
     'CannotAdapt',
+    'ChannelAdapter',
     'Entries',
     'LowRank',
     'LowerRanks',
     'SharingAdapter',
     'SparseAdapter',
+    'SideNetwork',
     'Tuning',
     # what is in a model
     'adapted_layers',

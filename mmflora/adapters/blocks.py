@@ -1,10 +1,11 @@
 """Block adapters: what a method adds around a block of the model.
 
-Forward hooks run them, which leaves the block's class, its forward pass and
-its keys alone; their own parameters stand under ``<block>.adapter``.
+Forward hooks run them (:mod:`.block_hooks`), which leaves the block's class,
+its forward pass and its keys alone; their own parameters stand under
+``<block>.adapter``.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any, ClassVar
 
 import torch
@@ -12,6 +13,8 @@ from torch import Tensor, nn
 
 from .base import AdapterBase, CannotAdapt
 from .targets import compile_patterns, first_match
+
+Grid = tuple[int, int]
 
 
 class BlockAdapter(AdapterBase):
@@ -25,10 +28,16 @@ class BlockAdapter(AdapterBase):
         places: Pattern of the names of the blocks that the method adapts;
             ``targets`` chooses among them.  Of blocks within others the
             outermost counts.
+        at_sum: Whether the adapter stands behind the sum of the block and its
+            shortcut.  It is then asked for :meth:`added` alone.
+        spatial: Whether it looks at neighbours, and needs to know height and
+            width of the map that tokens are.
     """
 
     mergeable = False
     places: ClassVar[str] = ''
+    at_sum: ClassVar[bool] = False
+    spatial: ClassVar[bool] = False
 
     @classmethod
     def for_layer(cls, layer: nn.Module, **options: Any) -> 'BlockAdapter':
@@ -48,11 +57,69 @@ class BlockAdapter(AdapterBase):
     def forward(self, inputs: Tensor, output: Tensor) -> Tensor:
         """Return the adapted output of the block.
 
+        A ``spatial`` adapter gets the map's height and width as a third
+        argument, ``None`` where it is not known.
+
         Args:
             inputs: The block's first argument, as :meth:`enter` returns it.
             output: What the block made of it.
         """
         return output
+
+    def added(self, x: Tensor, grid: Grid | None) -> Tensor:
+        """Return u(h), which an adapter ``at_sum`` adds to the sum h."""
+        raise NotImplementedError
+
+
+class ChannelAdapter(BlockAdapter):
+    """A block adapter that works on the block's channels.
+
+    Args:
+        block: The block.  Its width is that of its last matrix or kernel, and
+            that one's kind says where to look for the channels.
+        places: Other blocks than the method's own.
+    """
+
+    why_not_mergeable = 'an activation stands between its matrices'
+
+    def __init__(self, block: nn.Module, places: str | None = None) -> None:
+        super().__init__()
+        last = last_weight(block)
+        weight = last._parameters['weight']
+        assert weight is not None  # last_weight() has seen it
+        self.channels = output_channels(last)
+        self.spatial_dims = weight.dim() - 2
+        self._like = torch.empty(0, dtype=weight.dtype, device=weight.device)
+
+    def new_parameter(self, *shape: int) -> nn.Parameter:
+        """Return an uninitialized parameter, see :meth:`parameter_like`."""
+        return self.parameter_like(self._like, *shape)
+
+    def channel_dim(self, x: Tensor) -> int:
+        """Return the dimension of the channels, from the end.
+
+        They come last, ``(N, tokens, C)``, or after the batch,
+        ``(N, C, H, W)``.
+
+        Raises:
+            ValueError: If neither dimension has the block's width.
+        """
+        dims = [-1]
+        if self.spatial_dims and x.dim() > self.spatial_dims:
+            first = -1 - self.spatial_dims
+            like_conv = x.dim() == self.spatial_dims + 2
+            dims = [first, -1] if like_conv else [-1, first]
+        elif x.dim() == 4:
+            dims = [-1, -3]
+        for dim in dims:
+            if x.shape[dim] == self.channels:
+                return dim
+        raise ValueError(
+            f'{type(self).__name__}: the block works on {self.channels} '
+            f'channels, but a tensor of shape {tuple(x.shape)} has them '
+            'neither last nor after the batch. Name blocks that keep their '
+            'width with `places`.'
+        )
 
 
 def output_channels(layer: nn.Module) -> int:
@@ -94,60 +161,3 @@ def blocks_of(model: nn.Module, places: str) -> dict[str, nn.Module]:
         if name and not inner and first_match(pattern, name):
             found[name] = module
     return found
-
-
-def adapt_block(block: nn.Module, adapter: BlockAdapter) -> nn.Module:
-    """Give a block its adapter, in place."""
-    block.adapter = adapter.train(block.training)
-    block.register_forward_pre_hook(_enter, with_kwargs=True)
-    block.register_forward_hook(_run, with_kwargs=True)
-    return block
-
-
-def restore_block(block: nn.Module) -> nn.Module:
-    """Take a block's adapter away again."""
-    drop_hook(block, _enter)
-    drop_hook(block, _run)
-    del block.adapter
-    vars(block).pop('adapter_enabled', None)
-    return block
-
-
-def drop_hook(module: nn.Module, hook: Callable[..., Any]) -> bool:
-    """Take a hook off a module's forward pass; return whether it had it."""
-    found = False
-    for hooks, with_kwargs in (
-        (module._forward_pre_hooks, module._forward_pre_hooks_with_kwargs),
-        (module._forward_hooks, module._forward_hooks_with_kwargs),
-    ):
-        for key in [key for key, own in hooks.items() if own is hook]:
-            del hooks[key]
-            with_kwargs.pop(key, None)
-            found = True
-    return found
-
-
-def _enter(
-    block: nn.Module, arguments: tuple[Any, ...], named: dict[str, Any]
-) -> Any:
-    """Let the adapter change what a block gets."""
-    if not getattr(block, 'adapter_enabled', True):
-        return None
-    adapter: Any = block.adapter
-    return adapter.enter(arguments, named)
-
-
-def _run(
-    block: nn.Module,
-    arguments: tuple[Any, ...],
-    named: Mapping[str, Any],
-    output: Any,
-) -> Any:
-    """Adapt a block's output; of several, the first."""
-    if not getattr(block, 'adapter_enabled', True):
-        return None
-    inputs = arguments[0] if arguments else next(iter(named.values()))
-    adapter: Any = block.adapter
-    if isinstance(output, torch.Tensor):
-        return adapter(inputs, output)
-    return type(output)([adapter(inputs, output[0]), *output[1:]])

@@ -3,11 +3,10 @@
 from collections.abc import Callable
 from typing import Any
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .blocks import BlockAdapter, last_weight, output_channels
+from .blocks import ChannelAdapter
 from .functional import bottleneck
 from .settings import check_choice, check_count, check_factor
 
@@ -18,7 +17,7 @@ ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
 }
 
 
-class Bottleneck(BlockAdapter):
+class Bottleneck(ChannelAdapter):
     """A bottleneck on a block's output: u(x) = act(x Dᵀ + d) Uᵀ + u.
 
     U and both biases start at zero, so that the block starts unchanged; D
@@ -26,8 +25,7 @@ class Bottleneck(BlockAdapter):
     the result goes.  It cannot be merged, because it has an activation.
 
     Args:
-        block: The block.  Its width is that of its last matrix or kernel, and
-            that one's kind says where to look for the channels.
+        block: The block.
         width: Width of the bottleneck.
         activation: ``'relu'``, ``'gelu'`` or ``'silu'``.
         scale: Factor on the bottleneck's output.
@@ -38,8 +36,6 @@ class Bottleneck(BlockAdapter):
         ValueError: If a setting is out of range.
     """
 
-    why_not_mergeable = 'an activation stands between its matrices'
-
     def __init__(
         self,
         block: nn.Module,
@@ -48,25 +44,15 @@ class Bottleneck(BlockAdapter):
         scale: float = 1.0,
         places: str | None = None,
     ) -> None:
-        super().__init__()
+        super().__init__(block, places)
         kind = type(self).__name__
         self.width = check_count(kind, 'width', width)
         self.activation = check_choice(
             kind, 'activation', activation, tuple(ACTIVATIONS)
         )
         self.scale = check_factor(kind, 'scale', scale)
-        last = last_weight(block)
-        self.channels = output_channels(last)
-        self.spatial_dims = last._parameters['weight'].dim() - 2  # type: ignore[union-attr]
-        weight = last._parameters['weight']
-        assert weight is not None  # last_weight() has seen it
-        self._like = torch.empty(0, dtype=weight.dtype, device=weight.device)
         self.make_parameters()
         self.reset_parameters()
-
-    def new_parameter(self, *shape: int) -> nn.Parameter:
-        """Return an uninitialized parameter, see :meth:`parameter_like`."""
-        return self.parameter_like(self._like, *shape)
 
     def make_parameters(self) -> None:
         """Make D, d, U and u."""
@@ -95,7 +81,7 @@ class Bottleneck(BlockAdapter):
         Raises:
             ValueError: If neither dimension has the block's width.
         """
-        dim = self._channel_dim(x)
+        dim = self.channel_dim(x)
         moved = x if dim == -1 else x.movedim(dim, -1)
         down, up = self.matrices()
         own = (down, self.down_bias, up, self.up_bias)
@@ -103,24 +89,6 @@ class Bottleneck(BlockAdapter):
         act = ACTIVATIONS[self.activation]
         update = bottleneck(moved, (down, d), (up, u), act) * self.scale
         return update if dim == -1 else update.movedim(-1, dim)
-
-    def _channel_dim(self, x: Tensor) -> int:
-        dims = [-1]
-        if self.spatial_dims and x.dim() > self.spatial_dims:
-            first = -1 - self.spatial_dims
-            like_conv = x.dim() == self.spatial_dims + 2
-            dims = [first, -1] if like_conv else [-1, first]
-        elif x.dim() == 4:
-            dims = [-1, -3]
-        for dim in dims:
-            if x.shape[dim] == self.channels:
-                return dim
-        raise ValueError(
-            f'{type(self).__name__}: the block works on {self.channels} '
-            f'channels, but a tensor of shape {tuple(x.shape)} has them '
-            'neither last nor after the batch. Name blocks that keep their '
-            'width with `places`.'
-        )
 
     def core_parameters(self) -> Any:
         yield self.up

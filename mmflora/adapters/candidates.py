@@ -8,9 +8,11 @@ from typing import Any
 
 from torch import nn
 
-from .base import Adapter, AdapterBase
+from .base import Adapter, AdapterBase, CannotAdapt
+from .block_hooks import sum_around
 from .blocks import BlockAdapter, blocks_of
 from .layers import AdaptedLayer, why_not_adapted
+from .side_network import SideNetwork
 from .tuning import Tuning
 
 Candidates = dict[str, tuple[nn.Module, str]]
@@ -43,7 +45,7 @@ class Survey:
         self.read = read_layers(model)
         self._modules = _modules(model)
         self._reasons: dict[str, str] = {}
-        self._blocks: dict[str, Candidates] = {}
+        self._blocks: dict[tuple[str, bool], Candidates] = {}
 
     def candidates(
         self, method: type, options: Mapping[str, Any]
@@ -60,14 +62,18 @@ class Survey:
                 for name, module in self._modules.items()
                 if tuning.parameters_of(module)
             }
+        if issubclass(method, SideNetwork):
+            return {'': (self.model, _why_no_block(self.model))}
         if issubclass(method, BlockAdapter):
             places = options.get('places') or method.places
-            if places not in self._blocks:
-                self._blocks[places] = {
-                    name: (block, _why_no_block(block))
-                    for name, block in blocks_of(self.model, places).items()
+            key = (places, method.at_sum)
+            if key not in self._blocks:
+                found = blocks_of(self.model, places)
+                self._blocks[key] = {
+                    name: (block, self._why_no_block(block, method.at_sum))
+                    for name, block in found.items()
                 }
-            if not self._blocks[places]:
+            if not self._blocks[key]:
                 raise ValueError(
                     f'{method.__name__}: `places` is {places!r}, which '
                     f'matches none of the modules of '
@@ -75,7 +81,7 @@ class Survey:
                     'of these names; if the model has such blocks by other '
                     'names, give them as `places`.'
                 )
-            return self._blocks[places]
+            return self._blocks[key]
         if issubclass(method, Adapter):
             return {
                 name: (layer, self._why_not(name, layer, method))
@@ -86,6 +92,16 @@ class Survey:
             f'{method.__name__} is registered as an adapter, but is no '
             'subclass of Adapter, Tuning or BlockAdapter.'
         )
+
+    def _why_no_block(self, block: nn.Module, at_sum: bool) -> str:
+        """Return why a block cannot have an adapter, or ``''``."""
+        reason = _why_no_block(block)
+        if at_sum and not reason:
+            try:
+                sum_around(block, self.model)
+            except CannotAdapt as error:
+                reason = str(error)
+        return reason
 
     def _why_not(
         self, name: str, layer: nn.Module, method: type[Adapter]

@@ -10,7 +10,8 @@ from torch import nn
 from mmflora.registry import ADAPTERS
 
 from .base import Adapter, AdapterBase
-from .blocks import BlockAdapter, adapt_block
+from .block_hooks import adapt_block
+from .blocks import BlockAdapter
 from .candidates import Candidates, Survey
 from .layer_weights import describe_layer
 from .layers import adapt_layer, check_adapter
@@ -245,7 +246,7 @@ def _put_in_place(
             report.tuned += [prefix + key for key in tune(layer, adapter)]
             continue
         if isinstance(adapter, BlockAdapter):
-            adapt_block(layer, adapter)
+            adapt_block(layer, adapter, model)
         else:
             adapt_layer(layer, adapter, read=name in read)
         report.adapted.append(name)

@@ -7,7 +7,8 @@ import torch
 from torch import nn
 
 from .base import AdapterBase, adapted_modules
-from .blocks import BlockAdapter, restore_block
+from .block_hooks import restore_block
+from .blocks import BlockAdapter
 from .layers import restore_layer
 from .memory.lean import make_plain
 from .tuning import Tuning

@@ -69,6 +69,9 @@ METHODS = {
     ),
     'compacter': dict(adapter=dict(type='Compacter', width=4, phm_dim=2)),
     'houlsby': dict(adapter=dict(type='Houlsby', width=3)),
+    'ladder': dict(adapter=dict(type='Ladder', reduction=2)),
+    'mona': dict(adapter=dict(type='Mona', width=3)),
+    'rep-adapter': dict(adapter=dict(type='RepAdapter', rank=2)),
 }
 BY_FILE = (
     'flora',

@@ -42,6 +42,7 @@ WEIGHT_METHODS = {
     'Matryoshka': dict(type='MatryoshkaLoRA', rank=3, alpha=1.5),
     'DyLoRA': dict(type='DyLoRA', rank=3, alpha=1.5),
     'Matryoshka FLoRA': dict(type='MatryoshkaFLoRA', rank=3, scale=0.5),
+    'RepAdapter': dict(type='RepAdapter', rank=4, groups=1, scale=0.5),
 }
 TUNINGS = {
     'Full': dict(type='Full'),
@@ -52,12 +53,19 @@ BLOCK_METHODS = {
     'Houlsby': dict(type='Houlsby', width=8),
     'Pfeiffer': dict(type='Pfeiffer', width=8),
     'AdaptFormer': dict(type='AdaptFormer', width=8, scale=0.5),
+    'LoRand': dict(type='LoRand', branches=2, kernel=3),
 }
-METHODS = WEIGHT_METHODS | TUNINGS | BLOCK_METHODS
+# Not bottlenecks behind or beside a block.
+OTHER_BLOCKS = {
+    'Mona': dict(type='Mona', width=4, dropout=0.0),
+}
+METHODS = WEIGHT_METHODS | TUNINGS | BLOCK_METHODS | OTHER_BLOCKS
 # Methods that do not start at the frozen layer.
 MOVED = ('LoRA-SB', 'SNELL', 'SNELLA')
 # Methods whose update has few entries, and one path.
 SPARSE = ('LIFT', 'SaRA')
+# Methods without dropout, and with one path.
+ONE_PATH = ('SSF', 'RepAdapter')
 # Methods that scale the output of the frozen layer round differently.
 ROUNDS = ('DoRA', 'SSF')
 
@@ -74,6 +82,12 @@ def left_out(method: str, case: str) -> str:
     own = 'weight' in layer._parameters
     if method == 'CorDA' and not (own and type(layer) in plain):
         return 'second moment'
+    if method == 'RepAdapter':
+        if getattr(layer, 'groups', 1) != 1:
+            return 'groups'
+        if isinstance(layer, nn.Embedding):
+            return 'channels'
+        return ''
     if method == 'SSF' and isinstance(layer, nn.Embedding):
         return 'embedding'
     return ''

@@ -10,7 +10,7 @@ from method_cases import BLOCK_METHODS, randomise
 from torch import nn
 
 from mmflora.adapters import adapted_modules, disabled, inject, merge
-from mmflora.adapters.blocks import restore_block
+from mmflora.adapters.block_hooks import restore_block
 
 EXACT = dict(rtol=1e-10, atol=1e-12)
 
@@ -44,6 +44,9 @@ MODELS = {
 }
 PLACES = {
     ('vit', 'Houlsby'): [
+        f'blocks.{i}.{part}' for i in range(2) for part in ('attn', 'mlp')
+    ],
+    ('vit', 'LoRand'): [
         f'blocks.{i}.{part}' for i in range(2) for part in ('attn', 'mlp')
     ],
     ('vit', 'Pfeiffer'): ['blocks.0.mlp', 'blocks.1.mlp'],
@@ -85,6 +88,16 @@ def test_starts_as_identity_and_then_learns(model, method):
     assert torch.equal(net(images), output)
 
 
+def lorand_matrices(adapter):
+    """Return the sums over branches of P K Q, with one K for both."""
+    p = adapter
+    pairs = (p.down_left, p.down_right), (p.up_left, p.up_right)
+    return [
+        sum(a @ k @ b for a, k, b in zip(left, p.kernel, right, strict=True))
+        for left, right in pairs
+    ]
+
+
 def reference(method, block, inputs):
     """Compute a block's adapted output, sharing no code with mmflora."""
     adapter = block.adapter
@@ -92,11 +105,15 @@ def reference(method, block, inputs):
     restore_block(stock)
     output = stock(inputs)
     x = inputs if method == 'AdaptFormer' else output
-    activation = F.gelu if method == 'Houlsby' else F.relu
+    activation = F.gelu if method in ('Houlsby', 'LoRand') else F.relu
     first = x.dim() == 4 and x.shape[-1] != adapter.channels
     x = x.permute(0, 2, 3, 1) if first else x
-    hidden = activation(x @ adapter.down.T + adapter.down_bias)
-    update = hidden @ adapter.up.T + adapter.up_bias
+    if method == 'LoRand':
+        down, up = lorand_matrices(adapter)
+    else:
+        down, up = adapter.down.T, adapter.up.T
+    hidden = activation(x @ down + adapter.down_bias)
+    update = hidden @ up + adapter.up_bias
     update = update.permute(0, 3, 1, 2) if first else update
     return output + (0.5 if method == 'AdaptFormer' else 1.0) * update
 
@@ -114,6 +131,20 @@ def test_output_is_the_papers(model, method):
     inputs = torch.randn(shape, dtype=torch.float64)
     expected = reference(method, block, inputs)
     torch.testing.assert_close(block(inputs), expected, **EXACT)
+
+
+def test_lorand_on_swin_base():
+    """Count by hand: 49.5 C + 128 for each of two adapters of 24 blocks.
+
+    With α = 2, β = 8 and the width C / 2 the four factors of a branch have
+    8 C, 4 C, 4 C and 8 C values, its kernel 64; the biases C / 2 and C.
+    """
+    with torch.device('meta'):
+        net = timm.create_model('swin_base_patch4_window7_224', num_classes=0)
+    inject(net, dict(type='LoRand'))
+    trained = sum(p.numel() for p in net.parameters() if p.requires_grad)
+    widths = 2 * 128 + 2 * 256 + 18 * 512 + 2 * 1024
+    assert trained == 2 * (49.5 * widths + 24 * 128) == 1_197_312
 
 
 @pytest.mark.parametrize('method', BLOCK_METHODS)

@@ -61,6 +61,9 @@ BAD = [
     ('Pfeiffer', dict(scale='big'), TypeError, "scale='big'"),
     ('Compacter', dict(phm_dim=3), ValueError, 'multiple of phm_dim=3'),
     ('AdaptFormer', dict(width=None), ValueError, 'width=None'),
+    ('Mona', dict(dropout=1.0), ValueError, 'dropout=1.0'),
+    ('LoRand', dict(kernel=0), ValueError, 'kernel=0'),
+    ('RepAdapter', dict(rank=3), ValueError, 'Choose a multiple'),
 ]
 
 
@@ -154,6 +157,36 @@ def test_every_method_with_numbers_is_tried():
     }
 
 
+class Whole(nn.Module):
+    """A block of maps with a shortcut, or a model that has one."""
+
+    def __init__(self, **children):
+        super().__init__()
+        for name, child in children.items():
+            self.add_module(name, child)
+
+    def forward(self, x):
+        return self.block(x) if hasattr(self, 'block') else x + self.mlp(x)
+
+
+def part_for(kind):
+    """Return a model, the place that a method finds in it, and an input."""
+    model = nn.Sequential()
+    maps = torch.randn(2, 6, 3, 3)
+    if kind in ('Mona', 'Ladder'):
+        model = Whole(block=Whole(mlp=nn.Conv2d(6, 6, 1)))
+        return model, 'block.mlp' if kind == 'Mona' else '', maps
+    if kind == 'ConvAdapter':
+        model.add_module('conv2', nn.Conv2d(6, 6, 1))
+        return model, 'conv2', maps
+    model.add_module('mlp', nn.Linear(6, 6))
+    if kind in IN_TRANSFORMERS:
+        block = nn.TransformerEncoderLayer(6, 1, 8)
+        model.add_module('blocks', nn.Sequential(block))
+        return model, 'blocks.0', torch.randn(1, 2, 6)
+    return model, 'mlp', torch.randn(1, 2, 6)
+
+
 @pytest.mark.parametrize(('kind', 'name'), SETTINGS)
 @pytest.mark.parametrize('value', VALUES, ids=repr)
 def test_a_setting_is_refused_or_gives_finite_numbers(kind, name, value):
@@ -161,13 +194,7 @@ def test_a_setting_is_refused_or_gives_finite_numbers(kind, name, value):
     if kind == 'HFPEFT':
         pytest.importorskip('peft')
         settings['peft_type'] = 'LORA'
-    model = nn.Sequential()
-    model.add_module('mlp', nn.Linear(6, 6))
-    inputs, part = torch.randn(1, 2, 6), 'mlp'
-    if kind in IN_TRANSFORMERS:
-        block = nn.TransformerEncoderLayer(6, 1, 8)
-        model.add_module('blocks', nn.Sequential(block))
-        part = 'blocks.0'
+    model, part, inputs = part_for(kind)
     forms = ['spatial', 'loralib'] if kind in ('LoRA', 'DoRA') else [None]
     for form in forms:
         own = copy.deepcopy(model)

@@ -296,6 +296,34 @@ WRITTEN = {
         ['blocks.0: VPT(channels=6, tokens=4, form=shallow)'],
         'dcdd63d633db829d',
     ),
+    'LoRand': (
+        {},
+        ['mlp: LoRand(channels=4, width=2, branches=2, kernel=8, scale=1.0)'],
+        '673856521b77e260',
+    ),
+    'ConvAdapter': (
+        dict(places='conv'),
+        [
+            'conv: ConvAdapter(channels=6, width=1, activation=gelu, '
+            'sequential=False)'
+        ],
+        '79c20c4fd7b1a8ca',
+    ),
+    'RepAdapter': (
+        {},
+        ['mlp: RepAdapter(rank=8, groups=2, scale=1.0, with_bias=False)'],
+        'c3f4891c461da680',
+    ),
+    'Mona': (
+        {},
+        ['block.mlp: Mona(channels=4, width=64)'],
+        '8044bb6c2625a2f8',
+    ),
+    'Ladder': (
+        {},
+        [': Ladder(rungs=1, reduction=8, expansion=4)'],
+        'ca08063612646f4f',
+    ),
     'BitFit': (
         {},
         ['conv.bias: BitFit()', 'norm.bias: BitFit()'],
@@ -336,6 +364,19 @@ def test_every_method_is_pinned():
     assert methods == set(ADAPTERS.module_dict)
 
 
+def model_for(method):
+    model = nn.Sequential()
+    model.add_module('conv', nn.Conv2d(3, 6, 3))
+    model.add_module('norm', nn.LayerNorm(6))
+    model.add_module('mlp', nn.Linear(6, 4, bias=False))
+    if method in IN_TRANSFORMERS:
+        block = nn.TransformerEncoderLayer(6, 1, 8)
+        model.add_module('blocks', nn.Sequential(block))
+    if method in ('Mona', 'Ladder'):  # which look for a block around it
+        return nn.ModuleDict(dict(block=nn.ModuleDict(model.named_children())))
+    return model
+
+
 @pytest.mark.parametrize(
     ('name', 'settings', 'lines', 'condensed'),
     [(name, *values) for name, values in WRITTEN.items()],
@@ -349,13 +390,7 @@ def test_signatures_of_old_checkpoints(
         pytest.importorskip('peft')
     # What a printed model shows may change, what files hold may not.
     monkeypatch.setattr(AdapterBase, 'extra_repr', lambda _: '')
-    model = nn.Sequential()
-    model.add_module('conv', nn.Conv2d(3, 6, 3))
-    model.add_module('norm', nn.LayerNorm(6))
-    model.add_module('mlp', nn.Linear(6, 4, bias=False))
-    if method in IN_TRANSFORMERS:
-        block = nn.TransformerEncoderLayer(6, 1, 8)
-        model.add_module('blocks', nn.Sequential(block))
+    model = model_for(method)
     targets = 'conv|mlp' if method == 'FLoRA' else '.*'
     inject(model, dict(type=method, **settings), targets)
     found = [

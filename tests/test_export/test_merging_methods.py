@@ -38,6 +38,7 @@ BOTTLENECKS = {
     'houlsby': dict(type='Houlsby', width=4),
     'pfeiffer': dict(type='Pfeiffer', width=4),
     'adaptformer': dict(type='AdaptFormer', width=4),
+    'mona': dict(type='Mona', width=4),
 }
 
 

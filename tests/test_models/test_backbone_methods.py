@@ -33,8 +33,12 @@ METHODS = {
     'Houlsby': dict(type='Houlsby', width=2),
     'Pfeiffer': dict(type='Pfeiffer', width=2),
     'AdaptFormer': dict(type='AdaptFormer', width=2),
+    'LoRand': dict(type='LoRand', kernel=2),
+    'Mona': dict(type='Mona', width=2),
+    'Ladder': dict(type='Ladder', reduction=4),
+    'RepAdapter': dict(type='RepAdapter', rank=2),
 }
-BLOCKS = ('Houlsby', 'Pfeiffer', 'AdaptFormer')
+BLOCKS = ('Houlsby', 'Pfeiffer', 'AdaptFormer', 'LoRand', 'Mona', 'Ladder')
 TUNINGS = ('Full', 'BitFit', 'NormTuning')
 # What their start needs of the base.
 FROM_BASE = ('DoRA', 'PiSSA', 'OLoRA', 'LoRA-XS', 'SoKA')
@@ -50,7 +54,7 @@ BACKBONES = {
 }
 CONVNEXT = BACKBONES['mmflora ConvNeXt']
 # All methods on ConvNeXt; of each kind one on the others, the rest slowly.
-KINDS = ('LoRA', 'DoRA', 'PiSSA', 'SSF', 'BitFit', 'Houlsby')
+KINDS = ('LoRA', 'DoRA', 'PiSSA', 'SSF', 'BitFit', 'Houlsby', 'Mona')
 PAIRS = [
     pytest.param(
         (backbone, method),

@@ -24,6 +24,7 @@ IN_PROCESS = [
 ]
 NOT_MERGEABLE = {
     *('houlsby', 'pfeiffer', 'adaptformer', 'compacter', 'mosa'),
+    *('conv-adapter', 'ladder', 'lorand', 'mona'),
     *('queryable-lora-r8', 'rein', 'vpt-deep', 'vpt-shallow'),
 }
 

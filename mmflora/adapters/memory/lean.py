@@ -27,7 +27,7 @@ from timm.layers import norm as timm_norm
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from ..blocks import drop_hook
+from ..hooks import drop_hook
 from ..layers import AdaptedConv
 from .recompute import keep, kept, leave_recipe, recipe_of
 from .response_norm import GlobalResponseNorm

@@ -1,0 +1,182 @@
+"""Networks beside a frozen backbone: its features flow in, nothing back."""
+
+from collections.abc import Mapping
+from typing import Any, ClassVar, NamedTuple
+
+from torch import Tensor, nn
+
+from .base import CannotAdapt
+from .blocks import ChannelAdapter, blocks_of, last_weight, output_channels
+from .hooks import drop_hook
+from .token_maps import as_map, grid_of, watch_grid
+
+
+class Tap(NamedTuple):
+    """A block whose output flows into the network beside.
+
+    Attributes:
+        block: The block.
+        channels: Its width.
+        stage: The number of its stage; a plain transformer has one.
+    """
+
+    block: nn.Module
+    channels: int
+    stage: int
+
+
+class SideNetwork(ChannelAdapter):
+    """What networks beside a whole backbone share.
+
+    The frozen backbone runs as if nothing were there: no gradient flows
+    through it, so that none of its activations is kept but what flows into
+    the network.  That adds to the backbone's outputs.  It stands under
+    ``<backbone>.adapter``.
+
+    Args:
+        backbone: A backbone that returns one map or several.
+        places: Pattern of the names of the blocks, where these are not the
+            parents of what is called ``mlp`` or ``ffn``.
+
+    Attributes:
+        taps: The blocks, in their order.
+        ends: For each output of the backbone the last block before it.
+
+    Raises:
+        CannotAdapt: If there is no such block.
+    """
+
+    whole_model: ClassVar[bool] = True
+    why_not_mergeable = 'it is a network beside the frozen one'
+
+    def __init__(self, backbone: nn.Module, places: str | None = None) -> None:
+        super().__init__(backbone, places)
+        taps = find_taps(backbone, places)
+        self.ends = _ends(backbone, [tap.stage for tap in taps])
+        taps = taps[: max(self.ends) + 1]
+        self.widths = [tap.channels for tap in taps]
+        vars(self)['taps'] = [tap.block for tap in taps]
+        self._waiting: list[Tensor] | None = None
+
+    def run(self, features: list[Tensor]) -> list[Tensor]:
+        """Return what is added to each output of the backbone.
+
+        Args:
+            features: For each tap a map, shape ``(N, C, H, W)``.
+
+        Returns:
+            For each of ``ends`` a map of that tap's shape.
+        """
+        raise NotImplementedError
+
+
+def find_taps(model: nn.Module, places: str | None) -> list[Tap]:
+    """Find the blocks of a backbone, in their order.
+
+    Raises:
+        CannotAdapt: If there is none.
+    """
+    names = list(blocks_of(model, places or r'(.*\.)?(mlp|ffn)'))
+    if places is None:
+        parents = (name.rpartition('.')[0] for name in names)
+        names = [name for name in dict.fromkeys(parents) if name]
+    if not names:
+        raise CannotAdapt(
+            'it has no blocks with an mlp; name its blocks with `places`'
+        )
+    stages = [name.rpartition('.')[0] for name in names]
+    numbers = list(dict.fromkeys(stages))
+    return [
+        Tap(
+            model.get_submodule(name),
+            output_channels(last_weight(model.get_submodule(name))),
+            numbers.index(stage),
+        )
+        for name, stage in zip(names, stages, strict=True)
+    ]
+
+
+def _ends(model: nn.Module, stages: list[int]) -> list[int]:
+    """Return the last tap before each output of a backbone.
+
+    ``out_indices`` of a plain transformer count blocks, of others stages, in
+    timm's ResNets the stem too.
+    """
+    last = {stage: index for index, stage in enumerate(stages)}
+    ends = list(last.values()) if len(last) > 1 else list(range(len(stages)))
+    chosen = getattr(model, 'out_indices', None)
+    if chosen is None:
+        return ends if len(last) > 1 else ends[-1:]
+    chosen = (chosen,) if isinstance(chosen, int) else tuple(chosen)
+    count = len(ends)
+    places = [index + count if index < 0 else index for index in chosen]
+    stem = max(0, max(places) + 1 - count)
+    return [ends[index - stem] for index in places if index >= stem]
+
+
+def hook_side_network(model: nn.Module, adapter: SideNetwork) -> None:
+    """Let a network run beside a backbone."""
+    model.register_forward_pre_hook(_begin)
+    for index, block in enumerate(vars(adapter)['taps']):
+        vars(block)['tap'] = (model, index)
+        block.register_forward_hook(_take, with_kwargs=True)
+    model.register_forward_hook(_finish)
+    watch_grid(model, model)
+
+
+def _begin(model: nn.Module, _: Any) -> None:
+    if getattr(model, 'adapter_enabled', True):
+        adapter: Any = model.adapter
+        adapter._waiting = []
+
+
+def _take(
+    block: nn.Module,
+    arguments: tuple[Any, ...],
+    named: Mapping[str, Any],
+    output: Any,
+) -> None:
+    """Note what a block made; a checkpoint's second pass is passed over."""
+    model, index = vars(block)['tap']
+    adapter = model.adapter
+    if adapter._waiting is None or len(adapter._waiting) != index:
+        return
+    made = output if isinstance(output, Tensor) else output[0]
+    grid = grid_of(arguments, named, vars(model)['patches'])
+    conv = any(isinstance(child, nn.Conv2d) for child in block.children())
+    width = adapter.widths[index]
+    adapter._waiting.append(as_map(made.detach(), width, conv, grid))
+
+
+def _finish(model: nn.Module, _: Any, output: Any) -> Any:
+    """Add what the network made to the backbone's outputs."""
+    adapter: Any = model.adapter
+    features, adapter._waiting = adapter._waiting, None
+    if features is None:
+        return None
+    single = isinstance(output, Tensor)
+    outputs = [output] if single else list(output)
+    made = adapter.run(features)[-1 if single else 0 :]
+    first = len(outputs) - len(made)  # timm's ResNets return the stem too
+    shapes = [tuple(one.shape) for one in made]
+    wanted = [tuple(one.shape) for one in outputs[max(0, first) :]]
+    if shapes != wanted:
+        raise ValueError(
+            f'{type(adapter).__name__}: the backbone returns {wanted}, its '
+            f'blocks make {shapes}. A network beside it needs a backbone that '
+            'returns maps of its blocks, without a pyramid within, and its '
+            '`out_indices`.'
+        )
+    pairs = zip(outputs[first:], made, strict=True)
+    sums = [*outputs[:first], *(one + more for one, more in pairs)]
+    return sums[0] if single else type(output)(sums)
+
+
+def unhook_side_network(model: nn.Module) -> None:
+    """Take a network's hooks off its backbone."""
+    adapter: Any = model.adapter
+    for block in vars(adapter)['taps']:
+        vars(block).pop('tap', None)
+        drop_hook(block, _take)
+    drop_hook(model, _begin)
+    drop_hook(model, _finish)
