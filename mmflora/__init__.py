@@ -23,19 +23,22 @@ import logging
 # then get a warning about kernels of matrix products, which nothing here uses.
 logging.getLogger('bitsandbytes.backends.cpu.ops').setLevel(logging.ERROR)
 
-from mmflora.side_effects import install  # noqa: E402
-from mmflora.version import __version__  # noqa: E402
+from mmflora.collector import paused_collector  # noqa: E402
 
-from . import (  # noqa: E402
-    adapter_files,
-    adapters,
-    checkpoint,
-    engine,
-    models,
-)
-from .adapter_files import load_adapter, save_adapter  # noqa: E402
-from .adapters import calibrate, disabled, inject, merge, unload  # noqa: E402
-from .config.peft import peft_config  # noqa: E402
+with paused_collector():
+    from mmflora.side_effects import install
+    from mmflora.version import __version__
+
+    from . import (
+        adapter_files,
+        adapters,
+        checkpoint,
+        engine,
+        models,
+    )
+    from .adapter_files import load_adapter, save_adapter
+    from .adapters import calibrate, disabled, inject, merge, unload
+    from .config.peft import peft_config
 
 install()
 

@@ -50,7 +50,8 @@ def install() -> None:
     Beside these, the modules of mmflora are registered in MMEngine's
     registries, as ``mmflora.X``; and a logger of bitsandbytes, which warns of
     kernels that nothing here uses, says errors alone (in ``mmflora/__init__``,
-    before MMEngine imports bitsandbytes).
+    before MMEngine imports bitsandbytes).  Python's garbage collector pauses
+    during imports, see :mod:`mmflora.collector`.
     """
     CheckpointLoader.register_scheme('', loaders.load_from_local, force=True)
     CheckpointLoader.register_scheme(

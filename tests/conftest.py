@@ -1,6 +1,8 @@
 import copy
+import gc
 import os
 import pickle
+import sys
 
 # Read by OpenMP when torch is loaded, hence before anything imports torch:
 # idle threads sleep instead of spinning, and tiny models need one thread.
@@ -14,6 +16,23 @@ for name, value in {
     os.environ.setdefault(name, value)
 
 import pytest  # noqa: E402
+
+# What is imported stays until the end. Python's garbage collector would walk
+# through it again and again: half a second each time that all is collected.
+gc.disable()
+_IMPORTED = [0]
+
+
+def pytest_collection_finish():
+    gc.enable()
+
+
+def pytest_runtest_setup():
+    """Take what was imported since out of the garbage collector's sight."""
+    if len(sys.modules) > _IMPORTED[0] + 100:
+        gc.collect()
+        gc.freeze()
+        _IMPORTED[0] = len(sys.modules)
 
 
 def pytest_collection_modifyitems(items):

@@ -11,7 +11,7 @@ FILES = sorted(
 )
 # From the ground up; rooms of one floor do not know each other.
 FLOORS = (
-    ('registry', 'version'),
+    ('registry', 'version', 'collector'),
     ('files',),
     ('adapters',),
     ('checkpoint',),

@@ -54,8 +54,8 @@ def test_the_page_covers_every_step():
 
 def test_a_command_that_fails_is_told(tmp_path, monkeypatch):
     page = tmp_path / 'page.md'
-    page.write_text('```bash walk\npython tools/adapters.py show none\n```\n')
+    page.write_text('```bash walk\npython tools/adapters.py show\n```\n')
     pages = walk_through.read_page(page)
     monkeypatch.setattr(walk_through, 'read_page', lambda: pages)
-    with pytest.raises(RuntimeError, match='Adapter not found'):
+    with pytest.raises(RuntimeError, match='arguments are required: adapter'):
         walk(tmp_path / 'work', [])

@@ -14,6 +14,7 @@ from mmengine.registry import MODELS, init_default_scope
 from torch import nn
 from torch.overrides import TorchFunctionMode
 
+from mmflora.collector import keep_imports, paused_collector
 from mmflora.models.text_models import (
     support_text_detectors,
     text_models_without_weights,
@@ -101,9 +102,10 @@ def register_toolkit(cfg: Config) -> None:
             f'of the task: one of {", ".join(TOOLKITS)}. Modules of mmflora '
             "are found in all of them as 'mmflora.X'."
         )
-    for package in TOOLKITS[scope]:
-        setup = import_module(f'{package}.utils')
-        setup.register_all_modules(init_default_scope=False)
+    with paused_collector():
+        for package in TOOLKITS[scope]:
+            setup = import_module(f'{package}.utils')
+            setup.register_all_modules(init_default_scope=False)
     support_text_detectors()
 
 
@@ -203,6 +205,7 @@ def build_runner(cfg: Config) -> Any:
     from mmengine.runner import Runner
 
     register_toolkit(cfg)
+    keep_imports()
     if 'runner_type' in cfg:
         return RUNNERS.build(cfg)
     return Runner.from_cfg(cfg)

@@ -2,13 +2,12 @@
 
 import errno
 import os
-import signal
-import subprocess
-import sys
+import time
 from pathlib import Path
 
 import pytest
 import torch
+from python_process import PythonProcess
 
 from mmflora.adapter_files import (
     AdapterFile,
@@ -62,17 +61,18 @@ def test_kill_while_writing(adapter, tmp_path, form, call, count, new):
     source = write_adapter(adapter, tmp_path / 'source.safetensors')
     target = write_adapter(adapter, tmp_path / form)
     before = read_adapter(target)
-    words = [str(source), str(target), call, str(count)]
-    process = subprocess.Popen(
-        [sys.executable, '-c', KILLED, *words],
-        stdout=subprocess.PIPE,
-        env={**os.environ, 'PYTHONPATH': str(ROOT)},
+    script, output = tmp_path / 'killed.py', tmp_path / 'output.txt'
+    script.write_text(KILLED)
+    process = PythonProcess(
+        [script, source, target, call, count],
+        tmp_path,
+        output,
+        {**os.environ, 'PYTHONPATH': str(ROOT)},
     )
-    lines = iter(process.stdout.readline, b'')
-    assert any(line == b'stopped\n' for line in lines)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
-    process.stdout.close()
+    while 'stopped\n' not in output.read_text():
+        assert process.is_alive(), output.read_text()
+        time.sleep(0.02)
+    process.kill()
     after = read_adapter(target)
     if new:
         assert after.config['metrics'] == {'new': 1.0}

@@ -7,12 +7,12 @@ environment.
 
 import json
 import os
-import subprocess
 import sys
 from pathlib import Path
 
 import torch
 from mmengine.runner import FlexibleRunner
+from python_process import PythonProcess, free_port
 from torch import nn
 from torch.distributed.fsdp import FSDPModule
 from torch.distributed.tensor import DTensor
@@ -69,31 +69,28 @@ SGD = dict(
 FULL = dict(type='mmflora.PEFTConvNeXt', adapter=dict(type='Full'))
 
 
-def run_two(module, folder, *arguments, port):
+def run_two(module, folder, *arguments):
     """Run a module of the tests in two processes; return their reports."""
     tests = Path(__file__).parents[1]
-    paths = [str(tests.parent), os.environ.get('PYTHONPATH', '')]
+    paths = [str(tests), str(tests.parent), os.environ.get('PYTHONPATH', '')]
     shared = dict(
         os.environ,
         PYTHONPATH=':'.join(paths),
         WORLD_SIZE='2',
         MASTER_ADDR='127.0.0.1',
-        MASTER_PORT=str(port),
+        MASTER_PORT=free_port(),
     )
     processes = [
-        subprocess.Popen(
-            [sys.executable, '-m', module, str(folder), *map(str, arguments)],
-            cwd=tests,
-            env=dict(shared, RANK=str(rank), LOCAL_RANK=str(rank)),
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
+        PythonProcess(
+            ['-m', module, folder, *arguments],
+            tests,
+            folder / f'output{rank}.txt',
+            dict(shared, RANK=str(rank), LOCAL_RANK=str(rank)),
         )
         for rank in range(2)
     ]
-    for process in processes:
-        output, _ = process.communicate(timeout=500)
-        assert process.returncode == 0, output[-6000:]
+    for code, output in [process.finish() for process in processes]:
+        assert code == 0, output[-6000:]
     return [
         json.loads((folder / f'rank{rank}.json').read_text())
         for rank in range(2)

@@ -5,8 +5,6 @@ each is that of one rank with the four; batch norms and dropout, which depend
 on the batch or on chance, are left out.
 """
 
-import socket
-
 import pytest
 import torch
 from mmengine.runner import Runner
@@ -30,11 +28,7 @@ def base(tmp_path_factory):
 def reports(tmp_path_factory, base):
     """Return the folder of two ranks' work and what each reports."""
     folder = tmp_path_factory.mktemp('two_ranks')
-    with socket.socket() as free:
-        free.bind(('127.0.0.1', 0))
-        port = free.getsockname()[1]
-    module = 'test_engine.fsdp_process'
-    return folder, run_two(module, folder, base, port=port)
+    return folder, run_two('test_engine.fsdp_process', folder, base)
 
 
 @pytest.fixture(scope='module')

@@ -1,3 +1,4 @@
+import importlib
 import importlib.util
 import json
 import os
@@ -7,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from python_process import PythonProcess
 
 ROOT = Path(__file__).resolve().parents[2]
 CONFIGS = ROOT / 'configs'
@@ -17,6 +19,7 @@ class Workspace:
 
     def __init__(self, folder):
         self.folder = folder
+        self.started = 0
 
     def run(self, *command, code=0, **environment):
         """Run a command; return what it printed."""
@@ -34,14 +37,26 @@ class Workspace:
         assert done.returncode == code, done.stdout[-6000:]
         return done.stdout
 
-    def run_tools(self, *commands):
+    def start(self, *words, new=False, **environment):
+        """Start a Python file, see :class:`PythonProcess`."""
+        self.started += 1
+        return PythonProcess(
+            words,
+            self.folder,
+            self.folder / f'output_{self.started}.txt',
+            {**os.environ, **environment},
+            new,
+        )
+
+    def run_tools(self, *commands, new=False):
         """Run tools in one process; return what each printed."""
         words = [
             [str(ROOT / 'tools' / tool), *map(str, rest)]
             for tool, *rest in commands
         ]
         session = ROOT / 'tests/test_tools/session.py'
-        output = self.run(sys.executable, session, json.dumps(words))
+        code, output = self.start(session, json.dumps(words), new=new).finish()
+        assert code == 0, output[-6000:]
         return output.split('>>> ')[1:]
 
 
@@ -49,8 +64,12 @@ class Workspace:
 def workspace(tmp_path_factory):
     """Small data of the target domain, and a base that nobody trained."""
     from demo.shapes import write_shapes
+    from mmflora.config.build import TOOLKITS
     from mmflora.models import ConvNeXt
 
+    for toolkit in TOOLKITS:  # once, for all processes that are forked
+        setup = importlib.import_module(f'{toolkit}.utils')
+        setup.register_all_modules(init_default_scope=False)
     folder = tmp_path_factory.mktemp('workspace')
     write_shapes(folder / 'data/shapes', 'target', num_train=8, num_val=4)
     torch.manual_seed(0)

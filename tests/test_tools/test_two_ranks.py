@@ -1,4 +1,4 @@
-"""Two processes with gloo on the CPU, through the scripts.
+"""Two processes with gloo on the CPU; slow: through the scripts.
 
 The loss of a segmentor is a mean over pixels, so the mean over two ranks of
 two images each is the loss of one rank with the four.  What draws at random
@@ -12,6 +12,7 @@ import re
 import textwrap
 
 import pytest
+from python_process import free_port
 
 from .conftest import CONFIGS, ROOT
 
@@ -76,12 +77,23 @@ def config(workspace):
 @pytest.fixture(scope='module')
 def two_ranks(workspace, config):
     """Two iterations of two images on each of two ranks."""
-    workspace.run(
-        *(ROOT / 'tools/dist_train.sh', config, 2, '--work-dir', 'two'),
-        *('--cfg-options', 'train_dataloader.batch_size=2'),
-        PORT='29711',
+    shared = dict(
+        WORLD_SIZE='2',
+        MASTER_ADDR='127.0.0.1',
+        MASTER_PORT=free_port(),
         PYTHONPATH='.',
     )
+    ranks = [
+        workspace.start(
+            *(ROOT / 'tools/train.py', config, '--work-dir', 'two'),
+            *('--launcher', 'pytorch', '--cfg-options'),
+            'train_dataloader.batch_size=2',
+            **dict(shared, RANK=rank, LOCAL_RANK=rank),
+        )
+        for rank in '01'
+    ]
+    for code, output in [rank.finish() for rank in ranks]:
+        assert code == 0, output[-6000:]
     return workspace.folder / 'two'
 
 
@@ -91,11 +103,12 @@ def read_losses(folder):
 
 
 def test_first_steps_equal_those_of_one_rank(workspace, config, two_ranks):
-    workspace.run(
-        *('python', ROOT / 'tools/train.py', config, '--work-dir', 'one'),
+    code, output = workspace.start(
+        *(ROOT / 'tools/train.py', config, '--work-dir', 'one'),
         *('--cfg-options', 'train_dataloader.batch_size=4'),
         PYTHONPATH='.',
-    )
+    ).finish()
+    assert code == 0, output[-6000:]
     together = read_losses(two_ranks)
     alone = read_losses(workspace.folder / 'one')
     assert len(together) == len(alone) == 2
