@@ -13,11 +13,12 @@ from .conftest import SIZE, randomise
 
 RUN = {'.pt2': run_program, '.onnx': run_onnx}
 SLOW = pytest.mark.slow
+# Default: each kind of model once, and both kinds of files.
 CASES = [
-    pytest.param('mmseg', True, '.onnx', id='backbone-onnx'),
+    pytest.param('mmseg', True, '.onnx', id='backbone-onnx', marks=SLOW),
     pytest.param('mmseg', True, '.pt2', id='backbone-pt2'),
     pytest.param('mmseg', False, '.onnx', id='segmentor-onnx'),
-    pytest.param('mmseg', False, '.pt2', id='segmentor-pt2'),
+    pytest.param('mmseg', False, '.pt2', id='segmentor-pt2', marks=SLOW),
     pytest.param('mmdet', False, '.onnx', id='detector-onnx', marks=SLOW),
     pytest.param('mmdet', False, '.pt2', id='detector-pt2'),
     pytest.param('mmrotate', False, '.onnx', id='rotated-onnx', marks=SLOW),

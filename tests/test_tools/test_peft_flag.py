@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 import torch
 
+from benchmarks.waits.stock_configs import CASES, write_case
+
 from .conftest import refused
-from .zoo_cases import CASES, write_case
 
 QUICK = {
     'mmseg': 'train_cfg.max_iters=2 train_cfg.val_interval=2 '
@@ -53,7 +54,9 @@ def test_stock_config_by_one_flag(workspace, name, everything):
             ('count_params.py', cfg),
             ('estimate_memory.py', cfg, *SMALL),
         ]
-    train, test, inferred, *rest = workspace.run_tools(*tools)
+    # A new process: what the tools need they must import themselves.
+    printed = workspace.run_tools(*tools, new=True)
+    train, test, inferred, *rest = printed
     assert 'mmflora.PEFTBackbone of it' in train
     assert metrics(train) == metrics(test)
     agreed = inferred.count('weights True, predictions True')

@@ -1,0 +1,1 @@
+"""What a user of the tools waits for, beside the toolkits' own."""
