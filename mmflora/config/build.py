@@ -195,7 +195,13 @@ class _WithoutValues(TorchFunctionMode):
         return func(*args, **kwargs)
 
 
-_DRAWS = (torch.Tensor.normal_, torch.Tensor.uniform_)
+_DRAWS = (
+    torch.Tensor.normal_,
+    torch.Tensor.uniform_,
+    # Of truncated normal values, once uniform ones are drawn.
+    torch.Tensor.erfinv_,
+    torch.Tensor.clamp_,
+)
 
 
 def build_runner(cfg: Config) -> Any:

@@ -3,12 +3,18 @@
 MMEngine looks a scope up in a table of its own, in which mmflora is unknown,
 and in which mmseg stands for a distribution named ``mmsegmentation`` that its
 maintained build, ``onedl-mmsegmentation``, does not provide.
+
+It also reads all metafiles of the package, a hundred of YAML, for each base
+that it resolves, and then takes the file of that name.  Here the file comes
+first: a config over four files of mmdet is read in a tenth of the time.
 """
 
 from importlib.util import find_spec
 
 from mmengine.config import Config
 from mmengine.config.utils import MODULE2PACKAGE
+
+from .zoo_names import configs_of
 
 # The names to install where a module is missing; they differ from the module.
 DISTRIBUTIONS = {'mmseg': 'onedl-mmsegmentation'}
@@ -46,5 +52,11 @@ def _get_cfg_path_without_own_scope(
     What mmflora's configs build is mostly the toolkits'; its own modules they
     name as ``mmflora.X``.
     """
-    path, scope = _get_cfg_path(cfg_path, filename)
+    scope: str | None
+    scope, _, name = cfg_path.partition('::')
+    folder = configs_of(scope)
+    if folder and (folder / name).is_file():
+        path = str(folder / name)
+    else:
+        path, scope = _get_cfg_path(cfg_path, filename)
     return path, None if scope == 'mmflora' else scope

@@ -20,7 +20,12 @@ def zoo_config(name: str) -> str:
         ValueError: If the package is unknown or not installed.
     """
     package, _, file = name.partition('::')
-    folder = _configs_of(package)
+    folder = configs_of(package)
+    if folder is None:
+        raise ValueError(
+            f"'{package}::' names no installed package with configs. Known "
+            f'are {", ".join(PACKAGES)}.'
+        )
     wanted = file if file.endswith('.py') else f'{file}.py'
     if (folder / wanted).is_file():
         return str(folder / wanted)
@@ -39,12 +44,9 @@ def zoo_config(name: str) -> str:
     )
 
 
-def _configs_of(package: str) -> Path:
-    """Return the folder of a package's configs."""
+def configs_of(package: str) -> Path | None:
+    """Return the folder of a package's configs, ``None`` if there is none."""
     spec = find_spec(package) if package in PACKAGES else None
     if spec is None or spec.origin is None:
-        raise ValueError(
-            f"'{package}::' names no installed package with configs. Known "
-            f'are {", ".join(PACKAGES)}.'
-        )
+        return None
     return Path(spec.origin).parent / '.mim' / 'configs'
