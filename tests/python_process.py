@@ -1,14 +1,11 @@
-"""Python files run as processes that have the modules of the tests loaded.
+"""Python files run as processes that have all modules loaded already.
 
 A new process imports PyTorch and the toolkits for seven seconds, longer than
-most runs of the tests take.  A forked one starts with what is there, in its
-own folder, with its own environment and output.  What earlier tests may have
-left is dropped: named instances of MMEngine, filters of warnings, threads of
-OpenCV.  A CUDA context does not survive a fork, so where there is a GPU the
-process is a new one.
+most runs of the tests take.  These are forked from one that has done so and
+nothing else, with a folder, an environment and an output of their own.  (Not
+from that of the tests: after a backward pass PyTorch allows none in a fork.)
 
-What a tool itself imports is hidden by what the tests have imported; tests of
-that ask for a new process.
+It hides what a tool forgets to import; tests of that ask for a new process.
 """
 
 import io
@@ -18,12 +15,14 @@ import runpy
 import socket
 import subprocess
 import sys
-import warnings
+import types
 from pathlib import Path
+from unittest import mock
 
 import torch
 
 WAITING = 600
+HERE = Path(__file__).parent
 
 
 class PythonProcess:
@@ -39,9 +38,11 @@ class PythonProcess:
 
     def __init__(self, words, folder, output, environment, new=False):
         self.output = Path(output)
+        self.output.touch()
         words = [str(word) for word in words]
-        with self.output.open('wb') as file:
-            if new or torch.cuda.is_available():
+        # A GPU that is in use does not survive a fork.
+        if new or torch.cuda.is_available():
+            with self.output.open('wb') as file:
                 self._process = subprocess.Popen(
                     [sys.executable, *words],
                     cwd=folder,
@@ -49,10 +50,16 @@ class PythonProcess:
                     stdout=file,
                     stderr=subprocess.STDOUT,
                 )
-                return
-            self._process = multiprocessing.get_context('fork').Process(
-                target=_run, args=(words, folder, file.fileno(), environment)
-            )
+            return
+        arguments = words, str(folder), str(output), dict(environment)
+        self._process = _context().Process(target=_run, args=arguments)
+        paths = f'{HERE}:{HERE.parent}:{os.environ.get("PYTHONPATH", "")}'
+        # The first start makes the process to fork from.  No child needs the
+        # main module, which is that of the tests.
+        with (
+            mock.patch.dict(os.environ, PYTHONPATH=paths),
+            mock.patch.dict(sys.modules, __main__=types.ModuleType('main')),
+        ):
             self._process.start()
 
     def is_alive(self):
@@ -86,39 +93,30 @@ def free_port():
         return str(free.getsockname()[1])
 
 
+def _context():
+    context = multiprocessing.get_context('forkserver')
+    context.set_forkserver_preload(['loaded_modules'])
+    return context
+
+
 def _run(words, folder, output, environment):
     """Run in the child; its end is that of the process."""
     os.chdir(folder)
     os.environ.clear()
     os.environ.update(environment)
+    file = os.open(output, os.O_WRONLY | os.O_APPEND)
     for number, name in ((1, 'stdout'), (2, 'stderr')):
-        os.dup2(output, number)
+        os.dup2(file, number)
         raw = io.FileIO(number, 'w', closefd=False)
         stream = io.TextIOWrapper(io.BufferedWriter(raw), line_buffering=True)
         setattr(sys, name, stream)
-    _forget()
     paths = environment.get('PYTHONPATH', '').split(os.pathsep)
     sys.path[:0] = [str(Path(folder, path)) for path in paths if path]
     if words[0] == '-m':
-        sys.path.insert(0, str(folder))
+        sys.path.insert(0, folder)
         sys.argv = words[1:]
         runpy.run_module(words[1], run_name='__main__', alter_sys=True)
     else:
         sys.path.insert(0, str(Path(words[0]).parent))
         sys.argv = words
         runpy.run_path(words[0], run_name='__main__')
-
-
-def _forget():
-    """Drop what a new process does not have."""
-    import cv2
-    from mmengine.utils import ManagerMixin
-
-    cv2.setNumThreads(0)  # its threads are not there
-    warnings.resetwarnings()
-    warnings.simplefilter('ignore', DeprecationWarning)
-    managers = [ManagerMixin]
-    while managers:
-        manager = managers.pop()
-        managers += manager.__subclasses__()
-        vars(manager).get('_instance_dict', {}).clear()

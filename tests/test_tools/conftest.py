@@ -1,4 +1,3 @@
-import importlib
 import importlib.util
 import json
 import os
@@ -64,12 +63,8 @@ class Workspace:
 def workspace(tmp_path_factory):
     """Small data of the target domain, and a base that nobody trained."""
     from demo.shapes import write_shapes
-    from mmflora.config.build import TOOLKITS
     from mmflora.models import ConvNeXt
 
-    for toolkit in TOOLKITS:  # once, for all processes that are forked
-        setup = importlib.import_module(f'{toolkit}.utils')
-        setup.register_all_modules(init_default_scope=False)
     folder = tmp_path_factory.mktemp('workspace')
     write_shapes(folder / 'data/shapes', 'target', num_train=8, num_val=4)
     torch.manual_seed(0)
