@@ -35,6 +35,8 @@ GRID = [name for name in ALL if name != SOURCE and name not in DECAYED]
 # What a method needs beside its backbone.
 HOOKED = {
     'adalora-r8': dict(type='mmflora.AdaLoRAHook'),
+    'lora-squeeze-r16': dict(type='mmflora.RankAnnealingHook', ranks=[8, 4]),
+    'flora-squeeze-r16': dict(type='mmflora.RankAnnealingHook', ranks=[8, 4]),
     'sara': dict(type='mmflora.SaRAHook'),
     'snella-r16': dict(type='mmflora.SNELLAHook'),
 }

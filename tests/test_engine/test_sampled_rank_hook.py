@@ -1,10 +1,14 @@
 """The rank of each iteration: equal for all, repeated, gone at tests."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 from mmengine.hooks import Hook
+from torch import nn
 
-from mmflora.adapters import adapted_layers
+from mmflora.adapters import adapted_layers, inject
+from mmflora.engine import SampledRankHook
 
 from .toy import backbone_cfg, runner, write_base
 
@@ -75,14 +79,33 @@ def test_a_resumed_run_draws_the_same_ranks(tmp_path, adapter):
         assert torch.equal(value, theirs[key]), key
 
 
-def test_nothing_happens_without_sampled_ranks(tmp_path):
-    from mmflora.engine import SampledRankHook
+def test_processes_of_other_seeds_draw_the_same(monkeypatch):
+    """`diff_rank_seed` gives each process its own; the first one's counts."""
+    monkeypatch.setattr(
+        'mmflora.engine.hooks.sampled_rank_hook.broadcast',
+        lambda seed: seed.fill_(5),
+    )
+    drawn = []
+    for seed in (5, 6):
+        model = nn.Sequential(nn.Linear(8, 8), nn.Conv2d(8, 8, 3))
+        inject(model, dict(type='DyLoRA', rank=8))
+        run = SimpleNamespace(model=model, seed=seed, iter=0)
+        hook = SampledRankHook()
+        hook.before_train(run)
+        ranks = []
+        for run.iter in range(20):
+            hook.before_train_iter(run)
+            first, second = (layer.adapter.prefix for layer in model)
+            assert first == second
+            ranks.append(first)
+        drawn.append(ranks)
+    assert drawn[0] == drawn[1]
+    assert len(set(drawn[0])) > 4
 
-    class Run:
-        model = torch.nn.Linear(2, 2)
-        seed, iter = 0, 0
 
+def test_nothing_happens_without_sampled_ranks():
+    run = SimpleNamespace(model=nn.Linear(2, 2), seed=0, iter=0)
     hook = SampledRankHook()
-    hook.before_train(Run)
-    hook.before_train_iter(Run)
-    hook.after_train_iter(Run)
+    hook.before_train(run)
+    hook.before_train_iter(run)
+    hook.after_train_iter(run)

@@ -3,6 +3,8 @@
 from typing import Any
 
 import numpy as np
+import torch
+from mmengine.dist import broadcast
 from mmengine.hooks import Hook
 
 from mmflora.adapters import adapted_layers
@@ -16,8 +18,9 @@ class SampledRankHook(Hook):
 
     These are adapters with ``sampled_ranks`` (DyLoRA, and MatryoshkaFLoRA if
     ``sampled``).  Layers of equal ranks get the same one.  It depends on the
-    run's seed and the number of the iteration alone: all processes draw the
-    same, and a resumed run repeats the uninterrupted one.  Validation, tests
+    number of the iteration and the seed of the first process alone (others
+    may have their own, with ``diff_rank_seed``): all processes draw the same,
+    and a resumed run repeats the uninterrupted one.  Validation, tests
     and checkpoints are of the whole rank.
 
     Nothing happens where no adapter draws ranks.
@@ -30,6 +33,7 @@ class SampledRankHook(Hook):
 
     def __init__(self) -> None:
         self._adapters: list[Any] = []
+        self._seed = 0
 
     def before_train(self, runner: Any) -> None:
         """Find the adapters."""
@@ -38,12 +42,15 @@ class SampledRankHook(Hook):
         self._adapters = [
             one for one in adapters if getattr(one, 'sampled_ranks', ())
         ]
+        seed = torch.tensor(int(runner.seed or 0))
+        broadcast(seed)
+        self._seed = int(seed)
 
     def before_train_iter(self, runner: Any, *_: Any, **__: Any) -> None:
         """Draw a rank, each as likely as another."""
         if not self._adapters:
             return
-        key = [int(runner.seed or 0), runner.iter]
+        key = [self._seed, runner.iter]
         place = float(np.random.default_rng(key).random())
         for adapter in self._adapters:
             ranks = adapter.sampled_ranks

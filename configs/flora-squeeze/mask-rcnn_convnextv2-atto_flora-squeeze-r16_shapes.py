@@ -1,0 +1,11 @@
+_base_ = [
+    '../_base_/models/mask-rcnn_convnextv2-atto.py',
+    '../_base_/datasets/shapes_coco.py',
+    '../_base_/schedules/adamw_shapes.py',
+    '../_base_/methods/flora-squeeze-r16.py',
+    '../_base_/default_runtime_mmdet.py',
+]
+
+model = dict(backbone=_base_.method)
+
+custom_hooks = [*_base_.custom_hooks, *_base_.method_hooks]
