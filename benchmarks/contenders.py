@@ -14,7 +14,7 @@ from benchmarks.backbones import (
     parent_of,
     weighted_layers,
 )
-from benchmarks.ranks import KERNEL_RANK, kind_of
+from benchmarks.ranks import KERNEL_RANK, count_flora, kind_of
 from mmflora.adapters import inject, make_lean
 from mmflora.adapters.memory.response_norm import use_memory_efficient_grn
 
@@ -70,6 +70,26 @@ def _flora(
         return Candidate(backbone, len(report.adapted), ranks=ranks)
 
     return adapt
+
+
+def _entries(backbone: nn.Module, rank: int) -> Candidate:
+    layers = weighted_layers(backbone)
+    use_memory_efficient_grn(backbone)
+    budgets = {
+        name.replace('.', r'\.'): dict(budget=count_flora(layer, rank))
+        for name, layer in layers.items()
+    }
+    report = inject(backbone, dict(type='SaRA'), targets=budgets)
+    return Candidate(backbone, len(report.adapted))
+
+
+def _channels(backbone: nn.Module, rank: int) -> Candidate:
+    layers = weighted_layers(backbone).values()
+    use_memory_efficient_grn(backbone)
+    wanted = sum(count_flora(layer, rank) for layer in layers)
+    density = wanted / sum(layer.weight.numel() for layer in layers)
+    report = inject(backbone, dict(type='S2FT', density=density))
+    return Candidate(backbone, len(report.adapted))
 
 
 def _authors(backbone: nn.Module, rank: int) -> Candidate:
@@ -135,6 +155,10 @@ CONTENDERS = {
         _flora(lean=True, depthwise=False),
         'the layers that peft can take',
         needs='depthwise',
+    ),
+    'sara': Contender('SaRA', _entries, 'single entries; without its penalty'),
+    's2ft': Contender(
+        'S²FT', _channels, 'whole rows, at about as many parameters'
     ),
     'authors': Contender(
         "FLoRA, authors' way",

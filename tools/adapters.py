@@ -227,6 +227,21 @@ def run_extract(args):
     print(f'{write_any(adapter, args.out)}: {megabytes(args.out)}')
 
 
+def run_ticket(args):
+    """Choose entries by a full fine-tuning, and say how to train them."""
+    from mmflora.adapter_files.convert import write_any
+    from mmflora.config.command_line import option
+    from mmflora.extract.ticket import make_ticket
+
+    adapter = make_ticket(args.config, args.finetuned, say=print)
+    written = write_any(adapter, args.out)
+    print(
+        f'{written}: {megabytes(args.out)}, the places alone. Train them: '
+        f'tools/train.py {args.config} --cfg-options '
+        f'{option("load_from", args.out)}'
+    )
+
+
 def run_merge(args):
     """Hand over to tools/merge.py."""
     tool = str(Path(__file__).with_name('merge.py'))
@@ -245,6 +260,7 @@ COMMANDS = {
     'compress': run_lower_ranks,
     'truncate': run_lower_ranks,
     'extract': run_extract,
+    'ticket': run_ticket,
     'merge': run_merge,
 }
 

@@ -169,3 +169,14 @@ def add_extract(commands):
         '--budget', type=int, help='the most parameters of all adapters'
     )
     extract.add_argument('--spectrum', help='a picture to write')
+    ticket = commands.add_parser(
+        'ticket',
+        help='choose the entries that a full fine-tuning has moved most',
+    )
+    ticket.add_argument('finetuned', help='its checkpoint (.pth)')
+    ticket.add_argument('out', help=f'{FORMS}, or a checkpoint (.pth)')
+    ticket.add_argument(
+        '--config',
+        required=True,
+        help='a config with LotteryTicket adapters over the same base',
+    )

@@ -103,9 +103,12 @@ DESCRIPTIONS = {
         _ARXIV + '2502.00987',
     ),
     'ROAD': ('2-D rotations and scales of outputs', _ARXIV + '2409.00119'),
-    'SHIRA': ('a sparse part of the entries', _ARXIV + '2406.13175'),
+    'SHIRA': (
+        'a sparse part of the entries; `LIFT` and others do it in all layers',
+        _ARXIV + '2406.13175',
+    ),
     'SUPERTUNING': (
-        'the entries of largest magnitude alone',
+        'the entries of largest magnitude alone, as `LIFT` of a full rank',
         _ARXIV + '2607.09287',
     ),
     'TINYLORA': (

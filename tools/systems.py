@@ -67,10 +67,14 @@ SYSTEMS: dict[str, Rows] = {
     'Sparse updates': [
         ('SaRA', ('SaRA', 'hook:SaRAHook'), ''),
         ('LIFT', ('LIFT',), ''),
-        ('SPT', (), 'not written yet'),
-        ('GPS', (), 'not written yet'),
-        ('S²FT', (), 'not written yet'),
-        ('Composable sparse fine-tuning', (), 'not written yet'),
+        ('SPT', ('SPT',), 'with LoRA as the structured form'),
+        ('GPS', ('GPS',), "by the gradient of the training's own loss"),
+        ('S²FT', ('S2FT',), 'channels at random or by their norm'),
+        (
+            'Composable sparse fine-tuning',
+            ('LotteryTicket', 'tool:adapters.py'),
+            'two runs: `adapters.py ticket` between them',
+        ),
         ('SHiRA', ('peft:SHIRA',), 'random entries; linear layers alone'),
     ],
     'Inside and beside blocks': [

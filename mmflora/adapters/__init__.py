@@ -21,6 +21,7 @@ from .methods.dylora import DyLoRA
 from .methods.fact import FacT, LoTR
 from .methods.flora import FLoRA
 from .methods.full import Full
+from .methods.gps import GPS
 from .methods.houlsby import Houlsby
 from .methods.ladder import Ladder
 from .methods.lift import LIFT
@@ -29,6 +30,7 @@ from .methods.lora import LoRA
 from .methods.lora_start import StartedLoRA
 from .methods.lora_xs import LoRASB, LoRAXS
 from .methods.lorand import LoRand
+from .methods.lottery_ticket import LotteryTicket
 from .methods.matryoshka import MatryoshkaLoRA
 from .methods.matryoshka_flora import MatryoshkaFLoRA
 from .methods.mona import Mona
@@ -40,9 +42,11 @@ from .methods.pissa import PiSSA
 from .methods.queryable import QueryableLoRA
 from .methods.rein import Rein
 from .methods.rep_adapter import RepAdapter
+from .methods.s2ft import S2FT
 from .methods.sara import SaRA
 from .methods.snell import SNELL, SNELLA
 from .methods.soka import SoKA
+from .methods.spt import SPT
 from .methods.ssf import SSF
 from .methods.superlora import SuperLoRA
 from .methods.vpt import VPT
@@ -100,6 +104,7 @@ __all__ = [  # noqa: RUF022
     'FLoRA',
     'FacT',
     'Full',
+    'GPS',
     'HFPEFT',
     'Houlsby',
     'LIFT',
@@ -115,6 +120,7 @@ __all__ = [  # noqa: RUF022
     'MatryoshkaFLoRA',
     'MatryoshkaLoRA',
     'Mona',
+    'LotteryTicket',
     'NormTuning',
     'OLoRA',
     'Pfeiffer',
@@ -124,6 +130,8 @@ __all__ = [  # noqa: RUF022
     'SNELLA',
     'Rein',
     'RepAdapter',
+    'S2FT',
+    'SPT',
     'SSF',
     'SaRA',
     'SVFit',

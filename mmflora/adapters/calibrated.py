@@ -6,8 +6,9 @@ and the adapter makes its start of it.  The start, and that it was made, are
 in the adapter's state, so that no later run needs the data.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -18,6 +19,7 @@ from .settings import check_count, check_factor
 from .targets import check_names
 
 _NAME = '`calibration`'
+OF_GRADIENTS = ('gradient', 'sensitivity')
 
 
 @dataclass(frozen=True)
@@ -65,14 +67,16 @@ class CalibratedAdapter(Adapter):
     Its constructor calls :meth:`ask_for`.
 
     Attributes:
+        by_batches: Whether batches of training data give the statistic.
         statistic: The statistic's name in
-            :data:`mmflora.adapters.calibration.STATISTICS`, ``''`` if it asks
-            for none.
+            :data:`mmflora.adapters.layer_statistics.STATISTICS`, ``''`` if
+            it asks for none.
         calibration: How to gather it, if a config said so.
         is_calibrated: Whether it was made before, here or in the run that a
             loaded checkpoint is of.
     """
 
+    by_batches: ClassVar[bool] = True
     statistic: str = ''
     calibration: Calibration | None = None
     is_calibrated: bool = True
@@ -88,7 +92,7 @@ class CalibratedAdapter(Adapter):
         Raises:
             ValueError: If the weight can't have it.
         """
-        if statistic == 'gradient' and isinstance(weight, QuantizedWeight):
+        if statistic in OF_GRADIENTS and isinstance(weight, QuantizedWeight):
             raise ValueError(
                 f'{type(self).__name__} needs the gradient of the weight, '
                 'which a quantized weight does not have. Leave `quantize` '
@@ -117,6 +121,16 @@ class CalibratedAdapter(Adapter):
         """
         raise NotImplementedError
 
+    @classmethod
+    def share_out(cls, adapters: Sequence[Any]) -> None:
+        """Decide what concerns several layers, once each has its statistic.
+
+        By default nothing does.
+
+        Args:
+            adapters: The method's adapters of all layers.
+        """
+
     def follow(self, layer: nn.Module) -> None:
         """Restart over another base; its start is to be made again."""
         super().follow(layer)
@@ -135,12 +149,17 @@ class CalibratedAdapter(Adapter):
         if self.training and not self.is_calibrated:
             raise RuntimeError(
                 f'{type(self).__name__} has no start yet: it needs the '
-                f"statistic '{self.statistic}' of its layer. In a run, "
-                "dict(type='mmflora.CalibrationHook') in custom_hooks gathers "
-                'it; in a loop of your own, mmflora.calibrate() before '
-                'training.'
+                f"statistic '{self.statistic}' of its layer. {self.remedy()}"
             )
         return None
+
+    def remedy(self) -> str:
+        """Return how to get the start, for errors."""
+        return (
+            "In a run, dict(type='mmflora.CalibrationHook') in custom_hooks "
+            'gathers it; in a loop of your own, mmflora.calibrate() before '
+            'training.'
+        )
 
     def _load_from_state_dict(self, *args: Any, **kwargs: Any) -> None:
         super()._load_from_state_dict(*args, **kwargs)
@@ -170,7 +189,11 @@ def set_calibration(part: nn.Module, settings: Any) -> None:
         ValueError: If an adapter needs them, and they are missing, or none
             needs them.
     """
-    layers = calibrated_layers(part)
+    layers = {
+        name: layer
+        for name, layer in calibrated_layers(part).items()
+        if layer.adapter.by_batches
+    }
     if settings is None and layers:
         name, layer = next(iter(layers.items()))
         raise ValueError(

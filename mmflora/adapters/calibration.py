@@ -1,171 +1,14 @@
 """One pass of training data through the frozen model, for starts."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from .calibrated import calibrated_layers
-from .layers import AdaptedConv, AdaptedLinear
+from .layer_statistics import STATISTICS, Layers, device_of, wide_type
 from .merge import disabled
-from .precision import full_precision
-
-Layers = Mapping[str, Any]
-
-
-class Statistic:
-    """Gathers one statistic of some layers.
-
-    Args:
-        layers: The layers by name, their adapters switched off.
-
-    Attributes:
-        totals: Sums over what was seen so far, by name.
-        counts: Of how many addends they are.
-    """
-
-    def __init__(self, layers: Layers) -> None:
-        self.layers = layers
-        self.totals = {
-            name: torch.zeros(
-                self.shape(layer), dtype=_wide(layer), device=_device(layer)
-            )
-            for name, layer in layers.items()
-        }
-        self.counts = dict.fromkeys(layers, 0)
-
-    @staticmethod
-    def shape(layer: Any) -> tuple[int, ...]:
-        """Return the shape of a layer's statistic."""
-        raise NotImplementedError
-
-    @staticmethod
-    def drawn(values: Tensor) -> Tensor:
-        """Make a possible statistic of random numbers of its shape."""
-        return values
-
-    def add(self, run: Callable[[], Tensor]) -> None:
-        """Add what one batch contributes.
-
-        Args:
-            run: Runs the model on it, and returns the loss.
-        """
-        raise NotImplementedError
-
-    def means(self) -> dict[str, Tensor]:
-        """Return the statistic of each layer.
-
-        Raises:
-            ValueError: If a layer contributed nothing.
-        """
-        for name, count in self.counts.items():
-            if not count:
-                raise ValueError(
-                    f"Calibration: the batches never reached layer '{name}' "
-                    f'({type(self.layers[name].adapter).__name__}). Leave it '
-                    'out with `exclude`.'
-                )
-        return {
-            name: total / self.counts[name]
-            for name, total in self.totals.items()
-        }
-
-
-class SecondMoment(Statistic):
-    """The mean of x xᵀ over the vectors x that a weight's rows multiply.
-
-    Of a convolution these are the patches of its input, of a grouped one
-    those of all groups together.
-    """
-
-    @staticmethod
-    def shape(layer: Any) -> tuple[int, ...]:
-        columns = layer.base_weight().numel() // len(layer.base_weight())
-        return columns, columns
-
-    @staticmethod
-    def drawn(values: Tensor) -> Tensor:
-        return values @ values.T
-
-    def add(self, run: Callable[[], Tensor]) -> None:
-        with ExitStack() as stack:
-            for name, layer in self.layers.items():
-                hook = layer.register_forward_pre_hook(self._watch(name))
-                stack.callback(hook.remove)
-            with torch.no_grad():
-                run()
-
-    def _watch(self, name: str) -> Callable[[Any, Any], None]:
-        def hook(layer: Any, arguments: tuple[Tensor, ...]) -> None:
-            with full_precision(arguments[0].device.type):
-                for rows in patches(layer, arguments[0]):
-                    self.totals[name].addmm_(rows.T, rows)
-                    self.counts[name] += len(rows)
-
-        return hook
-
-
-class MeanGradient(Statistic):
-    """The gradient of the loss by a weight, averaged over the batches."""
-
-    @staticmethod
-    def shape(layer: Any) -> tuple[int, ...]:
-        return tuple(layer.base_weight().shape)
-
-    def add(self, run: Callable[[], Tensor]) -> None:
-        names = list(self.layers)
-        weights = [self.layers[name].base_weight() for name in names]
-        for weight in weights:
-            weight.requires_grad_(True)
-        try:
-            with torch.enable_grad():
-                found = torch.autograd.grad(run(), weights, allow_unused=True)
-        finally:
-            for weight in weights:
-                weight.requires_grad_(False)
-        for name, gradient in zip(names, found, strict=True):
-            if gradient is not None:
-                self.totals[name] += gradient
-                self.counts[name] += 1
-
-
-STATISTICS: dict[str, type[Statistic]] = {
-    'second moment': SecondMoment,
-    'gradient': MeanGradient,
-}
-"""What an adapter can ask for, by name; a new one is one class more."""
-
-
-def has_patches(kind: type[nn.Module] | None) -> bool:
-    """Return whether :func:`patches` knows an adapted class."""
-    known = (AdaptedLinear, AdaptedConv)
-    return kind is not None and issubclass(kind, known)
-
-
-def patches(layer: Any, inputs: Tensor) -> Iterator[Tensor]:
-    """Yield the vectors that each row of a layer's weight multiplies.
-
-    A convolution with the identity as its kernel cuts out its patches, with
-    the layer's own stride, padding and dilation, image by image.
-
-    Yields:
-        Shape ``(vectors, in / groups · kernel)``.
-    """
-    weight, wide = layer.base_weight(), _wide(layer)
-    if weight.dim() == 2:
-        yield inputs.detach().to(wide).reshape(-1, weight.shape[1])
-        return
-    columns = weight.numel() // len(weight)
-    kernel = torch.eye(columns, dtype=wide, device=weight.device)
-    kernel = kernel.view(columns, *weight.shape[1:])
-    kernel = torch.cat([kernel] * layer.groups)
-    batch = inputs if inputs.dim() == weight.dim() else inputs[None]
-    for number in range(len(batch)):
-        image = batch[number : number + 1].detach().to(wide)
-        cut = layer.compute(image, kernel, None)[0].flatten(1)
-        yield from cut.view(layer.groups, columns, -1).transpose(1, 2)
 
 
 def calibrate(
@@ -231,7 +74,16 @@ def calibrate(
             if average is not None:
                 average(mean)
             part[own].adapter.calibrate(part[own], mean)
+    _share_out(layers)
     return list(layers)
+
+
+def _share_out(layers: Layers) -> None:
+    """Let methods decide what concerns all of their layers."""
+    adapters = [layer.adapter for layer in layers.values()]
+    kinds: dict[Any, None] = dict.fromkeys(map(type, adapters))
+    for kind in kinds:
+        kind.share_out([one for one in adapters if type(one) is kind])
 
 
 def random_starts(model: nn.Module) -> nn.Module:
@@ -239,11 +91,15 @@ def random_starts(model: nn.Module) -> nn.Module:
 
     It is for trying methods without data.
     """
-    for layer in waiting_layers(model).values():
+    layers = waiting_layers(model)
+    for layer in layers.values():
         kind = STATISTICS[layer.adapter.statistic]
         shape = kind.shape(layer)
-        rows = torch.randn(shape, dtype=_wide(layer), device=_device(layer))
+        rows = torch.randn(
+            shape, dtype=wide_type(layer), device=device_of(layer)
+        )
         layer.adapter.calibrate(layer, kind.drawn(rows))
+    _share_out(layers)
     return model
 
 
@@ -274,19 +130,10 @@ def passes(
             if layer.adapter.statistic != statistic:
                 continue
             shape = STATISTICS[statistic].shape(layer)
-            size = torch.Size(shape).numel() * _wide(layer).itemsize
+            size = torch.Size(shape).numel() * wide_type(layer).itemsize
             if not found or found[-1][0] != statistic or size > room:
                 found.append((statistic, {}))
                 room = gigabytes * 1e9
             found[-1][1][name] = layer
             room -= size
     return found
-
-
-def _wide(layer: Any) -> torch.dtype:
-    return torch.promote_types(layer.base_weight().dtype, torch.float32)
-
-
-def _device(layer: Any) -> torch.device:
-    device: torch.device = layer.base_weight().device
-    return device

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from numbers import Real
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -38,6 +38,8 @@ class SparseAdapter(Adapter):
         dropout: See :class:`Adapter`.
 
     Attributes:
+        dim: Where whole slices of the weight train, the dimension in which
+            places and counts are meant, see :class:`Entries`.
         places: Where the values belong, shape ``(k,)``, ascending.
         values: What is added there, zero at the start.
         shape: The weight's shape, so that a file says which weight it is of.
@@ -48,7 +50,7 @@ class SparseAdapter(Adapter):
             from 1 up to the weight's size.
     """
 
-    dim: ClassVar[int | None] = None
+    dim: int | None = None
     places: Tensor
     shape: Tensor
 
@@ -60,8 +62,7 @@ class SparseAdapter(Adapter):
         dropout: float = 0.0,
     ) -> None:
         super().__init__(weight, dropout)
-        size = self.size_of(weight.shape)
-        self.count = checked_count(type(self).__name__, size, density, budget)
+        self.count = self.counted(self.size(), density, budget)
         self.values = self.parameter_like(weight, *self.values_shape())
         nn.init.zeros_(self.values)
         kind, device = place_type(weight.numel()), weight.device
@@ -70,10 +71,14 @@ class SparseAdapter(Adapter):
         shape = torch.tensor(tuple(weight.shape), device=device)
         self.register_buffer('shape', shape)
 
-    @classmethod
-    def size_of(cls, shape: Sequence[int]) -> int:
+    def size(self) -> int:
         """Return among how many places the choice is."""
-        return torch.Size(shape).numel() if cls.dim is None else shape[cls.dim]
+        shape = self.weight_shape
+        return shape.numel() if self.dim is None else shape[self.dim]
+
+    def counted(self, size: int, density: Any, budget: Any) -> int:
+        """Return how many of so many places train, by the settings."""
+        return checked_count(type(self).__name__, size, density, budget)
 
     def values_shape(self) -> tuple[int, ...]:
         """Return the shape of the values."""
@@ -83,16 +88,17 @@ class SparseAdapter(Adapter):
         shape[self.dim] = self.count
         return tuple(shape)
 
-    def scores(self, weight: Tensor) -> Tensor:
+    def scores(self, weight: Tensor) -> Tensor | None:
         """Return by what the places are chosen: the largest are.
 
         Args:
             weight: The frozen weight, in float32 at least.
 
         Returns:
-            A number for each place.
+            A number for each place; ``None``, the default, where the places
+            do not follow from the weight.
         """
-        raise NotImplementedError
+        return None
 
     @torch.no_grad()
     def choose(self, scores: Tensor) -> None:
@@ -103,7 +109,9 @@ class SparseAdapter(Adapter):
     def begin(self, weight: Tensor) -> None:
         """Choose the places by the weight."""
         with torch.no_grad(), full_precision(weight.device.type):
-            self.choose(self.scores(weight.detach().to(self.values.dtype)))
+            scores = self.scores(weight.detach().to(self.values.dtype))
+            if scores is not None:
+                self.choose(scores)
 
     def follow(self, layer: nn.Module) -> None:
         self.begin(frozen_weight(layer))
@@ -150,8 +158,11 @@ class SparseAdapter(Adapter):
                 f'{tuple(self.weight_shape)}.'
             )
             return
+        if places is None and prefix + 'values' in state_dict:
+            errors.append(f'{prefix}places: the values have no places.')
+            return
         if places is not None and places.numel() and not places.is_meta:
-            size = self.size_of(self.weight_shape)
+            size = self.size()
             if int(places.min()) < 0 or int(places.max()) >= size:
                 errors.append(f'{prefix}places: not all are below {size}.')
                 return
@@ -198,10 +209,10 @@ class SparseAdapter(Adapter):
                 f'{shape} find no room in {total.count}. Adapters of a '
                 '`budget` have sums of any places.'
             )
-        spare = torch.ones(cls.size_of(shape), dtype=torch.bool)
+        spare = torch.ones(total.size(), dtype=torch.bool)
         spare[places] = False
         more = spare.nonzero().flatten()[: total.count - len(places)]
-        dim = cls.dim or 0
+        dim = total.dim or 0
         padding = values.new_zeros(total.values.shape).narrow(
             dim, 0, len(more)
         )

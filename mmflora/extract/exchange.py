@@ -35,13 +35,28 @@ def import_foreign(kind: str, path: str, config: str | None) -> AdapterFile:
     read = reader_of(kind)
     cfg = _needed(config)
     model = build_model(cfg)
-    name, backbone, record = _only_backbone(model)
-    if not record.in_place:
-        raise ValueError(
-            f"'{config}': the backbone has no base, and adapters belong to "
-            "one. Set `init_cfg=dict(type='Pretrained', checkpoint=...)`."
-        )
+    _, backbone, record = _only_backbone(model)
+    _check_base(record, cfg)
     read(backbone, path)
+    return adapters_alone(model, cfg, kind, path)
+
+
+def adapters_alone(
+    model: nn.Module, cfg: Config, kind: str, path: str
+) -> AdapterFile:
+    """Return the adapters of a model, without neck, heads and statistics.
+
+    Args:
+        model: With one backbone that has adapters and a base.
+        cfg: The config that it was built from.
+        kind: Where they come from, as the result says it.
+        path: The file that they come from.
+
+    Raises:
+        ValueError: If the backbone has no base.
+    """
+    name, _, record = _only_backbone(model)
+    _check_base(record, cfg)
     record.method = {**record.method, IMPORTED: kind}
     record.set_base(record.source, record.sha256, record.origin)
     prefix = f'{name}.' if name else ''
@@ -74,6 +89,14 @@ def export_foreign(
     model = build_model(_needed(config))
     load_backbones(model, read_any(adapter))
     write(_only_backbone(model)[1], out)
+
+
+def _check_base(record: BaseRecord, cfg: Config) -> None:
+    if not record.in_place:
+        raise ValueError(
+            f"'{cfg.filename}': the backbone has no base, and adapters belong "
+            "to one. Set `init_cfg=dict(type='Pretrained', checkpoint=...)`."
+        )
 
 
 def _needed(config: str | None) -> Config:

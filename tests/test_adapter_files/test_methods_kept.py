@@ -49,6 +49,12 @@ METHODS = {
     'matryoshka': dict(adapter=dict(type='MatryoshkaLoRA', rank=3)),
     'dylora': dict(adapter=dict(type='DyLoRA', rank=3)),
     'matryoshka flora': dict(adapter=dict(type='MatryoshkaFLoRA', rank=3)),
+    's2ft': dict(adapter=dict(type='S2FT', side='columns')),
+    'gps': dict(adapter=dict(type='GPS'), calibration=dict(batches=1)),
+    'spt': dict(
+        adapter=dict(type='SPT', rank=1, density=0.2),
+        calibration=dict(batches=1),
+    ),
     'dora': dict(adapter=dict(type='DoRA', rank=3)),
     'ssf': dict(adapter=dict(type='SSF')),
     'bitfit': dict(adapter=dict(type='BitFit')),
@@ -87,6 +93,9 @@ BY_FILE = (
     'matryoshka',
     'dylora',
     'matryoshka flora',
+    's2ft',
+    'gps',
+    'spt',
 )
 IMAGES = torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(1))
 

@@ -43,6 +43,12 @@ WEIGHT_METHODS = {
     'DyLoRA': dict(type='DyLoRA', rank=3, alpha=1.5),
     'Matryoshka FLoRA': dict(type='MatryoshkaFLoRA', rank=3, scale=0.5),
     'RepAdapter': dict(type='RepAdapter', rank=4, groups=1, scale=0.5),
+    'GPS': dict(type='GPS', per_neuron=1),
+    'SPT': dict(type='SPT', rank=2, density=0.1),
+    'SPT, LoRA': dict(type='SPT', rank=1, density=0.9),
+    'S2FT': dict(type='S2FT', density=0.4),
+    'LotteryTicket': dict(type='LotteryTicket', density=0.3),
+    'S2FT, columns': dict(type='S2FT', budget=1, side='columns'),
 }
 TUNINGS = {
     'Full': dict(type='Full'),
@@ -63,7 +69,16 @@ METHODS = WEIGHT_METHODS | TUNINGS | BLOCK_METHODS | OTHER_BLOCKS
 # Methods that do not start at the frozen layer.
 MOVED = ('LoRA-SB', 'SNELL', 'SNELLA')
 # Methods whose update has few entries, and one path.
-SPARSE = ('LIFT', 'SaRA')
+SPARSE = (
+    'LotteryTicket',
+    'LIFT',
+    'SaRA',
+    'GPS',
+    'SPT',
+    'SPT, LoRA',
+    'S2FT',
+    'S2FT, columns',
+)
 # Methods without dropout, and with one path.
 ONE_PATH = ('SSF', 'RepAdapter')
 # Methods that scale the output of the frozen layer round differently.

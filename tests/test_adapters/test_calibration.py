@@ -11,7 +11,8 @@ from torch import nn
 import mmflora
 from mmflora.adapters import adapted_modules, inject, merge
 from mmflora.adapters.calibrated import Calibration, set_calibration
-from mmflora.adapters.calibration import STATISTICS, passes, patches
+from mmflora.adapters.calibration import passes
+from mmflora.adapters.layer_statistics import STATISTICS, patches
 from mmflora.models.peft_options import PEFTOptions
 
 EXACT = dict(rtol=1e-9, atol=1e-12)
@@ -19,6 +20,7 @@ METHODS = {
     'CorDA': dict(type='CorDA', rank=2, alpha=3.0),
     'LoRASB': dict(type='LoRASB', rank=2, step=0.1),
     'FLoRA': dict(type='FLoRA', rank=2, start='gradient'),
+    'SPT': dict(type='SPT', rank=2, density=0.05, ratio=1.0),
 }
 WITH_PATCHES = [
     name
@@ -313,4 +315,14 @@ def test_every_statistic_is_asked_for():
     for settings in METHODS.values():
         layer = adapt(nn.Linear(4, 4), settings)
         asked.add(layer.adapter.statistic)
-    assert asked == set(STATISTICS)
+    # A file gives the movement, see tests/test_extract/test_ticket.py.
+    assert asked == set(STATISTICS) - {'movement'}
+
+
+def test_batches_do_not_tell_what_a_training_moves(net, batches):
+    inject(net, dict(type='LotteryTicket', density=0.5))
+    with pytest.raises(ValueError, match=r'adapters\.py ticket FINETUNED'):
+        mmflora.calibrate(net, batches, loss_of(net))
+    set_calibration(net, None)
+    with pytest.raises(RuntimeError, match=r'adapters\.py ticket FINETUNED'):
+        net(batches[0])

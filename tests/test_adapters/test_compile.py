@@ -3,6 +3,7 @@
 import pytest
 import torch
 from layer_cases import CASES, DEFORMABLE, EMPTY, PATHS, call
+from method_cases import adapt
 from torch import nn
 
 from mmflora.adapters import inject, make_lean
@@ -130,3 +131,15 @@ def test_lean_block():
     inputs = torch.randn(2, 3, 4, 6, dtype=torch.float64, requires_grad=True)
     sources = [inputs, *block[1].adapter.parameters()]
     assert_same(compiled(block)(inputs), block(inputs), sources, **CLOSE)
+
+
+@pytest.mark.parametrize('name', ['linear', 'conv'])
+@pytest.mark.parametrize('kind', ['LIFT', 'S2FT'])
+def test_few_entries(kind, name):
+    case = CASES[name]
+    layer = adapt(case.stock(), dict(type=kind, density=0.4))
+    nn.init.normal_(layer.adapter.values)
+    inputs = case.inputs().requires_grad_()
+    sources = [layer.adapter.values, inputs]
+    function = compiled(layer)
+    assert_same(function(inputs), layer(inputs), sources, **CLOSE)

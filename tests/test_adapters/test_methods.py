@@ -114,8 +114,10 @@ def check_output_and_gradients(method, case, path):
     if ours.is_floating_point():
         torch.testing.assert_close(ours.grad, theirs.grad, **EXACT)
     wanted = dict(reference.named_parameters())
+    # One row of a table may be none of those with a place.
+    missed = method in SPARSE and case == 'embedding, one index'
     for name, parameter in layer.adapter.named_parameters():
-        assert wanted[name].grad.any() or case in EMPTY
+        assert wanted[name].grad.any() or case in EMPTY or missed
         torch.testing.assert_close(parameter.grad, wanted[name].grad, **EXACT)
 
 
@@ -230,7 +232,7 @@ def test_builds_without_memory(method):
     [
         *('DoRA', 'PiSSA', 'OLoRA', 'LoRA-XS', 'FLoRA, weight'),
         *('SVFit', 'LoLDU', 'SoKA'),
-        *('LIFT', 'SaRA'),
+        *('LIFT', 'SaRA', 'S2FT'),
     ],
 )
 def test_starts_anew_from_another_base(method):

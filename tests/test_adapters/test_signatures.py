@@ -255,6 +255,29 @@ WRITTEN = {
         ],
         '008ac37e2632e550',
     ),
+    'LotteryTicket': (
+        {},
+        ['conv: LotteryTicket(entries=8)', 'mlp: LotteryTicket(entries=1)'],
+        'd5f8932e05b6c951',
+    ),
+    'GPS': (
+        dict(per_neuron=2),
+        ['conv: GPS(entries=12)', 'mlp: GPS(entries=8)'],
+        'bb69a6de2bd3bab1',
+    ),
+    'SPT': (
+        dict(rank=2),
+        ['conv: SPT(rank=2, entries=66)', 'mlp: SPT(rank=2, entries=20)'],
+        '52c23913bb41e61a',
+    ),
+    'S2FT': (
+        dict(density=0.5, side='columns'),
+        [
+            'conv: S2FT(channels=1, side=columns)',
+            'mlp: S2FT(channels=3, side=columns)',
+        ],
+        '7757cee1bcbab45f',
+    ),
     'Houlsby': (
         dict(width=8, activation='relu', scale=2),
         ['mlp: Houlsby(channels=4, width=8, activation=relu, scale=2.0)'],

@@ -8,7 +8,8 @@ import torch
 from method_cases import adapt
 from torch import nn
 
-from mmflora.adapters import SparseAdapter, inject, merge
+from mmflora.adapters import SparseAdapter, calibrate, inject, merge
+from mmflora.adapters.operators import Geometry, LinearMap
 from mmflora.registry import ADAPTERS
 
 LAYERS = {
@@ -172,6 +173,9 @@ def test_places_of_another_weight_are_refused():
     damaged['places'] = damaged['places'] + 60
     with pytest.raises(RuntimeError, match='not all are below 48'):
         one.adapter.load_state_dict(damaged)
+    del damaged['places']
+    with pytest.raises(RuntimeError, match='the values have no places'):
+        one.adapter.load_state_dict(damaged, strict=False)
     after = two.adapter.state_dict()
     assert all(torch.equal(before[key], after[key]) for key in before)
 
@@ -198,6 +202,177 @@ def test_a_method_names_its_scores_alone(monkeypatch):
     monkeypatch.setattr(ADAPTERS, '_module_dict', known)
     layer = adapt(nn.Conv2d(3, 4, 3), dict(type='First', budget=6))
     assert layer.adapter.places.tolist() == list(range(6))
+
+
+def chosen(adapter):
+    return set(adapter.places.tolist())
+
+
+def test_s2ft_trains_whole_rows_or_columns(layer):
+    for dim, side in enumerate(('rows', 'columns')):
+        own = copy.deepcopy(layer)
+        settings = dict(type='S2FT', density=0.7, side=side, choose='largest')
+        adapter = adapt(own, settings).adapter
+        count = max(1, int(0.7 * own.weight.shape[dim]))
+        norms = own.weight.transpose(0, dim).flatten(1).norm(dim=1)
+        order = norms.argsort(descending=True)
+        assert chosen(adapter) == set(order[:count].tolist())
+        nn.init.normal_(adapter.values)
+        expected = torch.zeros_like(own.weight)
+        for number, place in enumerate(adapter.places.tolist()):
+            value = adapter.values.select(dim, number).detach()
+            expected.select(dim, place).copy_(value)
+        torch.testing.assert_close(adapter.delta_weight(), expected)
+        settings = dict(type='S2FT', budget=1, side=side, choose='smallest')
+        least = adapt(copy.deepcopy(layer), settings).adapter
+        assert chosen(least) == {int(order[-1])}
+
+
+@pytest.mark.parametrize('dim', [0, 1])
+@pytest.mark.parametrize('name', ['linear', 'conv'])
+def test_gradients_of_channels_are_products_of_these_channels(
+    name, dim, monkeypatch
+):
+    """No gradient of the whole weight's shape is computed."""
+    build, shape = LAYERS[name]
+    settings = dict(type='S2FT', budget=2, side=('rows', 'columns')[dim])
+    layer = adapt(build().requires_grad_(False), settings)
+    shapes = []
+
+    def watch(operator):
+        whole = operator.weight_gradient
+
+        def watched(self, gradient, inputs, weight):
+            shapes.append(whole(self, gradient, inputs, weight).shape)
+            return whole(self, gradient, inputs, weight)
+
+        monkeypatch.setattr(operator, 'weight_gradient', watched)
+
+    for operator in (Geometry, LinearMap):
+        watch(operator)
+    layer(torch.randn(shape)).sum().backward()
+    assert shapes == [layer.adapter.values.shape]
+    assert shapes[0][dim] == 2
+
+
+def test_s2ft_chooses_heads_as_blocks():
+    layer = nn.Linear(6, 8)
+    sums = layer.weight.square().view(4, 2, 6).sum((1, 2))
+    best = int(sums.argmax())
+    settings = dict(type='S2FT', budget=1, choose='largest', block=2)
+    adapter = adapt(layer, settings).adapter
+    assert adapter.places.tolist() == [2 * best, 2 * best + 1]
+    with pytest.raises(ValueError, match='block=3 does not divide the 8 rows'):
+        adapt(nn.Linear(6, 8), dict(type='S2FT', block=3))
+    random = {
+        tuple(adapt(nn.Linear(6, 64), dict(type='S2FT')).adapter.places)
+        for _ in range(3)
+    }
+    assert len(random) > 1
+
+
+def channels_of(layer, tensor):
+    """Return the entries that lead to each output channel."""
+    if not getattr(layer, 'transposed', False):
+        return list(tensor)
+    inputs = len(tensor) // layer.groups
+    return [
+        tensor[group * inputs :][:inputs, out]
+        for group in range(layer.groups)
+        for out in range(tensor.shape[1])
+    ]
+
+
+def test_gps_trains_the_largest_gradients_of_each_output_channel(layer):
+    gradient = torch.randn_like(layer.weight)
+    adapter = adapt(layer, dict(type='GPS', per_neuron=2)).adapter
+    adapter.calibrate(layer, gradient)
+    numbers = torch.arange(gradient.numel()).view(gradient.shape)
+    places = channels_of(layer, numbers)
+    values = channels_of(layer, gradient)
+    assert len(places) == len(layer.bias)
+    expected = set()
+    for own, sizes in zip(places, values, strict=True):
+        best = sizes.abs().flatten().argsort(descending=True)[:2]
+        expected |= set(own.flatten()[best].tolist())
+    assert chosen(adapter) == expected
+    again = type(adapter).restored(adapter.state_dict(), dict(per_neuron=2))
+    assert again.places.tolist() == adapter.places.tolist()
+
+
+def test_gps_refuses_more_entries_than_a_neuron_has():
+    with pytest.raises(ValueError, match='of the 6 entries of each output'):
+        adapt(nn.Linear(6, 8), dict(type='GPS', per_neuron=7))
+
+
+def spt_by_hand(gradients, density, rank, ratio):
+    """Return each layer's form by the rule of the authors' release."""
+    sensitive = {
+        name: torch.stack([one[name] for one in gradients]).square().mean(0)
+        for name in gradients[0]
+    }
+    whole = torch.cat([one.flatten() for one in sensitive.values()])
+    total = int(density * len(whole))
+    threshold = whole.sort(descending=True).values[total - 1]
+    found = {}
+    for name, values in sensitive.items():
+        mask = values >= threshold
+        parameters = rank * (len(values) + values[0].numel())
+        lora = int(mask.sum()) >= parameters / ratio
+        places = mask.flatten().nonzero().flatten().tolist()
+        found[name] = 'LoRA' if lora else places
+    return found
+
+
+def test_spt_follows_the_sensitivities_of_all_layers():
+    torch.manual_seed(3)
+    model = nn.Sequential(
+        nn.Conv2d(3, 8, 3), nn.Flatten(), nn.Linear(32, 12), nn.Linear(12, 9)
+    ).double()
+    frozen = copy.deepcopy(model)
+    batches = [torch.randn(2, 3, 4, 4).double() for _ in range(3)]
+    gradients = []
+    for batch in batches:
+        frozen.zero_grad()
+        frozen(batch).square().mean().backward()
+        gradients.append({i: frozen[i].weight.grad.clone() for i in (0, 2, 3)})
+    settings = dict(rank=2, density=0.05, ratio=5.0)
+    expected = spt_by_hand(gradients, 0.05, rank=2, ratio=5.0)
+    assert 'LoRA' in expected.values()
+    assert any(isinstance(one, list) and one for one in expected.values())
+
+    inject(model, dict(type='SPT', **settings))
+    calibrate(model, batches, lambda batch: model(batch).square().mean())
+    for number, form in expected.items():
+        adapter = model[number].adapter
+        assert not adapter.delta_weight().any()
+        nn.init.normal_(adapter.values)
+        shape, values = adapter.weight_shape, adapter.values.detach()
+        if form == 'LoRA':
+            up, down = values.split([2 * shape[0], 2 * shape[1:].numel()])
+            delta = (up.view(-1, 2) @ down.view(2, -1)).view(shape)
+            assert adapter.trained() == len(values)
+        else:
+            delta = torch.zeros(shape.numel(), dtype=torch.float64)
+            delta[form] = values[: len(form)]
+            delta = delta.view(shape)
+            assert adapter.trained() == len(form)
+        torch.testing.assert_close(adapter.delta_weight().detach(), delta)
+        again = type(adapter).restored(adapter.state_dict(), settings)
+        torch.testing.assert_close(again.delta_weight(), delta)
+
+
+@pytest.mark.parametrize(
+    ('settings', 'message'),
+    [
+        (dict(ratio=0.5), '`ratio` is at least 1'),
+        (dict(density=0), 'above 0 and at most 1'),
+        (dict(rank=0), '`rank` is an integer'),
+    ],
+)
+def test_spts_settings_out_of_range(settings, message):
+    with pytest.raises(ValueError, match=message):
+        adapt(nn.Linear(6, 8), dict(type='SPT', **settings))
 
 
 def settled_by_hand(layer, places, values):
@@ -243,3 +418,13 @@ def test_saras_penalty_is_the_gradient_of_the_nuclear_norm(layer):
     torch.testing.assert_close(
         adapter.penalty_gradient(layer), adapter.values.grad
     )
+
+
+@pytest.mark.parametrize('kind', ['GPS', 'SPT', 'LotteryTicket'])
+def test_over_another_base_the_start_is_to_be_made_again(kind):
+    layer = adapt(nn.Linear(6, 8), dict(type=kind))
+    layer(torch.randn(2, 6))
+    layer.adapter.follow(layer)
+    assert not layer.adapter.is_calibrated
+    with pytest.raises(RuntimeError, match='no start yet'):
+        layer(torch.randn(2, 6))

@@ -32,6 +32,7 @@ METHODS = {
     'MatryoshkaLoRA': dict(type='MatryoshkaLoRA', rank=4),
     'DyLoRA': dict(type='DyLoRA', rank=4),
     'MatryoshkaFLoRA': dict(type='MatryoshkaFLoRA', rank=4),
+    'S2FT': dict(type='S2FT', density=0.3),
     'SSF': dict(type='SSF'),
     'Full': dict(type='Full'),
     'BitFit': dict(type='BitFit'),

@@ -42,6 +42,11 @@ METHODS = {
     ),
     'sara': (dict(type='SaRA', density=0.6), dict(type='SaRA', density=0.7)),
     'sara budget': (dict(type='SaRA', budget=3),) * 2,
+    's2ft': (dict(type='S2FT', density=0.4), dict(type='S2FT', density=0.5)),
+    's2ft columns': (
+        dict(type='S2FT', density=0.4, side='columns', choose='largest'),
+    )
+    * 2,
     'peft lora': (
         dict(type='HFPEFT', peft_type='LORA', r=3, lora_alpha=6),
         dict(type='HFPEFT', peft_type='LORA', r=2, use_rslora=True),

@@ -9,8 +9,8 @@ from mmflora.registry import ADAPTERS
 
 from ..base import CannotAdapt
 from ..calibrated import CalibratedAdapter
-from ..calibration import has_patches
 from ..decompositions import oriented_factors
+from ..layer_statistics import has_patches
 from ..layer_weights import frozen_weight
 from ..layers import adapted_class
 from ..settings import check_choice

@@ -64,6 +64,11 @@ class CalibrationHook(Hook):
         settings: Calibration | None,
         layers: dict[str, Any],
     ) -> None:
+        first = next(iter(layers.values())).adapter
+        if not first.by_batches:
+            raise ValueError(
+                f'{type(first).__name__} has no start yet. {first.remedy()}'
+            )
         if settings is None:
             raise ValueError(
                 f'{len(layers)} adapters start from statistics of the '
