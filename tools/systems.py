@@ -67,14 +67,10 @@ SYSTEMS: dict[str, Rows] = {
     'Sparse updates': [
         ('SaRA', ('SaRA', 'hook:SaRAHook'), ''),
         ('LIFT', ('LIFT',), ''),
-        ('SPT', ('SPT',), 'with LoRA as the structured form'),
-        ('GPS', ('GPS',), "by the gradient of the training's own loss"),
-        ('S²FT', ('S2FT',), 'channels at random or by their norm'),
-        (
-            'Composable sparse fine-tuning',
-            ('LotteryTicket', 'tool:adapters.py'),
-            'two runs: `adapters.py ticket` between them',
-        ),
+        ('SPT', ('SPT',), ''),
+        ('GPS', ('GPS',), ''),
+        ('S²FT', ('S2FT',), ''),
+        ('Composable sparse fine-tuning', ('LotteryTicket',), ''),
         ('SHiRA', ('peft:SHIRA',), 'random entries; linear layers alone'),
     ],
     'Inside and beside blocks': [
