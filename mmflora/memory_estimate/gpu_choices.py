@@ -143,9 +143,10 @@ def _attention(
         value = value.repeat_interleave(groups, -3)
     options: dict[str, Any] = dict(is_causal=is_causal, scale=scale)
     if query.dim() != 4:  # no fused kernel takes it
-        return _aten._scaled_dot_product_attention_math(
-            query, key, value, attn_mask, dropout_p, **options
-        )[0]
+        with torch.autocast('cpu', enabled=False):  # which is left by then
+            return _aten._scaled_dot_product_attention_math(
+                query, key, value, attn_mask, dropout_p, **options
+            )[0]
     half = query.dtype in _HALF and query.shape[-1] <= _FLASH_WIDTH
     if attn_mask is None and half:
         return _aten._scaled_dot_product_flash_attention(

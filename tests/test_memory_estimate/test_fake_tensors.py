@@ -85,8 +85,9 @@ def test_attention_never_holds_its_matrix(dtype):
         assert step.held < q.nbytes + 4 * rows + 8 * 512
 
 
+@pytest.mark.parametrize('casts', [False, True])
 @pytest.mark.parametrize('dtype', [torch.float32, HALF])
-def test_attention_without_heads_apart_holds_its_matrix(dtype):
+def test_attention_without_heads_apart_holds_its_matrix(dtype, casts):
     """PyTorch has fused kernels for four dimensions alone."""
     heads, length, width = 8, 256, 64
     with fake_tensors():
@@ -97,10 +98,12 @@ def test_attention_without_heads_apart_holds_its_matrix(dtype):
             for _ in range(3)
         )
         bias = torch.empty((heads, length, length), dtype=dtype)
-        step = count_step(
-            lambda: F.scaled_dot_product_attention(q, k, v, attn_mask=bias),
-            lambda output: output.sum().backward(),
-        )
+
+        def attend():
+            with torch.autocast('cpu', HALF, enabled=casts):
+                return F.scaled_dot_product_attention(q, k, v, bias)
+
+        step = count_step(attend, lambda output: output.sum().backward())
         assert q.grad.shape == q.shape
         # Computed in float32 whatever the type.
         assert step.held >= 4 * heads * length**2
