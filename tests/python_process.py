@@ -52,15 +52,19 @@ class PythonProcess:
                 )
             return
         arguments = words, str(folder), str(output), dict(environment)
-        self._process = _context().Process(target=_run, args=arguments)
-        paths = f'{HERE}:{HERE.parent}:{os.environ.get("PYTHONPATH", "")}'
+        context = multiprocessing.get_context('forkserver')
+        context.set_forkserver_preload(['loaded_modules'])
+        self._process = context.Process(target=_run, args=arguments)
         # The first start makes the process to fork from.  No child needs the
         # main module, which is that of the tests.
-        with (
-            mock.patch.dict(os.environ, PYTHONPATH=paths),
-            mock.patch.dict(sys.modules, __main__=types.ModuleType('main')),
-        ):
-            self._process.start()
+        main = sys.modules['__main__']
+        paths = f'{HERE}:{HERE.parent}:{os.environ.get("PYTHONPATH", "")}'
+        with mock.patch.dict(os.environ, PYTHONPATH=paths):
+            sys.modules['__main__'] = types.ModuleType('__main__')
+            try:
+                self._process.start()
+            finally:
+                sys.modules['__main__'] = main
 
     def is_alive(self):
         """Return whether it runs."""
@@ -91,12 +95,6 @@ def free_port():
     with socket.socket() as free:
         free.bind(('127.0.0.1', 0))
         return str(free.getsockname()[1])
-
-
-def _context():
-    context = multiprocessing.get_context('forkserver')
-    context.set_forkserver_preload(['loaded_modules'])
-    return context
 
 
 def _run(words, folder, output, environment):

@@ -19,7 +19,7 @@ def ranks(tmp_path_factory):
     """The starts of either rank, and the base under them."""
     folder = tmp_path_factory.mktemp('ranks')
     base = write_base(folder / 'base.pth')
-    run_two('test_engine.calibration_process', folder, base, port=29_760)
+    run_two('test_engine.calibration_process', folder, base)
     found = [
         torch.load(folder / f'starts{rank}.pth', weights_only=True)
         for rank in range(2)
