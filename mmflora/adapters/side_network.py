@@ -100,13 +100,13 @@ def _ends(model: nn.Module, stages: list[int]) -> list[int]:
     """Return the last tap before each output of a backbone.
 
     ``out_indices`` of a plain transformer count blocks, of others stages, in
-    timm's ResNets the stem too.
+    timm's ResNets the stem too.  A model without them has one output.
     """
     last = {stage: index for index, stage in enumerate(stages)}
     ends = list(last.values()) if len(last) > 1 else list(range(len(stages)))
     chosen = getattr(model, 'out_indices', None)
     if chosen is None:
-        return ends if len(last) > 1 else ends[-1:]
+        return ends[-1:]
     chosen = (chosen,) if isinstance(chosen, int) else tuple(chosen)
     count = len(ends)
     places = [index + count if index < 0 else index for index in chosen]

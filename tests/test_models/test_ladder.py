@@ -224,6 +224,17 @@ def test_a_backbone_with_other_outputs_is_refused():
         net(torch.randn(1, 3, 32, 32))
 
 
+def test_a_model_with_one_output():
+    net = timm.models.ConvNeXt(
+        depths=(1, 2, 1, 1), dims=(8, 8, 12, 16), num_classes=0, global_pool=''
+    ).eval()
+    inject(net, LADDER)
+    assert len(net.adapter.rungs) == 5
+    assert len(net.adapter.ups) == 1
+    randomise(net)(torch.randn(1, 3, 64, 64)).square().mean().backward()
+    assert all(p.grad.any() for p in net.adapter.parameters())
+
+
 def test_copies_stand_alone(copy_of):
     name = 'timm vision transformer'
     net, pictures = randomise(of(name)), images(CASES[name])
