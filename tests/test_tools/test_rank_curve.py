@@ -54,3 +54,31 @@ def test_trained_prefixes_are_tested(workspace):
     assert lines[4].split()[0] == 'area'
     assert (workspace.folder / 'curve.png').exists()
     assert (workspace.folder / 'curve/rank_4/adapter').is_dir()
+
+
+@pytest.mark.slow
+def test_a_compressed_adapter_is_tested_and_merged(workspace):
+    """Ranks that differ by layer: the config that the tool writes fits."""
+    config = CONFIGS / 'lora/mask-rcnn_convnextv2-atto_lora-r8_shapes.py'
+    short = (
+        *('train_dataloader.num_workers=0', 'val_dataloader.num_workers=0'),
+        *('test_dataloader.num_workers=0', 'train_cfg.max_epochs=1'),
+    )
+    _, compressed, tested, merged, _, _ = workspace.run_tools(
+        ('train.py', config, '--work-dir', 'big', '--cfg-options', *short),
+        (
+            *('adapters.py', 'compress', 'big/epoch_1.pth', 'small.pth'),
+            *('--energy', '0.8', '--config', config),
+        ),
+        ('test.py', 'small.py', 'small.pth', '--cfg-options', *short[:3]),
+        ('merge.py', 'small.py', 'small.pth', '--out', 'merged.pth'),
+        (
+            *('adapters.py', 'compress', 'big/epoch_1.pth', 'few'),
+            *('--budget', '300k', '--config', config),
+        ),
+        ('test.py', 'few.py', 'few', '--cfg-options', *short[:3]),
+    )
+    total = compressed.split('\nall ')[1].splitlines()[0]
+    assert float(total.split()[-1].rstrip('%')) <= 100 * 0.2**0.5 + 0.01
+    assert 'coco/segm_mAP' in tested
+    assert (workspace.folder / 'merged.pth').exists()
