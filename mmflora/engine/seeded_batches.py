@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from mmengine.device import get_device
 from torch.utils.data import DataLoader, IterableDataset
 
 
@@ -22,7 +23,12 @@ def seed_generators(sequence: np.random.SeedSequence) -> None:
     first, second, third = sequence.generate_state(3)
     random.seed(int(first))
     np.random.seed(int(second))
-    torch.manual_seed(int(third))
+    if get_device() == 'cpu':
+        # torch.manual_seed would also note the stack, for a GPU that may
+        # come: 0.3 ms for each sample.
+        torch.default_generator.manual_seed(int(third))
+    else:
+        torch.manual_seed(int(third))
 
 
 class SeededBatch(Sequence):

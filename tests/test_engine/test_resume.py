@@ -1,7 +1,13 @@
 """A resumed run is the uninterrupted one, bit for bit."""
 
+import random
+
+import numpy as np
 import pytest
+import torch
 from mmengine.hooks import EarlyStoppingHook
+
+from mmflora.engine import seeded_batches
 
 from .courses import assert_same_course, course
 from .toy import (
@@ -183,3 +189,15 @@ class Cached:
 
 class Albu:
     """Has the name of the toolkits' transform."""
+
+
+@pytest.mark.parametrize('device', ['cpu', 'cuda'])
+def test_seeds_are_the_same_on_every_machine(monkeypatch, device):
+    monkeypatch.setattr(seeded_batches, 'get_device', lambda: device)
+    seeded_batches.seed_generators(np.random.SeedSequence([1, 2, 3]))
+    drawn = random.random(), np.random.rand(), torch.rand(2).tolist()
+    first, second, third = np.random.SeedSequence([1, 2, 3]).generate_state(3)
+    random.seed(int(first))
+    np.random.seed(int(second))
+    torch.manual_seed(int(third))
+    assert drawn == (random.random(), np.random.rand(), torch.rand(2).tolist())
