@@ -40,6 +40,8 @@ def adapters_of_ranks(
         own.load_from = str(write_adapter(lower, work_dir / 'adapter'))
         own.work_dir = str(work_dir)
         own.experiment_name = f'rank_{rank}'
+        if own.get('visualizer'):  # else MMEngine takes the first run's
+            own.visualizer['name'] = f'rank_{rank}'
         yield rank, sum(row.parameters[1] for row in rows), own
 
 
