@@ -57,11 +57,12 @@ def interleave(
 ) -> dict[str, dict[str, list[float]]]:
     """Run commands in turns; return each one's values of all rounds.
 
-    One round before that counts for none: it fills the caches of the disk.
+    One round before counts for none, as it fills the caches of the disk; it is
+    left out where there is but one.
     """
     names = list(commands)
     found: dict[str, dict[str, list[float]]] = {name: {} for name in names}
-    for turn in range(-1, rounds):
+    for turn in range(-1 if rounds > 1 else 0, rounds):
         # Each round starts with the next one: nobody always follows another.
         shift = turn % len(names)
         for name in names[shift:] + names[:shift]:

@@ -72,9 +72,11 @@ def page(lines: Sequence[Line]) -> str:
         parts += [ITERATION, _iterations(by_part['iteration'])]
     if 'small' in by_part:
         parts += [SMALL, _iterations(by_part['small'])]
-    if 'test' in by_part:
-        both = by_part['test'] + by_part['merge']
-        parts += [USE, _commands(both), _inference(by_part['inference'])]
+    used = by_part.get('test', []) + by_part.get('merge', [])
+    if used:
+        parts += [USE, _commands(used)]
+    if 'inference' in by_part:
+        parts.append(_inference(by_part['inference']))
     return '\n'.join(parts)
 
 

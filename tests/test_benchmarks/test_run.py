@@ -122,6 +122,11 @@ def test_commands_take_turns(place):
     assert all(0 < x < 5 for x in found['a']['cpu'] + found['a']['seconds'])
 
 
+def test_one_round_alone_has_none_before(place):
+    interleave(place, {x: ('script.py', x) for x in 'ab'}, 1)
+    assert (place.folder / 'order.txt').read_text() == 'ab'
+
+
 def test_a_start_ends_where_the_clock_says(place):
     found = time_command(place, ('script.py', 'marks'))
     assert found['cpu'] == 3
@@ -196,6 +201,8 @@ def test_the_page_marks_what_is_above_its_bound():
         values = dict(seconds=[9.0, 8.0, 7.0], cpu=cpu)
         return dict(part='start', case='mmdet', side=side, **values, **ABOUT)
 
+    merged = dict(start('merge', [5.0]), part='merge')
+    assert '| mmdet | merge | merge |' in page([merged])
     text = page(
         [
             start('stock', [2.0, 2.0, 4.0]),
