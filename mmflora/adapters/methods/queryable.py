@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Iterator, Sequence
-from typing import Any, ClassVar
+from typing import Any
 
 from torch import Tensor, nn
 
@@ -78,7 +78,7 @@ class QueryableLoRA(SharingAdapter):
     paper = 'Vaidya et al., 2026, arXiv:2605.08423'
     additive = False
     mergeable = False
-    why_not_mergeable: ClassVar[str] = 'its update depends on the input'
+    why_not_mergeable = 'its update depends on the input'
 
     def __init__(
         self,
