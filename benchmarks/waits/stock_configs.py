@@ -61,6 +61,8 @@ def write_case(name, folder):
         cfg[key] = shapes[key]
         if name == 'mmdet' and key.endswith('evaluator'):
             cfg[key].metric = 'bbox'
+    # What the toolkits' functions for inference read.
+    cfg.test_pipeline = cfg.test_dataloader.dataset.pipeline
     cfg.merge_from_dict(dict(model=model))
     cfg.train_dataloader.update(batch_size=2, num_workers=0)
     for key in LOADERS:
