@@ -3,12 +3,13 @@
 import io
 import math
 import statistics
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
 from .study_file import Task
@@ -65,6 +66,7 @@ def draw_pareto(results: StudyResults, task: Task) -> Figure:
             _draw_points(axes, points, metrics, task.higher_is_better)
             axes.set_xlabel(label)
         figure.axes[0].set_ylabel(f'{task.name}: {task.metric}')
+        _name_points(figure, metrics)
     return figure
 
 
@@ -89,11 +91,8 @@ def _draw_points(
         drawstyle='steps-post',
         zorder=1,
     )
-    # Neighbors in a row get their names in turns above and below.
-    order = sorted(points, key=lambda name: points[name])
-    colors = {name: f'C{i % 10}' for i, name in enumerate(points)}
-    for number, name in enumerate(order):
-        x, y = points[name]
+    numbers, colors = _numbers_and_colors(metrics)
+    for name, (x, y) in points.items():
         deviation = spread(metrics[name])[1]
         axes.errorbar(
             x,
@@ -101,19 +100,50 @@ def _draw_points(
             yerr=None if math.isnan(deviation) else deviation,
             fmt='o',
             color=colors[name],
-            markersize=7 if name in front else 5,
+            markersize=11,
+            markeredgecolor='black' if name in front else 'none',
             capsize=2,
             zorder=2,
         )
         axes.annotate(
-            name,
+            numbers[name],
             (x, y),
-            xytext=(5, 5 if number % 2 else -11),
-            textcoords='offset points',
-            fontsize=8,
-            fontweight='bold' if name in front else 'normal',
+            ha='center',
+            va='center',
+            fontsize=7,
+            color='black' if sum(colors[name][:3]) > 1.6 else 'white',
+            fontweight='bold',
         )
-    axes.margins(x=0.22, y=0.15)
+    axes.margins(x=0.08, y=0.08)
+
+
+def _numbers_and_colors(
+    methods: Iterable[str],
+) -> tuple[dict[str, str], dict[str, Any]]:
+    """Return what stands for each method: a number, and a color."""
+    names = [*methods]
+    cycle = matplotlib.colormaps['tab10' if len(names) <= 10 else 'tab20']
+    return (
+        {name: str(number) for number, name in enumerate(names, 1)},
+        {name: cycle(i % cycle.N) for i, name in enumerate(names)},
+    )
+
+
+def _name_points(figure: Figure, methods: Iterable[str]) -> None:
+    """List the methods beside the panels, by their numbers."""
+    numbers, colors = _numbers_and_colors(methods)
+    handles = [
+        Line2D(
+            *([], []),
+            linestyle='',
+            marker='o',
+            color=colors[name],
+            label=f'{number}  {name}',
+        )
+        for name, number in numbers.items()
+    ]
+    title = 'Black edge: no cheaper\nmethod is better'
+    figure.legend(handles=handles, loc='outside right center', title=title)
 
 
 def draw_seeds(results: StudyResults) -> Figure:
