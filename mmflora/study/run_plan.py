@@ -8,6 +8,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock
+
 from mmflora.count.parameters import build_on_meta, count_model
 from mmflora.files.atomic import write_text
 
@@ -217,7 +219,8 @@ class StudyPlan:
         common = fingerprint([frozen.to_dict(), self.versions])
         start = root / 'first' / f'{run.task.name}-{run.seed}-{common[:8]}'
         start.parent.mkdir(parents=True, exist_ok=True)
-        write_text(start.with_suffix('.py'), config_text(frozen))
+        with FileLock(f'{start}.py.lock'):  # several studies share it
+            write_text(start.with_suffix('.py'), config_text(frozen))
         write_text(folder / 'config.py', config_text(cfg))
         line = dict(
             key=self.key(run),

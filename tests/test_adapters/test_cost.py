@@ -72,7 +72,7 @@ def test_layers_follow_the_rule_for_their_input(
     adapt_layer(layer, FLoRA(layer.weight, rank=4))
     randomise(layer.adapter)
     taken = []
-    for name in ('linear.trained', 'conv.trained', 'adapted.updated'):
+    for name in ('adapted.trained', 'conv.trained', 'adapted.updated'):
         monkeypatch.setattr(
             f'mmflora.adapters.layers.{name}',
             lambda *given, name=name: (

@@ -23,6 +23,7 @@ def build(width=6, classes=3):
             channels=width,
             num_classes=classes,
             dropout_ratio=0.0,
+            loss_decode=dict(type='mmseg.CrossEntropyLoss'),
         )
     )
     for parameter in (*neck.parameters(), *head.parameters()):

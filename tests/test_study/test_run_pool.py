@@ -244,3 +244,21 @@ def test_what_cannot_be_the_same_training(plan_of, changes, message):
     tasks[1].update(changes)
     with pytest.raises(ValueError, match=message):
         plan_of(tasks=tasks).check()
+
+
+def test_two_studies_write_what_they_share(plan_of, monkeypatch):
+    def slow_sync(_file):
+        time.sleep(0.5)
+
+    monkeypatch.setattr(os, 'fsync', slow_sync)
+    fork = multiprocessing.get_context('fork').Process
+    writers = []
+    for method in ('bitfit', 'frozen'):
+        plan = plan_of(lrs=0.004, seeds=0, methods=[method])
+        (run,) = plan.runs({})
+        writers.append(fork(target=plan.prepare, args=[run]))
+    for writer in writers:
+        writer.start()
+    for writer in writers:
+        writer.join()
+    assert [writer.exitcode for writer in writers] == [0, 0]
