@@ -184,19 +184,19 @@ def run_combine(args):
 def run_lower_ranks(args):
     """Write an adapter of lower ranks, and say what is lost."""
     from mmflora.adapter_files.convert import write_any
-    from mmflora.adapter_files.rank_choice import read_count
     from mmflora.adapter_files.read import read_any
     from mmflora.adapter_files.reduce import reduce_ranks
     from mmflora.adapter_files.reduced_report import (
         reduction_table,
         write_config_of,
     )
+    from mmflora.config.command_line import parse_count
 
     adapter, rows = reduce_ranks(
         read_any(args.adapter),
         prefix=args.command == 'truncate',
         rank=args.rank,
-        budget=args.budget and read_count(args.budget),
+        budget=args.budget and round(parse_count(args.budget, '--budget')),
         energy=args.energy,
         kernel_rank=args.kernel_rank,
     )

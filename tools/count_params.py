@@ -77,13 +77,13 @@ def _natural(path):
 
 def report(args):
     """Return the text that the command line asks for."""
+    from mmflora.config.command_line import parse_count
     from mmflora.config.peft.arguments import read_adapted
     from mmflora.config.printed_report import check_folder
     from mmflora.count.budget import rank_for_budget
     from mmflora.count.parameters import (
         build_on_meta,
         count_model,
-        parse_count,
     )
     from mmflora.count.table import count_table, read_beside
 

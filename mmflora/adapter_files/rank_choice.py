@@ -1,7 +1,6 @@
 """Ranks for all layers, from a budget of parameters or a part to keep."""
 
-import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 from mmflora.adapters.lower_ranks import Ranked
 
@@ -89,19 +88,3 @@ def _steps(name: str, one: Ranked) -> list[tuple[float, str, int, int]]:
         found.append((gain, name, best + 1, counts[best] - counts[at]))
         at = best
     return found
-
-
-def read_count(text: str) -> int:
-    """Read a number of parameters, such as ``200000``, ``200k``, ``1.5M``.
-
-    Raises:
-        ValueError: If it is no such number.
-    """
-    found = re.fullmatch(r'([\d_]+\.?\d*)([kM]?)', text.replace(',', ''))
-    if found is None:
-        raise ValueError(
-            f'A number of parameters is written as 200000, 200k or 1.5M, got '
-            f'{text!r}.'
-        )
-    size: Sequence[str] = found.groups()
-    return round(float(size[0]) * {'': 1, 'k': 1e3, 'M': 1e6}[size[1]])

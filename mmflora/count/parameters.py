@@ -4,8 +4,6 @@ The model is built on PyTorch's meta device: shapes alone, no memory, no base
 weights, so that the largest backbone takes a second.
 """
 
-import math
-import re
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -23,8 +21,6 @@ from mmflora.checkpoint.roles import (
     parameter_roles,
 )
 from mmflora.config.build import build_model
-
-_SUFFIXES = {'': 1, 'k': 1e3, 'M': 1e6, 'G': 1e9}
 
 
 @dataclass(frozen=True)
@@ -58,28 +54,6 @@ class ParameterCount:
     def trainable(self) -> int:
         """All parameters that train."""
         return self.method + self.new + self.neck + self.heads
-
-
-def parse_count(text: str, what: str) -> float:
-    """Read a number of parameters such as ``12.94M``, ``200k`` or ``4857349``.
-
-    Args:
-        text: A number, with the suffix k, M or G (a thousand, a million, a
-            milliard) or none.
-        what: What the number is, for the error.
-
-    Raises:
-        ValueError: If it is no such number, or not above zero.
-    """
-    match = re.fullmatch(r'(\d+\.?\d*|\.\d+)([kMG]?)', text.strip())
-    value = float(match[1]) * _SUFFIXES[match[2]] if match else 0.0
-    if not 0 < value < math.inf:
-        raise ValueError(
-            f'{what}: {text!r} is no number of parameters. Give one above '
-            'zero, such as 12.94M, 200k or 4857349 (k, M and G stand for a '
-            'thousand, a million and a milliard).'
-        )
-    return value
 
 
 def build_on_meta(cfg: Config, part: str = 'model') -> nn.Module:

@@ -5,7 +5,9 @@ import fnmatch
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from .parameters import ParameterCount, parse_count
+from mmflora.config.command_line import parse_count
+
+from .parameters import ParameterCount
 
 COLUMNS = (
     'config',

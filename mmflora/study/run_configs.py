@@ -15,10 +15,11 @@ from mmengine.config import Config
 from mmflora.config.build import read_config
 from mmflora.config.check import check_paths
 from mmflora.config.classes import check_classes
+from mmflora.config.command_line import parse_count
 from mmflora.config.launch import settle_workers
 from mmflora.config.peft import peft_config
 from mmflora.count.budget import rank_for_budget, with_rank
-from mmflora.count.parameters import build_on_meta, count_model, parse_count
+from mmflora.count.parameters import build_on_meta, count_model
 from mmflora.files.atomic import write_text
 
 from .split_data import check_splits, set_split

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from mmflora.config.build import read_config
-from mmflora.count.parameters import parse_count
+from mmflora.config.command_line import parse_count
 
 from .study_entries import (
     as_list,

@@ -8,8 +8,9 @@ from mmengine.config import Config
 from torch import nn
 
 from mmflora.checkpoint.state import adapter_state_dict
+from mmflora.config.command_line import parse_count
 from mmflora.count.budget import rank_for_budget
-from mmflora.count.parameters import build_on_meta, count_model, parse_count
+from mmflora.count.parameters import build_on_meta, count_model
 from mmflora.count.table import COLUMNS, count_table, read_beside
 from mmflora.models import ConvNeXt, FLoRAConvNeXt
 
