@@ -85,8 +85,7 @@ class ChannelAdapter(BlockAdapter):
     def __init__(self, block: nn.Module, places: str | None = None) -> None:
         super().__init__()
         last = last_weight(block)
-        weight = last._parameters['weight']
-        assert weight is not None  # last_weight() has seen it
+        weight = last.get_parameter('weight')
         self.channels = output_channels(last)
         self.spatial_dims = weight.dim() - 2
         self._like = torch.empty(0, dtype=weight.dtype, device=weight.device)

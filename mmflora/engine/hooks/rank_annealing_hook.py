@@ -6,14 +6,14 @@ from typing import Any
 import torch
 from mmengine.dist import broadcast
 from mmengine.hooks import EMAHook, Hook
-from mmengine.optim import OptimWrapperDict
 from torch import nn
 
 from mmflora.adapters import adapted_layers
 from mmflora.adapters.lower_ranks import LowerRanks
 from mmflora.checkpoint.gaps import without_wrappers
-from mmflora.checkpoint.sharded import any_sharded
 from mmflora.registry import HOOKS
+
+from .step_hook import check_whole
 
 
 @HOOKS.register_module()
@@ -148,14 +148,5 @@ def _check_run(runner: Any, model: nn.Module, layers: dict[str, Any]) -> None:
             f'{sorted(kinds) or "no adapters"}. Take the hook out of '
             'custom_hooks, or take one of these methods.'
         )
-    if any_sharded(model.parameters()):
-        raise ValueError(
-            'RankAnnealingHook decomposes whole parameters, but the model is '
-            "spread over several processes. Train it with MMEngine's Runner "
-            '(leave out runner_type and strategy).'
-        )
-    if isinstance(runner.optim_wrapper, OptimWrapperDict):
-        raise ValueError(
-            'RankAnnealingHook restarts the moments of one optimizer, but the '
-            'runner has several. Use one.'
-        )
+    name = RankAnnealingHook.__name__
+    check_whole(runner, name, name)

@@ -3,18 +3,16 @@
 from typing import Any
 
 from mmengine.dist import broadcast
-from mmengine.hooks import Hook
-from mmengine.optim import OptimWrapperDict
-from torch.utils.hooks import RemovableHandle
 
 from mmflora.adapters import SaRA, adapted_layers
 from mmflora.checkpoint.gaps import without_wrappers
-from mmflora.checkpoint.sharded import any_sharded
 from mmflora.registry import HOOKS
+
+from .step_hook import StepHook
 
 
 @HOOKS.register_module()
-class SaRAHook(Hook):
+class SaRAHook(StepHook):
     """Adds SaRA's penalty, and settles the entries that have become effective.
 
     Before each step of the optimizer, the gradient of λ times the nuclear norm
@@ -39,7 +37,7 @@ class SaRAHook(Hook):
         ValueError: If λ is negative, or the part not in (0, 1].
     """
 
-    priority = 'NORMAL'
+    method = 'SaRA'
 
     def __init__(self, penalty: float = 5e-4, settle_at: float = 0.5) -> None:
         if not 0 <= penalty < float('inf') or not 0 < settle_at <= 1:
@@ -48,10 +46,10 @@ class SaRAHook(Hook):
                 '`settle_at` a part of the training in (0, 1], got '
                 f'penalty={penalty!r}, settle_at={settle_at!r}.'
             )
+        super().__init__()
         self.penalty, self.settle_at = penalty, settle_at
         self._layers: list[Any] = []
         self._turn = 0
-        self._handles: list[RemovableHandle] = []
 
     def before_train(self, runner: Any) -> None:
         """Find the adapters, and watch the optimizer.
@@ -60,11 +58,11 @@ class SaRAHook(Hook):
             ValueError: If no layer has a SaRA adapter, the model has several
                 optimizers, or it is spread over several processes.
         """
-        inner = without_wrappers(runner.model)
-        wrapper = runner.optim_wrapper
         self._layers = [
             layer
-            for layer in adapted_layers(inner).values()
+            for layer in adapted_layers(
+                without_wrappers(runner.model)
+            ).values()
             if isinstance(layer.adapter, SaRA)
         ]
         if not self._layers:
@@ -73,20 +71,7 @@ class SaRAHook(Hook):
                 "adapter=dict(type='SaRA'), or take the hook out of "
                 'custom_hooks.'
             )
-        if any_sharded(inner.parameters()):
-            raise ValueError(
-                'SaRA reads whole weights, but the model is spread over '
-                "several processes. Train it with MMEngine's Runner (leave "
-                'out runner_type and strategy), or use another adapter.'
-            )
-        if isinstance(wrapper, OptimWrapperDict):
-            raise ValueError(
-                'SaRAHook acts before the steps of one optimizer, but the '
-                'runner has several. Use one, or another adapter.'
-            )
-        if self.penalty:
-            step = wrapper.optimizer.register_step_pre_hook(self._before_step)
-            self._handles = [step]
+        self.watch(runner)
 
     def before_train_iter(self, runner: Any, *_: Any, **__: Any) -> None:
         """Settle entries, once, and note whose turn it is."""
@@ -100,13 +85,10 @@ class SaRAHook(Hook):
             f'and stay as they are; {left} go on.'
         )
 
-    def after_train(self, runner: Any) -> None:
-        """Leave the optimizer alone."""
-        for handle in self._handles:
-            handle.remove()
-        self._handles = []
-
-    def _before_step(self, *_: Any) -> None:
+    def before_step(self) -> None:
+        """Add the penalty's gradient to that of the layer whose turn it is."""
+        if not self.penalty:
+            return
         layer = self._layers[self._turn % len(self._layers)]
         gradient = layer.adapter.penalty_gradient(layer)
         broadcast(gradient)  # decompositions may differ in the last digit

@@ -11,7 +11,7 @@ from mmflora.checkpoint.sharded import any_sharded
 
 
 class StepHook(Hook):
-    """A hook that ranks parameters before or after each step.
+    """A hook that reads or changes parameters before or after each step.
 
     Attributes:
         method: The method that has the hook, for errors.
@@ -33,19 +33,8 @@ class StepHook(Hook):
             ValueError: If the model has several optimizers, or is spread over
                 several processes.
         """
+        check_whole(runner, self.method, type(self).__name__)
         wrapper = runner.optim_wrapper
-        if any_sharded(without_wrappers(runner.model).parameters()):
-            raise ValueError(
-                f'{self.method} ranks whole parameters, but the model is '
-                "spread over several processes. Train it with MMEngine's "
-                'Runner (leave out runner_type and strategy), or use another '
-                'adapter.'
-            )
-        if isinstance(wrapper, OptimWrapperDict):
-            raise ValueError(
-                f'{type(self).__name__} counts the steps of one optimizer, '
-                'but the runner has several. Use one, or another adapter.'
-            )
         optimizer = wrapper.optimizer
         self._handles = [
             optimizer.register_step_pre_hook(lambda *_: self.before_step()),
@@ -64,3 +53,29 @@ class StepHook(Hook):
 
     def after_step(self) -> None:
         """Act after a step."""
+
+
+def check_whole(runner: Any, method: str, hook: str) -> None:
+    """Check that one process has whole parameters, and one optimizer.
+
+    Args:
+        runner: The runner.
+        method: What needs the parameters, for the error.
+        hook: The hook, for the error.
+
+    Raises:
+        ValueError: If the model has several optimizers, or is spread over
+            several processes.
+    """
+    if any_sharded(without_wrappers(runner.model).parameters()):
+        raise ValueError(
+            f'{method} needs whole parameters, but the model is '
+            "spread over several processes. Train it with MMEngine's "
+            'Runner (leave out runner_type and strategy), or use another '
+            'adapter.'
+        )
+    if isinstance(runner.optim_wrapper, OptimWrapperDict):
+        raise ValueError(
+            f'{hook} follows the steps of one optimizer, '
+            'but the runner has several. Use one, or another adapter.'
+        )
