@@ -65,10 +65,16 @@ def parse_args(argv=None):
     parser.add_argument(
         '--retry', action='store_true', help='repeat runs that failed'
     )
-    parser.add_argument(
+    changed = parser.add_mutually_exclusive_group()
+    changed.add_argument(
         '--accept-changes',
         action='store_true',
         help='repeat runs that were done with other settings or versions',
+    )
+    changed.add_argument(
+        '--keep-changed',
+        action='store_true',
+        help='keep them; the log and the report say so',
     )
     parser.add_argument(
         '--repeat',
@@ -96,6 +102,8 @@ def run(args, say):
         say(repeat_run(plan, args.repeat))
         return 0
     plan.check()
+    if args.keep_changed:
+        say(f'{plan.keep_outdated()} runs with other settings were kept.')
     if not args.accept_changes:
         plan.refuse_changes()
     if args.dry_run:

@@ -189,7 +189,9 @@ def _known(value: float) -> float:
 def lr_table(results: StudyResults) -> Table:
     """Return the learning rates, and how each did on the validation split."""
     study = results.study
-    header = ['task', 'method', *(f'{lr:g}' for lr in study.lrs), 'chosen']
+    grids = {name: study.lrs_of(task) for name, task in study.tasks.items()}
+    every = sorted({lr for lrs in grids.values() for lr in lrs})
+    header = ['task', 'method', *(f'{lr:g}' for lr in every), 'chosen']
     rows = []
     for (task, method), scores in results.lrs.items():
         if study.tasks[task].trained_as:
@@ -197,13 +199,14 @@ def lr_table(results: StudyResults) -> Table:
         chosen = results.chosen.get((task, method))
         scale = 100 if all(abs(score) <= 1 for score in scores.values()) else 1
         row = [Cell(task), Cell(method)]
-        for lr in study.lrs:
+        for lr in every:
             score = scores.get(lr)
             text = '–' if score is None else f'{scale * score:.2f}'
             value = -math.inf if score is None else scale * score
             row.append(Cell(text, value, lr == chosen and len(scores) > 1))
         text = '–' if chosen is None else f'{chosen:g}'
-        if chosen in (min(study.lrs), max(study.lrs)) and len(study.lrs) > 1:
+        lrs = grids[task]
+        if chosen in (min(lrs), max(lrs)) and len(lrs) > 1:
             text += ' (end of the grid)'
         rows.append([*row, Cell(text, chosen or 0.0)])
     seeds = ', '.join(map(str, study.search_seeds))
@@ -211,7 +214,7 @@ def lr_table(results: StudyResults) -> Table:
         'Metric on the validation split by learning rate, mean over the '
         f'seeds of the search ({seeds}). The best is taken for every seed. '
         'Where it is an end of the grid, the best one may lie outside.'
-        if len(study.lrs) > 1
+        if any(len(lrs) > 1 for lrs in grids.values())
         else 'One learning rate was given; nothing was searched.'
     )
     return Table('learning_rates', 'Learning rates', header, rows, note)

@@ -96,7 +96,7 @@ class StudyConfigs:
             cfg.merge_from_dict(dict(task.cfg_options))
             for split in ('val', 'test'):
                 set_split(cfg, split, getattr(task, split))
-            searches = len(self.study.lrs) > 1
+            searches = len(self.study.lrs_of(task)) > 1
             check_splits(cfg, task.name, searches)
             if not searches:
                 cfg.val_cfg = cfg.val_dataloader = cfg.val_evaluator = None

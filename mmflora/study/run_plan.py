@@ -1,10 +1,12 @@
 """Which runs a study needs, and which of them are there."""
 
 import json
+import math
 import statistics
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +15,9 @@ from filelock import FileLock
 from mmflora.count.parameters import build_on_meta, count_model
 from mmflora.files.atomic import write_text
 
+from .run_changes import change
 from .run_configs import StudyConfigs, config_text, fingerprint, versions
-from .run_log import read_runs
+from .run_log import append_run, read_runs
 from .study_file import Method, Study, Task
 from .study_runs import LOG, Run, best_lr, is_failed, metric_of, select
 
@@ -65,12 +68,11 @@ class StudyPlan:
             lines: What :meth:`lines` returned.
         """
         study = self.study
-        if len(study.lrs) > 1:
-            for seed in study.search_seeds:
-                for task in self._trained():
-                    for method in study.methods.values():
-                        for lr in study.lrs:
-                            yield Run(task, method, lr, seed, 'search')
+        for seed in study.search_seeds:
+            for task in self._trained():
+                for method in study.methods.values():
+                    for lr in self._searched(task):
+                        yield Run(task, method, lr, seed, 'search')
         for seed in study.seeds:
             for task in study.tasks.values():
                 for method in study.methods.values():
@@ -85,6 +87,11 @@ class StudyPlan:
         """Return the tasks that train."""
         return [t for t in self.study.tasks.values() if not t.trained_as]
 
+    def _searched(self, task: Task) -> tuple[float, ...]:
+        """Return the learning rates of a search; one alone needs none."""
+        lrs = self.study.lrs_of(task)
+        return lrs if len(lrs) > 1 else ()
+
     def training(self, run: Run) -> Run:
         """Return the run that trains what a run tests, often itself."""
         return replace(run, task=self.study.training_of(run.task))
@@ -96,16 +103,27 @@ class StudyPlan:
         line = lines.get(self.key(self.training(run)))
         return line is not None and not is_failed(line)
 
-    def total(self) -> int:
-        """Return how many runs the study has in the end."""
+    def totals(self, patterns: Sequence[str] = ()) -> dict[str, int]:
+        """Return how many runs each task has in the end.
+
+        Args:
+            patterns: Count those alone whose cell matches one of these.
+        """
         study = self.study
-        searches = len(study.lrs) * len(study.search_seeds)
-        if len(study.lrs) == 1:
-            searches = 0
-        trained, tested = len(self._trained()), len(study.tasks)
-        return len(study.methods) * (
-            trained * searches + tested * len(study.seeds)
-        )
+        counts = {}
+        for name, task in study.tasks.items():
+            lrs = () if task.trained_as else self._searched(task)
+            stages = [
+                *product(lrs, study.search_seeds, ['search']),
+                *product([math.nan], study.seeds, ['final']),
+            ]
+            runs = [
+                Run(task, method, *stage)
+                for method in study.methods.values()
+                for stage in stages
+            ]
+            counts[name] = len(select(runs, patterns))
+        return counts
 
     def chosen_lr(
         self, task: Task, method: Method, lines: dict[str, dict[str, Any]]
@@ -114,7 +132,7 @@ class StudyPlan:
 
         Of equal ones it is the smallest; ``None`` while searches are missing.
         """
-        lrs, seeds = self.study.lrs, self.study.search_seeds
+        lrs, seeds = self.study.lrs_of(task), self.study.search_seeds
         task = self.study.training_of(task)
         if len(lrs) == 1:
             return lrs[0]
@@ -132,15 +150,17 @@ class StudyPlan:
             scores[lr] = statistics.fmean(values)
         return best_lr(scores, task.higher_is_better)
 
-    def changed(self, lines: dict[str, dict[str, Any]]) -> list[str]:
+    def outdated(
+        self, lines: dict[str, dict[str, Any]]
+    ) -> dict[Run, dict[str, Any]]:
         """Return what is in the log under other settings or versions."""
         wanted = {tuple(run.place.values()): run for run in self.runs(lines)}
-        outdated: dict[Run, dict[str, Any]] = {}
+        found: dict[Run, dict[str, Any]] = {}
         for line in lines.values():
             run = wanted.get(tuple(line[name] for name in _PLACE))
             if run and self.key(run) not in lines:
-                outdated[run] = line
-        return [self._change(run, line) for run, line in outdated.items()]
+                found[run] = line
+        return found
 
     def refuse_changes(self) -> None:
         """Refuse a study that has changed since some of its runs.
@@ -148,15 +168,43 @@ class StudyPlan:
         Raises:
             ValueError: If so; names the runs and what has changed.
         """
-        changed = self.changed(self.lines())
+        outdated = self.outdated(self.lines())
+        changed = [
+            f'{run}: {self._change(run, line)}'
+            for run, line in outdated.items()
+        ]
         if changed:
             more = f'\n  … {len(changed) - 8} more' * (len(changed) > 8)
             raise ValueError(
                 f'{len(changed)} runs in {self.log} were done otherwise:\n  '
                 + '\n  '.join(changed[:8])
-                + f'{more}\nUndo the change, give another --work-dir, or '
-                'repeat these runs with --accept-changes.'
+                + f'{more}\nUndo the change, give another --work-dir, '
+                'repeat these runs with --accept-changes, or, if the change '
+                'cannot matter to them, keep them with --keep-changed.'
             )
+
+    def keep_outdated(self) -> int:
+        """Take the finished runs of other settings as if they were of these.
+
+        Each gets a new line in the log, which says what has changed.  Its
+        versions stay those that it ran with.
+
+        Returns:
+            How many were kept.
+        """
+        kept = 0
+        while True:  # the chosen rates name more runs
+            outdated = self.outdated(self.lines()).items()
+            finished = [(r, li) for r, li in outdated if not is_failed(li)]
+            if not finished:
+                return kept
+            for run, line in finished:
+                changes = [line.get('kept'), self._change(run, line)]
+                note = '; '.join(filter(None, changes))
+                append_run(
+                    self.log, {**line, **self._identity(run), 'kept': note}
+                )
+            kept += len(finished)
 
     def missing_text(self, patterns: Sequence[str] = ()) -> str:
         """Return what is missing, and what each method trains."""
@@ -170,22 +218,25 @@ class StudyPlan:
         runs = select([*self.runs(lines)], patterns)
         missing = [run for run in runs if self.key(run) not in lines]
         texts.append(
-            f'{len(lines)} runs are there; of {self.total()} in all, these '
+            f'{len(lines)} runs are there; of '
+            f'{sum(self.totals(patterns).values())} in all, these '
             f'{len(missing)} can start:'
         )
         return '\n'.join([*texts, *(f'  {run}' for run in missing)])
 
     def _change(self, run: Run, line: dict[str, Any]) -> str:
-        known = line.get('versions', self.versions)
-        moved = [
-            f'{name} {known.get(name)}, now {self.versions.get(name)}'
-            for name in sorted({*known, *self.versions})
-            if known.get(name) != self.versions.get(name)
-        ]
-        what = ', '.join(moved) or (
-            f'other settings (in {line["folder"]}/config.py)'
+        """Return what has changed since a run."""
+        folder = self.study.work_dir / line['folder']
+        cfg = self.configs.run(run.task, run.method, run.lr, run.seed)
+        return change(line, folder / 'config.py', cfg, self.versions)
+
+    def _identity(self, run: Run) -> dict[str, str]:
+        """Return the hashes of a run in its line of the log."""
+        return dict(
+            key=self.key(run),
+            config=self._hash(run),
+            task_config=fingerprint(self.configs.task(run.task).to_dict()),
         )
-        return f'{run}: {what}'
 
     def folder(self, run: Run, root: Path | None = None) -> Path:
         """Return the folder of a run, see :meth:`prepare`.
@@ -223,10 +274,8 @@ class StudyPlan:
             write_text(start.with_suffix('.py'), config_text(frozen))
         write_text(folder / 'config.py', config_text(cfg))
         line = dict(
-            key=self.key(run),
+            **self._identity(run),
             **run.place,
-            config=self._hash(run),
-            task_config=fingerprint(self.configs.task(run.task).to_dict()),
             folder=str(folder.relative_to(root)),
             command=f'python tools/study.py {study.path} --repeat {run.cell}',
         )

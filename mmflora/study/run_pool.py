@@ -36,6 +36,7 @@ class StudyRunner:
         self.say = say
         self.command = command
         self.running: list[RunProcess] = []
+        self.patterns: Sequence[str] = ()
 
     def run(self, patterns: Sequence[str] = (), retry: bool = False) -> int:
         """Do the missing runs.
@@ -51,6 +52,7 @@ class StudyRunner:
             ValueError: If an evaluator gives no such metric as a task names.
         """
         tried: set[str] = set()
+        self.patterns = patterns
         with _ended_by_signals():
             try:
                 while self._step(patterns, retry, tried):
@@ -147,26 +149,25 @@ class StudyRunner:
         running = {process.run for process in self.running}
         return [
             (run, line)
-            for run in self.plan.runs(lines)
+            for run in select([*self.plan.runs(lines)], self.patterns)
             if (line := lines.get(self.plan.key(run))) and run not in running
         ]
 
     def _place(self, lines: dict[str, Any]) -> str:
-        total = self.plan.total()
+        total = sum(self.plan.totals(self.patterns).values())
         return f'[{len(self._done(lines)):>{len(str(total))}}/{total}]'
 
     def _left(self, lines: dict[str, Any]) -> str:
         """Return about how long the rest takes, by what each task took."""
-        done, tasks = self._done(lines), self.plan.study.tasks
+        done = self._done(lines)
         times = defaultdict(list)
         for run, line in done:
             times[run.task.name].append(line['seconds'])
         every = [second for items in times.values() for second in items]
         rest = 0.0
-        for task in tasks:
+        for task, total in self.plan.totals(self.patterns).items():
             known = times[task] or every
-            share = self.plan.total() / len(tasks) - len(times[task])
-            rest += share * sum(known) / len(known)
+            rest += (total - len(times[task])) * sum(known) / len(known)
         if rest <= 0:
             return ''
         rest /= self.plan.study.resources.processes

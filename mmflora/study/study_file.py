@@ -34,6 +34,7 @@ class Task:
         test: The split that the report is about, likewise.
         trained_as: Another task that trains the same way: its models are
             tested here, with its learning rates, and nothing is trained.
+        lrs: The learning rates of the search, if not those of the study.
     """
 
     name: str
@@ -44,6 +45,7 @@ class Task:
     val: Mapping[str, Any] = field(default_factory=dict)
     test: Mapping[str, Any] = field(default_factory=dict)
     trained_as: str = ''
+    lrs: Sequence[float] = ()
 
 
 @dataclass(frozen=True, eq=False)
@@ -100,7 +102,8 @@ class Study:
         tasks: By name.
         methods: By name.
         seeds: Each method runs once with each of them.
-        lrs: The learning rates of the search; one alone needs none.
+        lrs: The learning rates of the search; one alone needs none.  A
+            task may have others.
         search_seeds: The seeds of the search, by default the first seed.
         lr_key: The place of the learning rate in the configs.
         baselines: The names of the methods that the others are compared
@@ -127,6 +130,10 @@ class Study:
     def training_of(self, task: Task) -> Task:
         """Return the task whose trainings a task tests, often itself."""
         return self.tasks[task.trained_as] if task.trained_as else task
+
+    def lrs_of(self, task: Task) -> tuple[float, ...]:
+        """Return the learning rates that are searched on a task."""
+        return tuple(self.training_of(task).lrs) or self.lrs
 
 
 KEYS = ('tasks', *[f.name for f in fields(Study)][2:])
@@ -161,7 +168,7 @@ def read_study(
                 f'{path} has no `{key}`. A study needs tasks, methods, seeds '
                 'and lrs; docs/study.md shows one.'
             )
-    tasks = named_entries(Task, as_list(raw['tasks']), f'{path}: tasks')
+    tasks = named_entries(Task, _tasks(raw['tasks'], path), f'{path}: tasks')
     methods = named_entries(
         Method, _methods(raw['methods'], path), f'{path}: methods'
     )
@@ -208,6 +215,12 @@ def _check(study: Study) -> None:
     for task in study.tasks.values():
         if not task.trained_as:
             continue
+        if task.lrs:
+            raise ValueError(
+                f"{study.path}: the task '{task.name}' has both trained_as "
+                'and lrs. It takes the learning rates of the task that '
+                'trains; leave out `lrs`.'
+            )
         other = known_name(
             task.trained_as, study.tasks, f'{study.path}: trained_as'
         )
@@ -246,6 +259,18 @@ def _check(study: Study) -> None:
             'processes or threads, or set pin=False, which lets runs share '
             'them (their times are then no measurements).'
         )
+
+
+def _tasks(entries: Any, path: str) -> list[Any]:
+    """Return the tasks, with numbers as learning rates."""
+    result = []
+    for entry in as_list(entries):
+        if isinstance(entry, Mapping) and entry.get('lrs'):
+            where = f'{path}: lrs of the task {entry.get("name")!r}'
+            lrs = different_numbers(entry['lrs'], float, where)
+            entry = dict(entry, lrs=lrs)
+        result.append(entry)
+    return result
 
 
 def _methods(entries: Any, path: str) -> list[Any]:

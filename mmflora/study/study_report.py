@@ -1,5 +1,6 @@
 """The report of a study: Markdown, CSV, plots and one HTML page."""
 
+from collections import Counter
 from pathlib import Path
 
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -134,6 +135,13 @@ def _missing(results: StudyResults) -> list[str]:
         found.append(
             f'Left out, without a finished run: {", ".join(results.not_begun)}'
             '.'
+        )
+    kept = Counter(
+        line['kept'] for line in results.lines() if line.get('kept')
+    )
+    for change, count in kept.items():
+        found.append(
+            f'Kept with --keep-changed: {count} runs were done with {change}.'
         )
     for line in results.failed:
         found.append(

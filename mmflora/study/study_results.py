@@ -129,9 +129,10 @@ def read_results(study: Study) -> StudyResults:
     chosen = {}
     for (name, method), scores in lrs.items():
         higher = study.training_of(study.tasks[name]).higher_is_better
-        if len(study.lrs) == 1:
-            lr = study.lrs[0]
-        elif len(scores) == len(study.lrs):
+        lrs_of = study.lrs_of(study.tasks[name])
+        if len(lrs_of) == 1:
+            (lr,) = lrs_of
+        elif len(scores) == len(lrs_of):
             lr = best_lr(dict(sorted(scores.items())), higher)
         else:
             continue
@@ -184,7 +185,7 @@ def _searches(
         for method in study.methods:
             own = scores.setdefault((name, method), {})
             searched = study.training_of(task)
-            for lr in study.lrs:
+            for lr in study.lrs_of(task):
                 lines = [
                     last.get(('search', searched.name, method, lr, seed))
                     for seed in study.search_seeds

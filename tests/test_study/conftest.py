@@ -94,7 +94,7 @@ class Runner(StudyRunner):
 
     def __init__(self, plan, **behavior):
         self.said = []
-        self.behavior = behavior
+        self.behavior = dict(behavior, versions=plan.versions)
         super().__init__(plan, self.said.append, self.stub)
 
     def stub(self, folder):

@@ -2,7 +2,7 @@
 
 Usage: python stub_run.py FOLDER BEHAVIOR, where BEHAVIOR is a JSON dict:
 `seconds` to take, `fail`: part of the cell to fail on, `hang`: likewise,
-`metric`: its name.
+`metric`: its name, `versions`: of the packages.
 """
 
 import fcntl
@@ -30,6 +30,7 @@ def main():
     line.update(
         status='finished',
         metrics={behavior.get('metric', 'mIoU'): value},
+        versions=behavior['versions'],
         seconds=time.time() - began,
         span=[began, time.time()],
         cpus=sorted(os.sched_getaffinity(0)),

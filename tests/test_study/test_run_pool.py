@@ -33,7 +33,7 @@ def test_searches_first_then_the_best_rate(plan_of):
     assert stages == ['search'] * 4 + ['final'] * 4
     assert {r['lr'] for r in runs if r['stage'] == 'final'} == {0.004}
     assert {r['seed'] for r in runs if r['stage'] == 'search'} == {0}
-    assert len(runner.said) == plan.total() == 8
+    assert len(runner.said) == sum(plan.totals().values()) == 8
     assert (
         '[8/8] pixels/bitfit/1 lr 0.004 (final): mIoU 1.1' in (runner.said[-1])
     )
@@ -139,6 +139,38 @@ def test_only_some_cells(plan_of):
     assert cells == {('flora-r16', 1), ('bitfit', 1), ('bitfit', 0)}
 
 
+def test_progress_counts_what_was_asked_for(plan_of):
+    runner = Runner(plan_of())
+    runner.run(['pixels/bitfit/0'])
+    places = [text.split(' pixels')[0] for text in runner.said]
+    assert places == ['[1/3]', '[2/3]', '[3/3]']
+    assert 'left' in runner.said[0]
+    assert 'left' not in runner.said[-1]
+
+
+def test_a_task_with_learning_rates_of_its_own(plan_of):
+    (task,) = STUDY['tasks']
+    other = dict(
+        task,
+        name='others',
+        cfg_options={**task['cfg_options'], 'train_cfg.max_iters': 6},
+        lrs=[0.002, 0.004, 0.008],
+    )
+    tasks = [task, other]
+    plan = plan_of(tasks=tasks, methods=['bitfit'])
+    Runner(plan).run()
+    searched = {
+        name: {
+            run['lr']
+            for run in finished(plan)
+            if (run['task'], run['stage']) == (name, 'search')
+        }
+        for name in plan.study.tasks
+    }
+    assert searched == {'pixels': {1e-3, 4e-3}, 'others': {2e-3, 4e-3, 8e-3}}
+    assert plan.totals() == {'pixels': 4, 'others': 5}
+
+
 def test_a_changed_study_is_refused(plan_of):
     Runner(plan_of(lrs=0.004)).run()
     (task,) = STUDY['tasks']
@@ -146,18 +178,57 @@ def test_a_changed_study_is_refused(plan_of):
     plan = plan_of(lrs=0.004, tasks=[dict(task, cfg_options=options)])
     with pytest.raises(ValueError, match=r'4 runs in .*done otherwise') as e:
         plan.refuse_changes()
-    assert 'other settings (in runs/pixels/flora-r16/' in str(e.value)
+    assert (
+        'pixels/flora-r16/0 lr 0.004 (final): other settings: '
+        'train_cfg.max_iters\n' in str(e.value)
+    )
     Runner(plan).run()  # as --accept-changes does
     plan.refuse_changes()
     assert len(finished(plan)) == 8
 
     plan = plan_of(lrs=0.004, tasks=[dict(task, cfg_options=options)])
-    for line in (lines := plan.lines()).values():
-        line['versions'] = {**plan.versions, 'torch': '1.0'}
+    now = plan.versions['torch']
     plan.versions = {**plan.versions, 'torch': '9.9'}
-    changed = plan.changed(lines)
-    assert len(changed) == 4
-    assert changed[0].endswith('torch 1.0, now 9.9')
+    with pytest.raises(ValueError, match=f'torch {now}, now 9.9'):
+        plan.refuse_changes()
+
+
+def test_changed_runs_can_be_kept(plan_of):
+    Runner(plan_of()).run()
+    (task,) = STUDY['tasks']
+    cfg_options = {**task['cfg_options'], 'default_hooks.logger.interval': 9}
+    plan = plan_of(tasks=[dict(task, cfg_options=cfg_options)])
+    before = finished(plan)
+    # The searches name the final runs, which are kept, too.
+    assert plan.keep_outdated() == 8
+    plan.refuse_changes()
+    again = Runner(plan, fail='')  # would fail, if it ran anything
+    assert again.run() == 0
+    assert again.said == []
+    kept = finished(plan)[8:]
+    assert {line['kept'] for line in kept} == {
+        'other settings: default_hooks.logger.interval'
+    }
+    for old, new in zip(before, kept, strict=True):
+        assert old['metrics'] == new['metrics']
+        assert old['key'] != new['key']
+    assert plan.keep_outdated() == 0
+
+    # Once more: the line says both changes, and the versions of the run.
+    plan = plan_of(tasks=[dict(task, cfg_options=cfg_options)])
+    torch = plan.versions['torch']
+    plan.versions = {**plan.versions, 'torch': '9.9'}
+    assert plan.keep_outdated() == 8
+    last = finished(plan)[-1]
+    assert last['kept'].endswith(f'logger.interval; torch {torch}, now 9.9')
+    assert last['versions']['torch'] == torch
+
+
+def test_a_failed_run_is_not_kept(plan_of):
+    Runner(plan_of(lrs=0.004), fail='bitfit/1').run()
+    plan = plan_of(lrs=0.004)
+    plan.versions = {**plan.versions, 'torch': '9.9'}
+    assert plan.keep_outdated() == 3
 
 
 def test_an_unknown_metric_stops_the_study(plan_of):
@@ -206,7 +277,7 @@ def test_a_task_that_tests_the_models_of_another(plan_of):
     # It is named once the other has trained, with the rate chosen there.
     runner = Runner(plan)
     assert runner.run() == 0
-    assert len(runner.said) == plan.total() == 4 + 2 * 4
+    assert len(runner.said) == sum(plan.totals().values()) == 4 + 2 * 4
     runs = finished(plan)
     assert all(run['lr'] == 0.004 for run in runs if run['task'] == 'others')
     places = [(run['task'], run['method'], run['seed']) for run in runs]

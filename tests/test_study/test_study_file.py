@@ -7,6 +7,7 @@ from mmflora.study.study_file import read_study
 from .conftest import STUDY, write_study
 
 (TASK,) = STUDY['tasks']
+AS_PIXELS = dict(TASK, name='others', trained_as='pixels')
 
 
 @pytest.mark.parametrize(
@@ -23,6 +24,11 @@ from .conftest import STUDY, write_study
         (dict(seeds=[1, 1]), 'different numbers'),
         (dict(seeds=['a']), 'no int'),
         (dict(lrs=[True]), 'no float'),
+        (dict(tasks=[dict(TASK, lrs=[0.1, 0.1])]), 'different numbers'),
+        (
+            dict(tasks=[TASK, dict(AS_PIXELS, lrs=[0.1])]),
+            'both trained_as and lrs',
+        ),
         (dict(baselines=['lora']), "baseline 'lora' is not in the study"),
         (
             dict(methods=[dict(method='lora-r8', budget='dora')]),

@@ -163,6 +163,19 @@ def test_all_pairs(study_of, tmp_path):
     assert len(rows) == 1 + 9
 
 
+def test_kept_runs_are_said(study_of, tmp_path):
+    lines = made_lines()
+    for line in lines[:2]:
+        line['kept'] = 'other settings: log_level'
+    write_report(study_of(lines), tmp_path / 'out')
+    said = (
+        'Kept with --keep-changed: 2 runs were done with other settings: '
+        'log_level.'
+    )
+    for name in ('report.md', 'report.html'):
+        assert said in (tmp_path / 'out' / name).read_text(), name
+
+
 def test_missing_and_failed_runs_are_said(study_of, tmp_path):
     lines = made_lines()
     lines[3] = dict(lines[3], status='failed', reason='out of <memory>')
@@ -244,6 +257,35 @@ def test_a_tested_task_has_the_rate_of_its_training(study_of):
     assert results.metric(study.tasks['others'])['lora'] == {0: 11}
     (row,) = [r for r in lr_table(results).rows if r[1].text == 'lora']
     assert (row[0].text, row[-1].value) == ('pixels', 0.004)
+
+
+def test_tasks_with_grids_of_their_own(study_of):
+    (task,) = STUDY['tasks']
+    tasks = [
+        dict(task, name='pixels'),
+        dict(task, name='night', lrs=[0.001, 0.004]),
+    ]
+    values = [
+        ('pixels', 0.001, 51),
+        ('night', 0.001, 30),
+        ('night', 0.004, 33),
+    ]
+    lines = [
+        example_line(
+            name, 'lora', 0, lr=lr, stage=stage, metrics=dict(mIoU=value)
+        )
+        for name, lr, value in values
+        for stage in ('search', 'final')
+    ]
+    results = read_results(study_of(lines, tasks=tasks, seeds=[0]))
+    assert results.chosen['pixels', 'lora'] == 0.001
+    assert results.chosen['night', 'lora'] == 0.004
+    table = lr_table(results)
+    assert table.header == ['task', 'method', '0.001', '0.004', 'chosen']
+    rows = {row[0].text: row for row in table.rows if row[1].text == 'lora'}
+    # One rate alone has no end.
+    assert [cell.text for cell in rows['pixels'][3:]] == ['–', '0.001']
+    assert rows['night'][-1].text == '0.004 (end of the grid)'
 
 
 def test_a_task_that_has_not_begun_is_left_out(study_of, tmp_path):
