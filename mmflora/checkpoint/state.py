@@ -5,7 +5,7 @@ of ``nn.Module``: one leaves the base out of a state dict if asked to, one
 checks what is loaded, one removes the base's keys from the missing ones.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Container, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any
@@ -145,10 +145,11 @@ def _omit_base(
             state_dict.pop(prefix + key, None)
 
 
-def follow_base(backbone: nn.Module) -> None:
-    """Let adapters whose start depends on the base start again from it."""
-    for module in adapted_modules(backbone).values():
-        module.adapter.follow(module)
+def follow_base(backbone: nn.Module, but: Container[str] = ()) -> None:
+    """Let adapters, but for some, start again from another base."""
+    for name, module in adapted_modules(backbone).items():
+        if name not in but:
+            module.adapter.follow(module)
 
 
 def _forget_base_keys(module: nn.Module, keys: Any) -> None:

@@ -57,6 +57,16 @@ def config(base, adapter, batches=2):
     return dict(settings, type='mmflora.PEFTConvNeXt', peft=peft)
 
 
+def test_a_start_over_a_random_base_is_kept(tmp_path):
+    """The base is drawn before the data is seen, and settled after it."""
+    settings = config(None, METHODS['CorDA'])
+    settings['peft']['allow_random_base'] = True
+    built = runner(tmp_path, settings, epochs=1, custom_hooks=HOOKS)
+    built.train()
+    for layer in adapted_modules(built.model).values():
+        assert layer.adapter.start_up.any()
+
+
 @pytest.mark.parametrize('method', METHODS)
 def test_trains_saves_resumes_and_tests(method, base, tmp_path, capsys):
     settings = config(base, METHODS[method])

@@ -17,7 +17,8 @@ class MoSA(AdaptFormer):
 
     Zhang et al., "MoSA: Mixture of Sparse Adapters for Visual Efficient
     Tuning" (2023).  Every entry of U is in one of n parts of equal size,
-    drawn at random.  In training a pass draws a part i and computes
+    drawn at random.  In training a pass draws a part i (each of several
+    processes its own, as with dropout) and computes
 
         MLP(x) + s (act(x Dᵀ + d) (M_i ⊙ U)ᵀ + u),
 

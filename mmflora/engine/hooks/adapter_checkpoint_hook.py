@@ -13,6 +13,8 @@ from mmengine.hooks import CheckpointHook
 from mmengine.optim import OptimWrapper
 from mmengine.runner import BaseLoop
 
+from mmflora.adapters import adapted_modules
+from mmflora.adapters.calibrated import calibrated_layers
 from mmflora.checkpoint.base_weights import pretrained_cfg
 from mmflora.checkpoint.gaps import refuse_gaps, without_wrappers
 from mmflora.checkpoint.record import base_records, note_base
@@ -36,6 +38,7 @@ from mmflora.version import __version__
 
 from ..averaged_models import share_bases
 from ..resumed_groups import fit_groups
+from ..shared_starts import share_starts
 
 
 @HOOKS.register_module()
@@ -75,7 +78,9 @@ class AdapterCheckpointHook(CheckpointHook):
         """
         super().before_train(runner)
         self._settle_bases(runner)
-        share_bases(without_wrappers(runner.model), runner.hooks)
+        model = without_wrappers(runner.model)
+        share_starts(adapted_modules(model).values())
+        share_bases(model, runner.hooks)
         local = get_file_backend(self.out_dir, backend_args=self.backend_args)
         if type(local) is LocalBackend and self.file_client_args is None:
             self.backend_args = dict(backend=ATOMIC_BACKEND)
@@ -201,7 +206,7 @@ class AdapterCheckpointHook(CheckpointHook):
                 )
             else:
                 if not runner._resume:  # init_weights() has drawn it again
-                    follow_base(backbone)
+                    follow_base(backbone, but=calibrated_layers(backbone))
                 runner.logger.warning(
                     f"'{name}': the base has no source; every checkpoint "
                     'holds it in full.'

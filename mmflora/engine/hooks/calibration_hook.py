@@ -4,7 +4,7 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
-from mmengine.dist import all_reduce, broadcast, is_main_process
+from mmengine.dist import all_reduce, is_main_process
 from mmengine.hooks import Hook
 from mmengine.utils import ProgressBar
 from torch import Tensor, nn
@@ -17,6 +17,7 @@ from mmflora.checkpoint.sharded import any_sharded
 from mmflora.registry import HOOKS
 
 from ..first_batches import first_batches, seed_batch, undisturbed
+from ..shared_starts import share_starts
 
 
 @HOOKS.register_module()
@@ -93,9 +94,7 @@ class CalibrationHook(Hook):
                 progress=bar,
                 layers=layers,
             )
-        for layer in layers.values():
-            for tensor in layer.adapter.state_dict().values():
-                broadcast(tensor)  # decompositions may differ in a sign
+        share_starts(layers.values())
         runner.logger.info('Calibration: done; checkpoints hold the starts.')
 
 
