@@ -15,11 +15,7 @@ from torch.utils.data import DataLoader, IterableDataset
 
 from mmflora.adapters import adapted_modules
 
-from .seeded_batches import (
-    SeededBatches,
-    seed_generators,
-    seeded_batches,
-)
+from .seeded_batches import SeededBatches, seed_generators
 
 
 def first_batches(runner: Any, count: int) -> list[Any]:
@@ -44,11 +40,9 @@ def first_batches(runner: Any, count: int) -> list[Any]:
             'Take a data set with indices.'
         )
     settings = runner._train_dataloader
-    batches: SeededBatches | None
     if isinstance(settings, DataLoader):
         same = {id(loader.dataset): loader.dataset}  # the data is not copied
-        stock = getattr(stock, 'batches', stock)
-        batches = SeededBatches(copy.deepcopy(stock, same), get_rank())
+        stock = copy.deepcopy(getattr(stock, 'batches', stock), same)
     else:
         again = dict(
             settings,
@@ -58,13 +52,10 @@ def first_batches(runner: Any, count: int) -> list[Any]:
         )
         again.pop('prefetch_factor', None)
         randomness = getattr(runner, '_randomness_cfg', {})
-        batches = seeded_batches(
-            runner.build_dataloader(
-                again, runner.seed, randomness.get('diff_rank_seed', False)
-            ),
-            get_rank(),
-        )
-    assert batches is not None  # as the loader has indices
+        stock = runner.build_dataloader(
+            again, runner.seed, randomness.get('diff_rank_seed', False)
+        ).batch_sampler
+    batches = SeededBatches(stock, get_rank())
     batches.seed = int(runner.seed or 0)
     found = [
         loader.collate_fn([loader.dataset[index] for index in indices])

@@ -28,8 +28,7 @@ def describe_method(
     )
     if quantization is not None:
         options['quantize'] = dataclasses.asdict(quantization)
-    described = _plain(options)
-    assert isinstance(described, dict)
+    described: dict[str, Any] = _plain(options)
     return described
 
 

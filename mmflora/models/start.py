@@ -76,15 +76,11 @@ class StartFromFile:
         for key, value in fitted.items():
             if key in own and own[key].shape == value.shape:
                 own[key].copy_(value)
-        for key, value in stored.items() if self.kept else ():
-            if key in own and own[key].shape != value.shape:
-                self._keep_rows(key, own[key], value)
-
-    def _keep_rows(self, key: str, ours: Tensor, theirs: Tensor) -> None:
-        kept = self.kept
-        assert kept is not None
-        for row, other in kept.places(key, theirs.shape, ours.shape):
-            ours[row].copy_(theirs[other])
+        for key, value in stored.items():
+            if self.kept and key in own and own[key].shape != value.shape:
+                ours, places = own[key], self.kept.places
+                for row, other in places(key, value.shape, ours.shape):
+                    ours[row].copy_(value[other])
 
 
 def outside_shapes(model: nn.Module) -> Shapes:

@@ -2,6 +2,7 @@
 
 import math
 from collections import Counter
+from typing import Any
 
 import numpy as np
 
@@ -110,7 +111,7 @@ def _repaired(
     """Repair an object; return whether it is one."""
     width, height = image.size
     if instance.run_lengths:
-        return _mask_fits(instance, image, findings)
+        return _mask_fits(instance, instance.run_lengths, image, findings)
     if instance.box and not instance.polygons:
         x1, y1, x2, y2 = instance.box
         if x2 < x1 or y2 < y1:
@@ -180,12 +181,14 @@ def _is_thin(instance: Instance) -> bool:
 
 
 def _mask_fits(
-    instance: Instance, image: AnnotatedImage, findings: Findings
+    instance: Instance,
+    lengths: dict[str, Any],
+    image: AnnotatedImage,
+    findings: Findings,
 ) -> bool:
     """Check run lengths; turn a box that the file has beside them off."""
     width, height = image.size
-    assert instance.run_lengths
-    size = tuple(instance.run_lengths['size'])
+    size = tuple(lengths['size'])
     if size != (height, width):
         findings.add(
             'map size', image.path, LEFT_OUT, f'a mask of {size[1]}x{size[0]}'
@@ -195,7 +198,7 @@ def _mask_fits(
     if _is_thin(instance):
         findings.add('no area', image.path, LEFT_OUT, _place(instance))
         return False
-    if isinstance(instance.run_lengths['counts'], list):
+    if isinstance(lengths['counts'], list):
         instance.run_lengths = run_lengths_of(mask_of(instance, image.size))
     return True
 

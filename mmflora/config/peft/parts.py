@@ -127,16 +127,15 @@ def _source(
         ValueError: If there is none.
     """
     base = base or cfg.get('load_from')
-    if not base:
+    named = base if isinstance(base, Mapping) else dict(checkpoint=str(base))
+    source = pretrained_cfg({**named, 'type': 'Pretrained'}) if base else None
+    if source is None:
         raise ValueError(
             'Parts of a model need the checkpoint of a whole model as their '
             'base, and none is named. Give one with --base FILE, or set '
             '`load_from` of the config. (The backbone alone, over its own '
             'weights, needs no parts.)'
         )
-    named = base if isinstance(base, Mapping) else dict(checkpoint=str(base))
-    source = pretrained_cfg({'type': 'Pretrained', **named})
-    assert source is not None
     return source
 
 
