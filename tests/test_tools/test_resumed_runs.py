@@ -25,6 +25,8 @@ LOOPS = dict(
         'by_epoch=False, max_iters=8, val_interval=5',
     ),
 )
+# Whole runs and resumed ones that a process has ten minutes for.
+PAIRS = 6
 WORKERS = [(0, False), (1, False), (1, True), (2, False), (2, True)]
 SHORT = """
 _base_ = '{config}'
@@ -97,9 +99,8 @@ class Runs:
 
     def check(self):
         """Run all, a few in each process; compare the ends of each pair."""
-        # A process has ten minutes.
-        for first in range(0, len(self.commands), 12):
-            self.workspace.run_tools(*self.commands[first : first + 12])
+        for first in range(0, len(self.commands), 2 * PAIRS):
+            self.workspace.run_tools(*self.commands[first : first + 2 * PAIRS])
         assert self.ends
         different = []
         for whole, rest in self.ends:
@@ -122,11 +123,21 @@ def test_any_loop_and_any_workers(workspace, model, loop):
     runs.check()
 
 
-@pytest.mark.parametrize('model', MODELS)
-def test_every_method(workspace, model):
+def some_at_a_time():
+    """Yield a few configs of a model at a time: those of one process."""
+    for model in MODELS:
+        configs = sorted(CONFIGS.glob(f'*/{model}_*_shapes*.py'))
+        for first in range(0, len(configs), PAIRS):
+            some = configs[first : first + PAIRS]
+            names = '-'.join(config.parent.name for config in some)
+            yield pytest.param(model, some, id=f'{model}-{names}')
+
+
+@pytest.mark.parametrize(('model', 'configs'), some_at_a_time())
+def test_every_method(workspace, model, configs):
     runs = Runs(workspace)
     loop = 'iterations' if model.startswith('upernet') else 'epochs'
-    for config in sorted(CONFIGS.glob(f'*/{model}_*_shapes*.py')):
+    for config in configs:
         runs.add(config.stem, config, loop, (1, True), averaged=False)
     runs.check()
 
