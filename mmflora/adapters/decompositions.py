@@ -46,6 +46,25 @@ def best_factors(
     return u * math.copysign(1, scale) * root, root[:, None] * vh
 
 
+def polar_factor(matrix: Tensor) -> Tensor:
+    """Return U Vᵀ of a matrix's decomposition U S Vᵀ.
+
+    It is (M Mᵀ)^(-1/2) M, by the eigenvectors of the smaller of the two Gram
+    matrices, which takes a fraction of the time of singular values, above all
+    on a GPU.  Squares have half the digits: directions whose singular value
+    is below √(n ε) of the largest, with n the smaller side, are left out.
+
+    Args:
+        matrix: Shape ``(out, in)``.
+    """
+    wide = matrix if matrix.shape[0] <= matrix.shape[1] else matrix.T
+    squares, vectors = torch.linalg.eigh(wide @ wide.T)
+    least = torch.finfo(matrix.dtype).eps * len(wide) * squares[-1]
+    inverse = torch.where(squares > least, squares, torch.inf).rsqrt()
+    polar = (vectors * inverse) @ vectors.T @ wide
+    return polar if wide is matrix else polar.T
+
+
 def orthonormal_factors(matrix: Tensor, rank: int) -> tuple[Tensor, Tensor]:
     """Return leading columns of Q and rows of R (OLoRA, section 3)."""
     q, r = torch.linalg.qr(matrix)

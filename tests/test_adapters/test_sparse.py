@@ -9,6 +9,7 @@ from method_cases import adapt
 from torch import nn
 
 from mmflora.adapters import SparseAdapter, calibrate, inject, merge
+from mmflora.adapters.decompositions import polar_factor
 from mmflora.adapters.operators import Geometry, LinearMap
 from mmflora.registry import ADAPTERS
 
@@ -418,6 +419,29 @@ def test_saras_penalty_is_the_gradient_of_the_nuclear_norm(layer):
     torch.testing.assert_close(
         adapter.penalty_gradient(layer), adapter.values.grad
     )
+
+
+@pytest.mark.parametrize('shape', [(6, 9), (9, 6), (7, 7)])
+def test_the_polar_factor_is_that_of_a_decomposition(shape):
+    generator = torch.Generator().manual_seed(0)
+    matrix = torch.randn(shape, generator=generator, dtype=torch.float64)
+    u, _, vh = torch.linalg.svd(matrix, full_matrices=False)
+    torch.testing.assert_close(
+        polar_factor(matrix), u @ vh, rtol=1e-10, atol=1e-12
+    )
+
+
+def test_the_polar_factor_leaves_directions_without_size_out():
+    generator = torch.Generator().manual_seed(0)
+    left, right = (
+        torch.randn(8, 2, generator=generator, dtype=torch.float64)
+        for _ in range(2)
+    )
+    polar = polar_factor(left @ right.T)
+    sizes = torch.linalg.svdvals(polar)
+    wanted = torch.tensor([1.0] * 2 + [0.0] * 6, dtype=torch.float64)
+    torch.testing.assert_close(sizes, wanted, rtol=1e-10, atol=1e-10)
+    assert not polar_factor(torch.zeros(3, 4)).any()
 
 
 @pytest.mark.parametrize('kind', ['GPS', 'SPT', 'LotteryTicket'])

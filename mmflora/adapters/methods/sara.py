@@ -5,6 +5,7 @@ from torch import Tensor, nn
 
 from mmflora.registry import ADAPTERS
 
+from ..decompositions import polar_factor
 from ..entries import Entries, entries_of, entries_to_weight
 from ..layer_weights import frozen_weight
 from ..precision import full_precision
@@ -113,8 +114,8 @@ class SaRA(SparseAdapter):
             masked = entries_of(weight, self.places, None) + self.current()
             entries = Entries(self.places, masked * self.active)
             matrix = entries_to_weight(entries, self.weight_shape).flatten(1)
-            u, _, vh = torch.linalg.svd(matrix, full_matrices=False)
-            return entries_of(u @ vh, self.places, None) * self.active
+            polar = polar_factor(matrix)
+            return entries_of(polar, self.places, None) * self.active
 
     @classmethod
     def summed_rest(cls, tensors: Tensors, count: int) -> dict[str, Tensor]:

@@ -17,8 +17,8 @@ class SaRAHook(StepHook):
 
     Before each step of the optimizer, the gradient of λ times the nuclear norm
     of one layer's masked weight is added, of each layer in its turn; the
-    authors' release takes one at random.  It costs a singular value
-    decomposition of this layer.  Once, the entries whose size exceeds the
+    authors' release takes one at random.  It costs the eigenvectors of this
+    layer's smaller Gram matrix.  Once, the entries whose size exceeds the
     threshold are kept as they are, and those below go on.  Both are in the
     adapters' state: a resumed run goes on as it would have.
 
