@@ -207,7 +207,7 @@ def patches(layer: Any, inputs: Tensor) -> Iterator[Tensor]:
     batch = inputs if inputs.dim() == weight.dim() else inputs[None]
     for number in range(len(batch)):
         image = batch[number : number + 1].detach().to(wide)
-        cut = layer.compute(image, kernel, None)[0].flatten(1)
+        cut = AdaptedConv.compute(layer, image, kernel, None)[0].flatten(1)
         yield from cut.view(layer.groups, columns, -1).transpose(1, 2)
 
 

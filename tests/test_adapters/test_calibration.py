@@ -102,6 +102,34 @@ def test_patches_times_the_weight_are_the_output(case):
     torch.testing.assert_close(found, output, **EXACT)
 
 
+class Patches(nn.Module):
+    """May read the weight of its convolution, as timm's patch embedding."""
+
+    def __init__(self):
+        super().__init__()
+        self.proj = nn.Conv2d(4, 6, (3, 2), stride=2, groups=2)
+
+    def forward(self, images):
+        return self.proj(images)
+
+    def with_kernel(self, images):
+        kernel = self.proj.weight.flip(-1)
+        return nn.functional.conv2d(images, kernel, stride=2, groups=2)
+
+
+def test_patches_of_a_convolution_that_its_parent_reads():
+    stock = Patches().double().requires_grad_(False)
+    inputs = torch.randn(2, 4, 7, 6, dtype=torch.float64)
+    plain = copy.deepcopy(stock.proj)
+    inject(stock, METHODS['CorDA'])
+    assert not hasattr(stock.proj, 'compute')
+    found = list(patches(stock.proj, inputs))
+    wanted = list(patches(adapt(plain, METHODS['CorDA']), inputs))
+    assert len(found) == len(wanted) == 4  # two images of two groups
+    for ours, theirs in zip(found, wanted, strict=True):
+        torch.testing.assert_close(ours, theirs, **EXACT)
+
+
 def second_moment(net, batches):
     """Return E[x xᵀ] of the first convolution's patches, by unfolding."""
     options = dict(kernel_size=3, padding=1, stride=2)
