@@ -5,7 +5,7 @@ FOLDER METHOD …, with RANK and its like in the environment.
 
 What differs between processes and machines differs here: each process has a
 seed and images of its own; process 1 finds singular vectors of other signs,
-and means of statistics that differ a little.
+other eigenvalues, and other means of statistics.
 """
 
 import hashlib
@@ -18,7 +18,7 @@ import torch
 from mmengine.dist import get_rank
 from mmengine.hooks import Hook
 
-from mmflora.adapters import adapted_modules
+from mmflora.adapters import adapted_modules, random_starts
 from mmflora.checkpoint.gaps import without_wrappers
 from mmflora.engine.hooks import calibration_hook
 from mmflora.models import build_timm_backbone
@@ -41,7 +41,7 @@ SARA = dict(type='mmflora.SaRAHook', settle_at=0.5)
 ANNEALING = dict(type='mmflora.RankAnnealingHook', ranks=[3, 2])
 
 
-def case(type, hook=None, calibrated=False, vit=False, whole=False, **options):
+def case(type, hook=None, calibrated=False, vit=False, load=None, **options):
     """Return what a run needs: a method, its hook, where its base is.
 
     Args:
@@ -49,13 +49,14 @@ def case(type, hook=None, calibrated=False, vit=False, whole=False, **options):
         hook: A hook of its own.
         calibrated: Whether its start needs data.
         vit: Whether it is for a plain transformer.
-        whole: Whether the base comes by `load_from`, behind all else.
+        load: The file that comes by `load_from`, behind all else: a whole
+            model with the base, or an adapter over the base.
         **options: Settings of the method.
     """
     peft = dict(adapter=dict(type=type, **options))
     if calibrated:
         peft['calibration'] = FROM_DATA
-    return dict(peft=peft, hook=hook, vit=vit, whole=whole)
+    return dict(peft=peft, hook=hook, vit=vit, load=load)
 
 
 METHODS = {
@@ -66,9 +67,10 @@ METHODS = {
     'LIFT': case('LIFT', rank=2, density=0.2),
     'LIFT, iterated': case('LIFT', rank=2, density=0.2, iterations=2),
     'S2FT': case('S2FT', density=0.3),
-    'S2FT, load_from': case('S2FT', whole=True, density=0.3),
-    'LoRA-XS, load_from': case('LoRAXS', whole=True, rank=4),
-    'SoKA, load_from': case('SoKA', whole=True, rank=4),
+    'S2FT, load_from': case('S2FT', load='whole.pth', density=0.3),
+    'LoRA-XS, load_from': case('LoRAXS', load='whole.pth', rank=4),
+    'SoKA, load_from': case('SoKA', load='whole.pth', rank=4),
+    'LotteryTicket': case('LotteryTicket', load='ticket.pth', density=0.2),
     'SNELLA': case('SNELLA', dict(type='mmflora.SNELLAHook'), rank=4),
     'DyLoRA': case('DyLoRA', rank=4),
     'MatryoshkaLoRA': case('MatryoshkaLoRA', rank=4),
@@ -115,9 +117,11 @@ def write_bases(folder):
     base = torch.load(folder / 'base.pth', weights_only=True)['state_dict']
     whole.update({f'backbone.{key}': value for key, value in base.items()})
     torch.save(whole, folder / 'whole.pth')
+    ticket = EvenModel(backbone_of(folder, **METHODS['LotteryTicket']))
+    torch.save(random_starts(ticket).state_dict(), folder / 'ticket.pth')
 
 
-def backbone_of(folder, peft, vit, whole, **_):
+def backbone_of(folder, peft, vit, load, **_):
     """Return the configuration of a case's backbone."""
     init = dict(
         type='Pretrained',
@@ -125,7 +129,7 @@ def backbone_of(folder, peft, vit, whole, **_):
     )
     if not vit:
         own = dict(CONVNEXT, type='mmflora.PEFTConvNeXt', peft=peft)
-        return own if whole else dict(own, init_cfg=init)
+        return own if load == 'whole.pth' else dict(own, init_cfg=init)
     plain = dict(VIT, type='mmflora.TimmBackbone', init_cfg=init)
     return dict(type='mmflora.PEFTBackbone', backbone=plain, peft=peft)
 
@@ -184,6 +188,7 @@ def digest(*values):
 def train(folder, name):
     """Train a case for two epochs; return what was noted."""
     settings = METHODS[name]
+    load = settings['load']
     torch.manual_seed(get_rank())
     built = runner(
         folder / name,
@@ -195,7 +200,7 @@ def train(folder, name):
                 type='MMDistributedDataParallel', device_ids=None
             )
         ),
-        load_from=str(folder / 'whole.pth') if settings['whole'] else None,
+        load_from=str(folder / load) if load else None,
         randomness=dict(seed=0, diff_rank_seed=True),
         custom_hooks=[
             dict(type='mmflora.AdapterGradientHook'),
@@ -230,8 +235,18 @@ def other_signs(svd):
     return flipped
 
 
+def other_values(eigh):
+    """Return eigenvalues of other kernels; the difference is exaggerated."""
+
+    def changed(*args, **kwargs):
+        values, vectors = eigh(*args, **kwargs)
+        return torch.return_types.linalg_eigh((1.1 * values, vectors))
+
+    return changed
+
+
 def other_digits(average):
-    """Return means as of other kernels; the difference is exaggerated."""
+    """Return means of other kernels; the difference is exaggerated."""
 
     def changed(tensor):
         average(tensor)
@@ -244,6 +259,7 @@ def another_machine():
     """Within this context, numbers are those of another machine."""
     return (
         mock.patch('torch.linalg.svd', other_signs(torch.linalg.svd)),
+        mock.patch('torch.linalg.eigh', other_values(torch.linalg.eigh)),
         mock.patch.object(
             calibration_hook,
             '_average',
