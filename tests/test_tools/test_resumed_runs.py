@@ -4,6 +4,7 @@ All of it is slow; `tests/test_engine/test_resume.py` stands in by default.
 """
 
 import pytest
+from mmengine.config import Config
 from test_engine.courses import assert_same_course
 
 from .conftest import CONFIGS, ROOT
@@ -54,6 +55,10 @@ custom_hooks = [
     dict(type='EMAHook', momentum=0.1),
 ]
 """
+# There are no eight batches.
+CALIBRATED = """
+model = dict(backbone=dict(peft=dict(calibration=dict(batches=2))))
+"""
 # Batch norms of two processes on a CPU know of their own images alone.
 GROUP_NORMS = """
 norm_cfg = dict(_delete_=True, type='GN', num_groups=8)
@@ -86,7 +91,9 @@ class Runs:
         sampler, loop = LOOPS[loop]
         short = self.workspace.folder / f'resumed/{name}.py'
         short.parent.mkdir(exist_ok=True)
+        peft = Config.fromfile(config).model.backbone.get('peft', {})
         text = SHORT + averaged * AVERAGED
+        text += CALIBRATED * ('calibration' in peft)
         fields = dict(config=config, sampler=sampler, loop=loop)
         fields.update(workers=workers[0], persistent=workers[1])
         short.write_text(text.format(**fields, interval=interval))
