@@ -1,14 +1,20 @@
-"""Time and memory of a training step by any methods, on any model of timm.
+"""Time and memory of a training step, by mechanism, on models of timm.
 
-The floor is the frozen model with the gradient of its input. All time is
-measured in turns. Bytes are exact, and the same on every machine.
+    python benchmarks/methods.py
+    python benchmarks/methods.py METHOD … --models NAME --size 320
 
-    python benchmarks/methods.py --model vit_tiny_patch16_224 --size 320
+The first form measures what stands for each mechanism on a ViT and a
+ConvNeXt, and what it costs beside a step; each measurement is a line of
+docs/benchmarks/methods.jsonl, from which docs/benchmarks/methods.md is
+written.  --only PART measures a part again and keeps the others.  The second
+form prints a table of any methods, such as "dict(type='VPT', tokens=50)".
+
+The floor is the frozen model with the gradient of its input.  All time is
+measured in turns.  Bytes are exact, and the same on every machine.
 """
 
 import argparse
 import os
-import statistics
 import sys
 from pathlib import Path
 
@@ -18,16 +24,16 @@ sys.path.insert(0, str(ROOT))
 os.environ.setdefault('OMP_WAIT_POLICY', 'PASSIVE')
 os.environ.setdefault('GOMP_SPINCOUNT', '0')
 
-FLOOR = 'frozen'
-METHODS = [
-    "dict(type='FLoRA', rank=16)",
-    "dict(type='LoRA', rank=16)",
-    "dict(type='AdaptFormer', width=64)",
-    "dict(type='MoSA', width=64)",
-    "dict(type='VPT', tokens=50, form='shallow')",
-    "dict(type='VPT', tokens=50, form='deep')",
-    "dict(type='Rein', tokens=100, rank=16)",
-]
+from benchmarks.mechanism_rows import (  # noqa: E402
+    CALIBRATED,
+    FLOOR,
+    HOOKED,
+    ROWS,
+    SIZES,
+    methods_of,
+)
+
+RESULTS = ROOT / 'docs/benchmarks'
 
 
 def parse_args(argv=None):
@@ -36,25 +42,23 @@ def parse_args(argv=None):
         description=__doc__.strip().splitlines()[0]
     )
     add = parser.add_argument
-    add(
-        'methods',
-        nargs='*',
-        default=METHODS,
-        metavar='METHOD',
-        help='such as "dict(type=\'VPT\', tokens=50)"; by default seven',
-    )
-    add('--model', default='vit_tiny_patch16_224', help="timm's name")
-    add('--size', type=int, default=320, help='height and width of images')
-    add('--batch', type=int, default=1, help='images per step')
+    add('methods', nargs='*', metavar='METHOD', help='print these alone')
+    add('--models', nargs='+', default=[*SIZES], help="timm's names")
+    add('--only', nargs='+', choices=PARTS, default=[*PARTS])
+    add('--size', type=int, help="of images (default: the model's)")
+    add('--batch', type=int, default=4, help='images per step')
     add('--dtype', choices=['float32', 'bfloat16'], default='float32')
     add('--device', choices=['cpu', 'cuda'], default='cpu')
-    add('--threads', type=int, help="CPU threads (default: torch's)")
-    add('--repeats', type=int, default=10, help='rounds that count')
+    add('--threads', type=int, default=1, help='of the CPU')
+    add('--repeats', type=int, default=9, help='rounds that count')
     add('--warmup', type=int, default=2, help='rounds that do not')
+    add('--out', type=Path, default=RESULTS, help='folder of the results')
     args = parser.parse_args(argv)
-    if min(args.size, args.batch, args.repeats) < 1 or args.warmup < 0:
+    least = [args.batch, args.repeats, args.threads]
+    if min(*least, args.size or 1) < 1 or args.warmup < 0:
         parser.error(
-            '--size, --batch, --repeats: at least 1; --warmup: at least 0'
+            '--size, --batch, --repeats, --threads: at least 1; --warmup: at '
+            'least 0'
         )
     return args
 
@@ -80,7 +84,7 @@ def measure(methods, setting, repeats, warmup, say=print):
 
     Returns:
         A row for each: parameters that train, bytes held for the backward
-        pass, bytes at the peak, and the median of the seconds.
+        pass, bytes at the peak, and the seconds of all rounds.
     """
     from benchmarks.measure import Step, interleave, measure_bytes
 
@@ -90,49 +94,96 @@ def measure(methods, setting, repeats, warmup, say=print):
         count = sum(p.numel() for p in step.candidate.trainable())
         rows[method] = dict(trainable=count, **measure_bytes(step))
     for method, times in interleave(steps, repeats, warmup, say).items():
-        rows[method]['seconds'] = statistics.median(times)
+        rows[method]['times'] = times
     return rows
 
 
-def table(rows):
-    """Return the rows as lines of Markdown."""
-    lines = [
-        '| method | trained | time | held | peak |',
-        '| --- | --: | --: | --: | --: |',
-    ]
-    floor = rows[FLOOR]['seconds']
+def measure_steps(model, setting, args, results):
+    """A step by each method, beside the frozen model."""
+    mechanisms = methods_of(model, ROWS)
+    rows = measure(mechanisms, setting, args.repeats, args.warmup, quiet)
     for method, row in rows.items():
-        lines.append(
-            f'| `{method}` | {row["trainable"]:,} '
-            f'| {row["seconds"] / floor:.2f} '
-            f'| {row["bytes_held"] / 2**20:.1f} MiB '
-            f'| {row["bytes_peak"] / 2**20:.1f} MiB |'
+        own = dict(mechanism=mechanisms.get(method, ''))
+        results.add('step', model, method, **own, **row, **about(setting))
+
+
+def measure_passes(model, setting, args, results):
+    """The calibration before the first step."""
+    from benchmarks.mechanism_costs import measure_pass
+
+    for method in methods_of(model, CALIBRATED):
+        found = measure_pass(
+            lambda method=method: adapted(method, setting),
+            setting,
+            max(1, args.repeats // 3),
+            quiet,
         )
-    return '\n'.join(lines)
+        results.add('pass', model, method, **found, **about(setting))
+
+
+def measure_hooks(model, setting, args, results):
+    """What hooks add to a step with its optimizer."""
+    from benchmarks.mechanism_costs import measure_hook
+    from mmflora.files.config_text import read_literal
+
+    for hook, method in HOOKED.items():
+        times = measure_hook(
+            lambda method=method: adapted(method, setting),
+            setting,
+            read_literal(hook, 'HOOK'),
+            args.repeats,
+            quiet,
+        )
+        own = dict(method=method, times=times)
+        results.add('hook', model, hook, **own, **about(setting))
+
+
+PARTS = {
+    'step': measure_steps,
+    'pass': measure_passes,
+    'hook': measure_hooks,
+}
+
+
+def quiet(_line):
+    """Say nothing: twenty times in a line help nobody."""
+
+
+def about(setting):
+    """Return what a line says of its setting."""
+    import torch
+
+    names = ('size', 'batch', 'dtype')
+    found = {name: getattr(setting, name) for name in names}
+    return dict(found, threads=torch.get_num_threads())
 
 
 def main(argv=None):
-    """Measure, and print the table."""
+    """Measure, and write the page or print a table."""
     args = parse_args(argv)
     import torch
 
+    from benchmarks.line_results import Results
     from benchmarks.measure import Setting
-    from mmflora.study.run_measures import processor_name
+    from benchmarks.method_page import page, table
 
-    if args.threads:
-        torch.set_num_threads(args.threads)
-    setting = Setting(
-        *(args.model, args.size, args.batch, args.dtype, args.device), rank=0
-    )
-    rows = measure(args.methods, setting, args.repeats, args.warmup)
-    name = processor_name()
-    if args.device == 'cuda':
-        name = torch.cuda.get_device_name()
-    print(
-        f'\n{args.model}, {args.size} px, batch {args.batch}, {args.dtype}, '
-        f'{name}, {torch.get_num_threads()} threads; time over the frozen '
-        f"model's {rows[FLOOR]['seconds']:.3f} s\n\n{table(rows)}"
-    )
+    torch.set_num_threads(args.threads)
+    results = None
+    if not args.methods:
+        results = Results(args.out, 'methods', page, args.device)
+    for model in args.models:
+        size = args.size or SIZES.get(model, 224)
+        setting = Setting(
+            model, size, args.batch, args.dtype, args.device, rank=0
+        )
+        if results is None:
+            rows = measure(args.methods, setting, args.repeats, args.warmup)
+            print(f'\n{model}, {about(setting)}\n\n{table(rows)}')
+            continue
+        for part in args.only:
+            PARTS[part](model, setting, args, results)
+    if results is not None:
+        print(results.page)
 
 
 if __name__ == '__main__':

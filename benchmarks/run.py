@@ -11,11 +11,9 @@ keeps the others.
 """
 
 import argparse
-import json
 import os
 import sys
 import tempfile
-from datetime import datetime, timezone
 from pathlib import Path
 
 # Read when torch is loaded, here and in all processes that are started.
@@ -51,44 +49,6 @@ def parse_args(argv=None):
     return args
 
 
-class Results:
-    """The lines of a run; those of other parts are kept.
-
-    Args:
-        folder: Where ``run.jsonl`` and ``run.md`` are.
-    """
-
-    def __init__(self, folder):
-        from benchmarks.gpu import machine
-
-        folder.mkdir(parents=True, exist_ok=True)
-        self.file, self.page = folder / 'run.jsonl', folder / 'run.md'
-        self.about = machine('cpu')
-        self.about['date'] = datetime.now(timezone.utc).date().isoformat()
-        lines = (
-            self.file.read_text().splitlines() if self.file.exists() else ()
-        )
-        self.lines = [json.loads(line) for line in lines]
-
-    def add(self, part, case, side, **measured):
-        """Take a measurement in the place of an older one, and write."""
-        from benchmarks.waits.page import page
-        from mmflora.files.atomic import write_text
-
-        line = dict(part=part, case=case, side=side, **measured, **self.about)
-        place = (part, case, side)
-        self.lines = [
-            line
-            for line in self.lines
-            if (line['part'], line['case'], line['side']) != place
-        ]
-        self.lines.append(line)
-        text = ''.join(json.dumps(line) + '\n' for line in self.lines)
-        write_text(self.file, text)
-        write_text(self.page, page(self.lines))
-        print(f'{part}, {case}, {side}: measured', flush=True)
-
-
 def measure_start(place, case, args, results):
     """From the command to the first iteration."""
     from benchmarks.waits.commands import interleave, start_commands
@@ -113,7 +73,8 @@ def train_case(place, case, args, rounds):
 
 def measure_iterations(place, case, args, results):
     """Iterations, checkpoints and validation, stock and adapted."""
-    for side, measured in train_case(place, case, args, 2).items():
+    rounds = min(2, args.rounds)
+    for side, measured in train_case(place, case, args, rounds).items():
         results.add('iteration', case, side, **measured)
 
 
@@ -161,12 +122,14 @@ PARTS = {
 def main(argv=None):
     """Measure, and write the page."""
     args = parse_args(argv)
+    from benchmarks.line_results import Results
+    from benchmarks.waits.page import page
     from benchmarks.waits.workspace import Workspace
 
     with tempfile.TemporaryDirectory() as temporary:
         place = Workspace(args.work_dir or Path(temporary))
         place.write_data()
-        results = Results(args.out)
+        results = Results(args.out, 'run', page)
         for case in args.cases:
             place.write_case(case)
             for name in args.only:

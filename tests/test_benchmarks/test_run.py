@@ -14,6 +14,7 @@ ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
 
 from benchmarks import run  # noqa: E402
+from benchmarks.line_results import Results  # noqa: E402
 from benchmarks.waits import shares  # noqa: E402
 from benchmarks.waits.commands import (  # noqa: E402
     interleave,
@@ -222,10 +223,10 @@ def test_the_page_marks_what_is_above_its_bound():
 
 
 def test_another_run_replaces_its_own_lines_alone(tmp_path):
-    first = run.Results(tmp_path)
+    first = Results(tmp_path, 'run', page)
     first.add('start', 'mmdet', 'stock', seconds=[1.0], cpu=[1.0])
     first.add('start', 'mmseg', 'stock', seconds=[1.0], cpu=[1.0])
-    results = run.Results(tmp_path)
+    results = Results(tmp_path, 'run', page)
     results.add('start', 'mmdet', 'stock', seconds=[1.0], cpu=[2.0])
     lines = (tmp_path / 'run.jsonl').read_text().splitlines()
     found = {line['case']: line for line in map(json.loads, lines)}
@@ -242,7 +243,7 @@ def test_everything_is_measured(case, tmp_path):
     run.main(
         [
             *('--rounds', '1', '--iterations', '2', '--cases', case),
-            *('--small', '*flora-r16*', '--out', str(tmp_path)),
+            *('--small', 'flora/*flora-r16*', '--out', str(tmp_path)),
         ]
     )
     lines = (tmp_path / 'run.jsonl').read_text().splitlines()
