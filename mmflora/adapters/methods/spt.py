@@ -104,9 +104,17 @@ class SPT(CalibratedAdapter, SparseAdapter):
         return built
 
     def start_from(self, layer: nn.Module, statistic: Tensor) -> None:
-        """Remember the most sensitive entries until all layers have theirs."""
+        """Remember the most sensitive entries until all layers have theirs.
+
+        Where they are is of use to layers that train by entries alone, and
+        these have no more of them than p / ``ratio``.
+        """
         count = min(self.total, statistic.numel())
-        self.sensitive = statistic.flatten().topk(count)
+        found = statistic.flatten().topk(count)
+        most = self.count
+        if self.may_have_factors:
+            most = math.ceil(self.count / self.ratio)
+        self.sensitive = found.values, found.indices[:most].clone()
 
     @classmethod
     def share_out(cls, adapters: Sequence[Any]) -> None:
@@ -116,10 +124,10 @@ class SPT(CalibratedAdapter, SparseAdapter):
             key = one.total, one.density, one.ratio
             groups.setdefault(key, []).append(one)
         for (total, *_), group in groups.items():
-            values = torch.cat([one.sensitive.values for one in group])
+            values = torch.cat([one.sensitive[0] for one in group])
             owners = torch.cat(
                 [
-                    torch.full_like(one.sensitive.indices, number)
+                    torch.full_like(one.sensitive[0], number, dtype=torch.int)
                     for number, one in enumerate(group)
                 ]
             )
@@ -140,7 +148,7 @@ class SPT(CalibratedAdapter, SparseAdapter):
     @torch.no_grad()
     def begin_with(self, count: int) -> None:
         """Start, with so many of the sensitive entries in this layer."""
-        sensitive = self.__dict__.pop('sensitive')
+        _, sensitive = self.__dict__.pop('sensitive')
         nn.init.zeros_(self.values)
         self.places.zero_()
         self.number = count
@@ -148,7 +156,7 @@ class SPT(CalibratedAdapter, SparseAdapter):
             self.number = _FACTORS
             nn.init.kaiming_uniform_(self.factors().right, a=math.sqrt(5))
         else:
-            places = sensitive.indices[:count].sort().values
+            places = sensitive[:count].sort().values
             self.places[:count] = places
         self.used.fill_(self.number)
 
