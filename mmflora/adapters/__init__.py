@@ -18,6 +18,8 @@ from .methods.corda import CorDA
 from .methods.diagonal import LoLDU, SVFit
 from .methods.dora import DoRA
 from .methods.dylora import DyLoRA
+from .methods.e3va import E3VA
+from .methods.eva import EVA
 from .methods.fact import FacT, LoTR
 from .methods.flora import FLoRA
 from .methods.full import Full
@@ -27,6 +29,7 @@ from .methods.ladder import Ladder
 from .methods.lift import LIFT
 from .methods.loca import LoCA
 from .methods.lora import LoRA
+from .methods.lora_ga import LoRAGA
 from .methods.lora_start import StartedLoRA
 from .methods.lora_xs import LoRASB, LoRAXS
 from .methods.lorand import LoRand
@@ -44,6 +47,7 @@ from .methods.rein import Rein
 from .methods.rep_adapter import RepAdapter
 from .methods.s2ft import S2FT
 from .methods.sara import SaRA
+from .methods.sct import SCT
 from .methods.snell import SNELL, SNELLA
 from .methods.soka import SoKA
 from .methods.spt import SPT
@@ -61,7 +65,12 @@ from .base import (
 )
 from .blocks import BlockAdapter, ChannelAdapter
 from .bottleneck import Bottleneck
-from .calibrated import CalibratedAdapter, assume_calibrated, set_calibration
+from .calibrated import (
+    Calibrated,
+    CalibratedAdapter,
+    assume_calibrated,
+    set_calibration,
+)
 from .calibration import calibrate, random_starts
 from .cost import choose_path, path_costs
 from .entries import Entries
@@ -101,6 +110,8 @@ __all__ = [  # noqa: RUF022
     'CorDA',
     'DoRA',
     'DyLoRA',
+    'E3VA',
+    'EVA',
     'FLoRA',
     'FacT',
     'Full',
@@ -112,6 +123,7 @@ __all__ = [  # noqa: RUF022
     'Ladder',
     'LoLDU',
     'LoRA',
+    'LoRAGA',
     'LoRASB',
     'LoRAXS',
     'LoRand',
@@ -134,6 +146,7 @@ __all__ = [  # noqa: RUF022
     'SPT',
     'SSF',
     'SaRA',
+    'SCT',
     'SVFit',
     'SoKA',
     'StartedLoRA',
@@ -144,6 +157,7 @@ __all__ = [  # noqa: RUF022
     'AdapterBase',
     'BlockAdapter',
     'Bottleneck',
+    'Calibrated',
     'CalibratedAdapter',
     'CannotAdapt',
     'ChannelAdapter',

@@ -13,7 +13,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from .base import Adapter
+from .base import Adapter, AdapterBase
 from .quantized import QuantizedWeight
 from .settings import check_count, check_factor
 from .targets import check_names
@@ -61,10 +61,11 @@ class Calibration:
         return cls(settings['batches'], float(gigabytes))
 
 
-class CalibratedAdapter(Adapter):
-    """An adapter that may ask for a statistic before it is trained.
+class Calibrated(AdapterBase):
+    """An adapter, of a layer or a block, that may ask for a statistic.
 
-    Its constructor calls :meth:`ask_for`.
+    Its constructor calls :meth:`ask_for`; before it computes in training, it
+    calls :meth:`check_start`.
 
     Attributes:
         by_batches: Whether batches of training data give the statistic.
@@ -87,7 +88,7 @@ class CalibratedAdapter(Adapter):
 
         Args:
             statistic: Its name.
-            weight: The frozen weight.
+            weight: The frozen weight, of a block any tensor of its type.
 
         Raises:
             ValueError: If the weight can't have it.
@@ -107,7 +108,7 @@ class CalibratedAdapter(Adapter):
         """Make the start, and note that it was made.
 
         Args:
-            layer: The adapted layer.
+            layer: The adapted layer or block.
             statistic: What the adapter has asked for.
         """
         self.start_from(layer, statistic)
@@ -138,9 +139,7 @@ class CalibratedAdapter(Adapter):
             self.calibrated.zero_()
             self.is_calibrated = False
 
-    def forward_layer(
-        self, layer: nn.Module, inputs: Tensor, *arguments: Any
-    ) -> Tensor | None:
+    def check_start(self) -> None:
         """Refuse to train without the start.
 
         Raises:
@@ -151,7 +150,6 @@ class CalibratedAdapter(Adapter):
                 f'{type(self).__name__} has no start yet: it needs the '
                 f"statistic '{self.statistic}' of its layer. {self.remedy()}"
             )
-        return None
 
     def remedy(self) -> str:
         """Return how to get the start, for errors."""
@@ -167,12 +165,23 @@ class CalibratedAdapter(Adapter):
             self.is_calibrated = bool(self.calibrated)
 
 
+class CalibratedAdapter(Calibrated, Adapter):
+    """A weight's adapter that may ask for a statistic of its layer."""
+
+    def forward_layer(
+        self, layer: nn.Module, inputs: Tensor, *arguments: Any
+    ) -> Tensor | None:
+        """Leave the layer to its weight; see :meth:`check_start`."""
+        self.check_start()
+        return None
+
+
 def calibrated_layers(model: nn.Module) -> dict[str, Any]:
-    """Return the layers whose adapters ask for a statistic, by name."""
+    """Return the layers and blocks whose adapters ask for a statistic."""
     return {
         name: module
         for name, module in model.named_modules()
-        if isinstance(module._modules.get('adapter'), CalibratedAdapter)
+        if isinstance(module._modules.get('adapter'), Calibrated)
         and module.adapter.statistic
     }
 

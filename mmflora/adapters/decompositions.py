@@ -98,6 +98,46 @@ def oriented_factors(
     return left, root[:, None] * vh[chosen] @ inverse
 
 
+def leading_directions(moment: Tensor, rank: int) -> tuple[Tensor, Tensor]:
+    """Return the directions in which vectors vary most, and their shares.
+
+    They are the right singular vectors of a matrix X whose rows are the
+    vectors: eigenvectors of E[x xᵀ], with eigenvalues σ² / n.  In float64.
+
+    Args:
+        moment: E[x xᵀ], shape ``(in, in)``.
+        rank: How many.
+
+    Returns:
+        Vᵀ, shape ``(rank, in)``, and σ_j² / Σ σ², shape ``(rank,)``, both in
+        falling order.
+    """
+    values, vectors = torch.linalg.eigh(moment.double())
+    values = values.clamp(min=0).flip(0)
+    shares = values / (float(values.sum()) or 1.0)
+    return vectors.T.flip(0)[:rank], shares[:rank]
+
+
+def gradient_factors(
+    gradient: Tensor, rank: int, gamma: float, iterations: int | None
+) -> tuple[Tensor, Tensor]:
+    """Return B and A along the leading singular vectors of a gradient.
+
+    With ``U S Vᵀ`` of the gradient and ``c = out^¼ / √γ`` they are
+    ``A = c V[1…r]ᵀ`` and ``B = c U[r+1…2r]`` (LoRA-GA, algorithm 1).  Where
+    it has fewer than 2 r singular vectors, B has the last r.
+
+    Args:
+        gradient: Shape ``(out, in)``.
+        rank: r, at most its smaller side.
+        gamma: γ.
+        iterations: See :func:`leading_svd`.
+    """
+    u, _, vh = leading_svd(gradient, 2 * rank, iterations)
+    size = len(gradient) ** 0.25 / math.sqrt(gamma)
+    return size * u[:, -rank:], size * vh[:rank]
+
+
 def damped_inverse(moment: Tensor) -> tuple[Tensor, Tensor]:
     """Return a second moment with a raised diagonal, and its inverse.
 

@@ -2,12 +2,14 @@
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from .layers import AdaptedConv, AdaptedLinear
+from .base import CannotAdapt
+from .layers import AdaptedConv, AdaptedLinear, adapted_class
 from .precision import full_precision
 
 Layers = Mapping[str, Any]
@@ -150,6 +152,40 @@ class Sensitivity(MeanGradient):
         return gradient.square()
 
 
+class ChannelNorms(Statistic):
+    """The norm of a channel over an image, averaged over the images.
+
+    It is that of the map on which the adapter of a block stands, which notes
+    what it gets instead of adapting it.
+    """
+
+    @staticmethod
+    def shape(layer: Any) -> tuple[int, ...]:
+        return (layer.adapter.channels,)
+
+    @staticmethod
+    def drawn(values: Tensor) -> Tensor:
+        return values.abs()
+
+    def add(self, run: Callable[[], Tensor]) -> None:
+        for name, block in self.layers.items():
+            block.adapter.watcher = partial(self._note, name)
+            block.adapter_enabled = True
+        try:
+            with torch.no_grad():
+                run()
+        finally:
+            for block in self.layers.values():
+                block.adapter.watcher = None
+                block.adapter_enabled = False
+
+    def _note(self, name: str, x: Tensor) -> None:
+        """Add what images contribute, shape ``(N, ..., C)``."""
+        norms = x.detach().to(self.totals[name]).flatten(1, -2).norm(dim=1)
+        self.totals[name] += norms.sum(0)
+        self.counts[name] += len(norms)
+
+
 class Movement(Statistic):
     """How far a full fine-tuning has moved each entry of a weight.
 
@@ -176,15 +212,24 @@ STATISTICS: dict[str, type[Statistic]] = {
     'second moment': SecondMoment,
     'gradient': MeanGradient,
     'sensitivity': Sensitivity,
+    'channel norms': ChannelNorms,
     'movement': Movement,
 }
 """What an adapter can ask for, by name; a new one is one class more."""
 
 
-def has_patches(kind: type[nn.Module] | None) -> bool:
-    """Return whether :func:`patches` knows an adapted class."""
-    known = (AdaptedLinear, AdaptedConv)
-    return kind is not None and issubclass(kind, known)
+def check_patches(method: str, layer: nn.Module) -> None:
+    """Check that :func:`patches` knows a layer that a method is to adapt.
+
+    Raises:
+        CannotAdapt: If it does not.
+    """
+    kind = adapted_class(layer)
+    if kind is None or not issubclass(kind, (AdaptedLinear, AdaptedConv)):
+        raise CannotAdapt(
+            f'{method} needs the second moment of what the rows of the '
+            'weight multiply, which linear layers and convolutions have'
+        )
 
 
 def patches(layer: Any, inputs: Tensor) -> Iterator[Tensor]:
@@ -213,10 +258,19 @@ def patches(layer: Any, inputs: Tensor) -> Iterator[Tensor]:
 
 def wide_type(layer: Any) -> torch.dtype:
     """Return the type in which a layer's statistic is summed."""
-    return torch.promote_types(layer.base_weight().dtype, torch.float32)
+    return torch.promote_types(_example(layer).dtype, torch.float32)
 
 
 def device_of(layer: Any) -> torch.device:
     """Return the device on which a layer's weight is."""
-    device: torch.device = layer.base_weight().device
-    return device
+    return _example(layer).device
+
+
+def _example(layer: Any) -> Tensor:
+    """Return a tensor of the type and device of a layer or block."""
+    found: Tensor = (
+        layer.base_weight()
+        if hasattr(layer, 'base_weight')
+        else layer.adapter.calibrated
+    )
+    return found

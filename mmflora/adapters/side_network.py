@@ -3,12 +3,15 @@
 from collections.abc import Mapping
 from typing import Any, ClassVar, NamedTuple
 
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .base import CannotAdapt
 from .blocks import ChannelAdapter, blocks_of, last_weight, output_channels
 from .hooks import drop_hook
+from .stage_joins import find_joins, note_entering
 from .token_maps import as_map, grid_of, watch_grid
+from .tuning import is_norm
 
 
 class Tap(NamedTuple):
@@ -39,14 +42,23 @@ class SideNetwork(ChannelAdapter):
             parents of what is called ``mlp`` or ``ffn``.
 
     Attributes:
+        behind_attention: Whether the sum behind a block's attention flows in,
+            too, before the block's output.
+        through_stages: Whether it runs what stands between the stages, too.
         taps: The blocks, in their order.
+        widths: The width of each block.
+        counts: How many maps of each block flow in.
         ends: For each output of the backbone the last block before it.
+        joins: What stands between the stages, by the block behind it.
 
     Raises:
-        CannotAdapt: If there is no such block.
+        CannotAdapt: If there is no such block, or nothing to run between
+            stages.
     """
 
     whole_model: ClassVar[bool] = True
+    behind_attention: ClassVar[bool] = False
+    through_stages: ClassVar[bool] = False
     why_not_mergeable = 'it is a network beside the frozen one'
 
     def __init__(self, backbone: nn.Module, places: str | None = None) -> None:
@@ -55,14 +67,22 @@ class SideNetwork(ChannelAdapter):
         self.ends = _ends(backbone, [tap.stage for tap in taps])
         taps = taps[: max(self.ends) + 1]
         self.widths = [tap.channels for tap in taps]
-        vars(self)['taps'] = [tap.block for tap in taps]
+        blocks = [tap.block for tap in taps]
+        vars(self)['taps'] = blocks
+        vars(self)['inner'] = [
+            _norm_before_mlp(block) if self.behind_attention else None
+            for block in blocks
+        ]
+        stages = [tap.stage for tap in taps] if self.through_stages else []
+        vars(self)['joins'] = find_joins(backbone, blocks, stages)
+        self.counts = [1 if one is None else 2 for one in vars(self)['inner']]
         self._waiting: list[Tensor] | None = None
 
     def run(self, features: list[Tensor]) -> list[Tensor]:
         """Return what is added to each output of the backbone.
 
         Args:
-            features: For each tap a map, shape ``(N, C, H, W)``.
+            features: For each tap its maps, shape ``(N, C, H, W)``.
 
         Returns:
             For each of ``ends`` a map of that tap's shape.
@@ -114,12 +134,31 @@ def _ends(model: nn.Module, stages: list[int]) -> list[int]:
     return [ends[index - stem] for index in places if index >= stem]
 
 
+def _norm_before_mlp(block: nn.Module) -> nn.Module | None:
+    """Return what norms the sum behind a block's attention, if any."""
+    names = [name for name, _ in block.named_children()]
+    attention = [name for name in names if 'attn' in name or 'atten' in name]
+    mlps = [name for name in names if name in ('mlp', 'ffn')]
+    if not attention or not mlps:
+        return None
+    between = names[names.index(attention[0]) : names.index(mlps[0])]
+    norms = [getattr(block, name) for name in between]
+    norms = [module for module in norms if is_norm(module)]
+    return norms[-1] if norms else None
+
+
 def hook_side_network(model: nn.Module, adapter: SideNetwork) -> None:
     """Let a network run beside a backbone."""
     model.register_forward_pre_hook(_begin)
-    for index, block in enumerate(vars(adapter)['taps']):
-        vars(block)['tap'] = (model, index)
+    own = zip(vars(adapter)['taps'], vars(adapter)['inner'], strict=True)
+    for index, (block, norm) in enumerate(own):
+        vars(block)['tap'] = (model, index, norm)
         block.register_forward_hook(_take, with_kwargs=True)
+        if norm is not None:
+            norm.register_forward_hook(_note_sum)
+    for join in vars(adapter)['joins'].values():
+        vars(join)['beside'] = model
+        join.register_forward_hook(note_entering, with_kwargs=True)
     model.register_forward_hook(_finish)
     watch_grid(model, model)
 
@@ -130,6 +169,11 @@ def _begin(model: nn.Module, _: Any) -> None:
         adapter._waiting = []
 
 
+def _note_sum(norm: nn.Module, arguments: tuple[Any, ...], _: Any) -> None:
+    """Note the sum behind a block's attention, until the block ends."""
+    vars(norm)['sum'] = arguments[0]
+
+
 def _take(
     block: nn.Module,
     arguments: tuple[Any, ...],
@@ -137,15 +181,22 @@ def _take(
     output: Any,
 ) -> None:
     """Note what a block made; a checkpoint's second pass is passed over."""
-    model, index = vars(block)['tap']
+    model, index, norm = vars(block)['tap']
     adapter = model.adapter
-    if adapter._waiting is None or len(adapter._waiting) != index:
+    found = [] if norm is None else [vars(norm).pop('sum')]
+    before = sum(adapter.counts[:index])
+    if adapter._waiting is None or len(adapter._waiting) != before:
         return
     made = output if isinstance(output, Tensor) else output[0]
     grid = grid_of(arguments, named, vars(model)['patches'])
     conv = any(isinstance(child, nn.Conv2d) for child in block.children())
     width = adapter.widths[index]
-    adapter._waiting.append(as_map(made.detach(), width, conv, grid))
+    behind = as_map(made.detach(), width, conv, grid)
+    size = (behind.shape[-2], behind.shape[-1])
+    adapter._waiting += [
+        *(as_map(one.detach(), width, conv, size) for one in found),
+        behind,
+    ]
 
 
 def _finish(model: nn.Module, _: Any, output: Any) -> Any:
@@ -175,8 +226,24 @@ def _finish(model: nn.Module, _: Any, output: Any) -> Any:
 def unhook_side_network(model: nn.Module) -> None:
     """Take a network's hooks off its backbone."""
     adapter: Any = model.adapter
-    for block in vars(adapter)['taps']:
+    own = zip(vars(adapter)['taps'], vars(adapter)['inner'], strict=True)
+    for block, norm in own:
         vars(block).pop('tap', None)
         drop_hook(block, _take)
+        if norm is not None:
+            drop_hook(norm, _note_sum)
+            vars(norm).pop('sum', None)
+    for join in vars(adapter)['joins'].values():
+        drop_hook(join, note_entering)
+        vars(join).pop('beside', None)
+        vars(join).pop('entered', None)
     drop_hook(model, _begin)
     drop_hook(model, _finish)
+
+
+def mix_channels(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """Apply a matrix, shape ``(out, in, 1, 1)``, to the channels of a map."""
+    kind = x.dtype
+    return F.conv2d(
+        x, weight.to(kind), None if bias is None else bias.to(kind)
+    )

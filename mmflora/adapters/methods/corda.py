@@ -2,26 +2,22 @@
 
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from mmflora.registry import ADAPTERS
 
-from ..base import CannotAdapt
-from ..calibrated import CalibratedAdapter
 from ..decompositions import oriented_factors
-from ..layer_statistics import has_patches
+from ..layer_statistics import check_patches
 from ..layer_weights import frozen_weight
-from ..layers import adapted_class
 from ..settings import check_choice
 from .lora import LoRA
-from .lora_start import StartedLoRA
+from .lora_start import LoRAStartedByData
 
 MODES = ('preview', 'preserve')
 
 
 @ADAPTERS.register_module()
-class CorDA(CalibratedAdapter, StartedLoRA):
+class CorDA(LoRAStartedByData):
     """LoRA whose start s B0 A0 are components of W C, times C⁻¹.
 
     Yang et al., "CorDA: Context-Oriented Decomposition Adaptation of Large
@@ -52,7 +48,6 @@ class CorDA(CalibratedAdapter, StartedLoRA):
         ... )
     """
 
-    fixed = ('calibrated',)
     paper = 'Yang et al., 2024, arXiv:2406.05223'
 
     def __init__(
@@ -73,16 +68,8 @@ class CorDA(CalibratedAdapter, StartedLoRA):
 
     @classmethod
     def for_layer(cls, layer: nn.Module, **options: Any) -> LoRA:
-        if not has_patches(adapted_class(layer)):
-            raise CannotAdapt(
-                'CorDA needs the second moment of what the rows of the '
-                'weight multiply, which linear layers and convolutions have'
-            )
+        check_patches('CorDA', layer)
         return super().for_layer(layer, **options)
-
-    def start(self, matrix: Tensor) -> tuple[Tensor, Tensor]:
-        """Return zeros, as long as nothing is known of the input."""
-        return torch.zeros_like(self.up), torch.zeros_like(self.down)
 
     def start_from(self, layer: nn.Module, statistic: Tensor) -> None:
         """Decompose the weight in the context of its input."""

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from mmflora.registry import ADAPTERS
 
 from ..settings import check_count
-from ..side_network import SideNetwork
+from ..side_network import SideNetwork, mix_channels
 
 
 @ADAPTERS.register_module()
@@ -119,7 +119,7 @@ class Ladder(SideNetwork):
             states.append(state)
         ups: Any = self.ups
         return [
-            _mix(states[end], up['up'], up['up_bias'])
+            mix_channels(states[end], up['up'], up['up_bias'])
             for end, up in zip(self.ends, ups, strict=True)
         ]
 
@@ -144,12 +144,12 @@ class Ladder(SideNetwork):
 
 def _step(rung: Any, feature: Tensor, state: Tensor | None) -> Tensor:
     """Return the state behind a rung, shape ``(N, C / r, H, W)``."""
-    z = _mix(feature, rung['down'], rung['down_bias'])
+    z = mix_channels(feature, rung['down'], rung['down_bias'])
     if state is not None:
         if state.shape[-2:] != z.shape[-2:]:
             state = F.adaptive_avg_pool2d(state, (z.shape[2], z.shape[3]))
         if 'between' in rung:
-            state = _mix(state, rung['between'], rung['between_bias'])
+            state = mix_channels(state, rung['between'], rung['between_bias'])
         share = torch.sigmoid(rung['gate'][0] / 0.1)
         z = share * state + (1 - share) * z
     normed = F.layer_norm(
@@ -162,10 +162,5 @@ def _step(rung: Any, feature: Tensor, state: Tensor | None) -> Tensor:
     kind, thin = z.dtype, z.shape[1]
     kernel, bias = rung['filter'].to(kind), rung['filter_bias'].to(kind)
     hidden = F.conv2d(hidden, kernel, bias, padding=1, groups=thin)
-    hidden = F.gelu(_mix(hidden, rung['wide'], rung['wide_bias']))
-    return z + _mix(hidden, rung['narrow'], rung['narrow_bias'])
-
-
-def _mix(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-    """Apply a matrix to the channels of a map."""
-    return F.conv2d(x, weight.to(x.dtype), bias.to(x.dtype))
+    hidden = F.gelu(mix_channels(hidden, rung['wide'], rung['wide_bias']))
+    return z + mix_channels(hidden, rung['narrow'], rung['narrow_bias'])

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from ..base import Adapter, LowRank
+from ..calibrated import CalibratedAdapter
 from ..functional import moved_factors
 from ..layer_weights import frozen_weight
 from ..precision import full_precision
@@ -109,3 +110,16 @@ class StartedLoRA(LoRA):
     def no_decay_parameters(self) -> Iterator[nn.Parameter]:
         """Yield both factors: at zero the start would be lost to W."""
         yield from (self.up, self.down)
+
+
+class LoRAStartedByData(CalibratedAdapter, StartedLoRA):
+    """ΔW = s (B A − B0 A0), with the start B0, A0 made of a statistic.
+
+    The subclass asks for it, and passes the start to ``_begin_at``.
+    """
+
+    fixed = ('calibrated',)
+
+    def start(self, matrix: Tensor) -> tuple[Tensor, Tensor]:
+        """Return zeros, as long as nothing is known of the data."""
+        return torch.zeros_like(self.up), torch.zeros_like(self.down)
