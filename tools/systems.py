@@ -29,8 +29,12 @@ SYSTEMS: dict[str, Rows] = {
             ('FLoRA',),
             "`start='weight'`: HOSVD of the weight",
         ),
-        ('EVA', (), 'of starts from the inputs, CorDA is here'),
-        ('LoRA-GA', (), 'of starts from the gradient, LoRA-SB is here'),
+        (
+            'EVA',
+            ('EVA',),
+            'ranks shared out among layers; needs a calibration',
+        ),
+        ('LoRA-GA', ('LoRAGA',), 'needs a calibration'),
     ],
     'Shared parameters': [
         ('FacT (TT and TK)', ('FacT',), "`form='tt'` and `form='tk'`"),
@@ -85,10 +89,10 @@ SYSTEMS: dict[str, Rows] = {
         ('LoRand', ('LoRand',), ''),
         ('RepAdapter', ('RepAdapter',), ''),
         ('Conv-Adapter', ('ConvAdapter',), ''),
-        ('E³VA', (), 'low-rank adapters on a path beside the backbone'),
+        ('E³VA', ('E3VA',), 'after its abstract and overview'),
         ('Ladder side tuning', ('Ladder',), ''),
         ('Rein', ('Rein',), ''),
-        ('SCT', (), 'tunes the salient channels of a block'),
+        ('SCT', ('SCT',), 'needs a calibration; cannot be merged'),
         (
             'V-PETL Bench',
             (),

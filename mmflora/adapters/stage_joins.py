@@ -11,7 +11,7 @@ from .base import CannotAdapt
 from .precision import full_precision
 from .token_maps import as_map
 
-_JOIN = re.compile(r'(.*\.)?(downsample|downsample_layers\.[1-9]\d*)')
+_JOIN = re.compile(r'(.*\.)?downsample')
 
 
 def find_joins(
@@ -28,24 +28,31 @@ def find_joins(
         By the number of the block; the first stage has none.
 
     Raises:
-        CannotAdapt: If there are fewer such layers than stages to join.
+        CannotAdapt: If there is not one such layer between two stages.
     """
-    within = {id(module) for block in blocks for module in block.modules()}
-    joins = [
-        module
+    inner = {id(module) for block in blocks for module in block.modules()}
+    order = {id(module): i for i, module in enumerate(backbone.modules())}
+    named = {
+        order[id(module)]: module
         for name, module in backbone.named_modules()
         if _JOIN.fullmatch(name)
-        and id(module) not in within
+        and id(module) not in inner
         and next(module.parameters(), None) is not None
-    ]
-    first = [i for i in range(1, len(stages)) if stages[i] != stages[i - 1]]
-    if len(joins) < len(first):
-        raise CannotAdapt(
-            f'its {len(first) + 1} stages are joined by {len(joins)} layers '
-            'called `downsample`, which the method runs on its own map, too; '
-            'Ladder needs none of them'
-        )
-    return dict(zip(first, joins, strict=False))
+    }
+    joins = {}
+    for index in range(1, len(stages)):
+        if stages[index] == stages[index - 1]:
+            continue
+        start, end = (order[id(one)] for one in blocks[index - 1 : index + 1])
+        between = [named[place] for place in named if start < place < end]
+        if len(between) != 1:
+            raise CannotAdapt(
+                'the method runs what joins two stages on a map of its own, '
+                f'and between two of its stages there are {len(between)} '
+                'layers called `downsample`, not one; Ladder needs none'
+            )
+        joins[index] = between[0]
+    return joins
 
 
 def note_entering(

@@ -38,6 +38,10 @@ METHODS = {
     'corda': dict(
         adapter=dict(type='CorDA', rank=3), calibration=dict(batches=1)
     ),
+    'eva': dict(adapter=dict(type='EVA'), calibration=dict(batches=1)),
+    'lora-ga': dict(
+        adapter=dict(type='LoRAGA', rank=3), calibration=dict(batches=1)
+    ),
     'flora weight': dict(adapter=dict(type='FLoRA', rank=3, start='weight')),
     'fact': dict(adapter=dict(type='FacT', rank=3, form='tk')),
     'lift': dict(adapter=dict(type='LIFT', rank=3)),
@@ -76,6 +80,10 @@ METHODS = {
     'compacter': dict(adapter=dict(type='Compacter', width=4, phm_dim=2)),
     'houlsby': dict(adapter=dict(type='Houlsby', width=3)),
     'ladder': dict(adapter=dict(type='Ladder', reduction=2)),
+    'e3va': dict(adapter=dict(type='E3VA', rank=2)),
+    'sct': dict(
+        adapter=dict(type='SCT', salient=3), calibration=dict(batches=1)
+    ),
     'mona': dict(adapter=dict(type='Mona', width=3)),
     'rep-adapter': dict(adapter=dict(type='RepAdapter', rank=2)),
 }
@@ -87,6 +95,8 @@ BY_FILE = (
     'olora',
     'lora-xs',
     'corda',
+    'eva',
+    'lora-ga',
     'flora weight',
     'lift',
     'sara',

@@ -21,6 +21,8 @@ WEIGHT_METHODS = {
     'FLoRA, gradient': dict(type='FLoRA', rank=3, scale=0.5, start='gradient'),
     'CorDA': dict(type='CorDA', rank=2, alpha=3.0),
     'LoRA-SB': dict(type='LoRASB', rank=2, step=0.1),
+    'EVA': dict(type='EVA', rank=3, alpha=2.0, rho=1.0),
+    'LoRA-GA': dict(type='LoRAGA', rank=2, alpha=3.0, gamma=2.0),
     'SVFit': dict(type='SVFit', rank=3),
     'LoLDU': dict(type='LoLDU', rank=3, alpha=1.5),
     'SoKA': dict(type='SoKA', rank=3),
@@ -95,7 +97,7 @@ def left_out(method: str, case: str) -> str:
         return '' if square and not transposed else 'square'
     plain = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
     own = 'weight' in layer._parameters
-    if method == 'CorDA' and not (own and type(layer) in plain):
+    if method in ('CorDA', 'EVA') and not (own and type(layer) in plain):
         return 'second moment'
     if method == 'RepAdapter':
         if getattr(layer, 'groups', 1) != 1:

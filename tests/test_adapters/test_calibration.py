@@ -21,6 +21,8 @@ METHODS = {
     'LoRASB': dict(type='LoRASB', rank=2, step=0.1),
     'FLoRA': dict(type='FLoRA', rank=2, start='gradient'),
     'SPT': dict(type='SPT', rank=2, density=0.05, ratio=1.0),
+    'EVA': dict(type='EVA', rank=3, alpha=2.0),
+    'LoRAGA': dict(type='LoRAGA', rank=2, alpha=3.0, gamma=2.0),
 }
 WITH_PATCHES = [
     name
@@ -183,6 +185,105 @@ def test_lora_sb_starts_at_the_best_step(net, batches, name):
     assert trained == ['core']
 
 
+def inputs_of(net, batches):
+    """Return the vectors that each weight's rows multiply, by unfolding."""
+    first = nn.functional.unfold
+    maps = [(batch, net.convs[:2](batch)) for batch in batches]
+    whole = [first(x, 3, padding=1, stride=2) for x, _ in maps]
+    halves = [first(half, (3, 2)) for _, y in maps for half in y.chunk(2, 1)]
+    last = [torch.tanh(net.convs(batch)).mean((2, 3)) for batch in batches]
+    return {
+        'convs.0': torch.cat(whole).transpose(1, 2).flatten(0, 1),
+        'convs.2': torch.cat(halves).transpose(1, 2).flatten(0, 1),
+        'head': torch.cat(last),
+    }
+
+
+# Eigenvectors of a second moment have the error of its entries, 1e-16 of the
+# largest eigenvalue, over the gap of their eigenvalues, here 1e-4 of it.
+SQUARED = dict(rtol=1e-8, atol=1e-10)
+
+
+def test_eva_starts_at_the_right_singular_vectors(net, batches):
+    model = started(net, batches, 'EVA', rho=1.0)
+    for name, rows in inputs_of(net, batches).items():
+        layer = model.get_submodule(name)
+        _, _, vh = torch.linalg.svd(rows, full_matrices=False)
+        found = layer.adapter.down.flatten(1)
+        signs = (found * vh[: len(found)]).sum(1, keepdim=True).sign()
+        torch.testing.assert_close(found, signs * vh[: len(found)], **SQUARED)
+        assert not layer.adapter.up.any()
+        assert not layer.delta_weight().any()
+
+
+@pytest.mark.parametrize(('rho', 'total'), [(1.5, 6), (2.0, 4), (100.0, 1)])
+def test_eva_shares_ranks_by_the_variance_explained(net, batches, rho, total):
+    model = started(net, batches, 'EVA', rho=rho)
+    shares = []
+    for name, rows in inputs_of(net, batches).items():
+        values = torch.linalg.svdvals(rows).square()
+        shares += [(float(v / values.sum()), name) for v in values[:3]]
+    expected = [name for _, name in sorted(shares)[-total:]]
+    names = ('convs.0', 'convs.2', 'head')
+    layers = {name: model.get_submodule(name) for name in names}
+    ranks = {
+        name: int(layer.adapter.down.flatten(1).any(1).sum())
+        for name, layer in layers.items()
+    }
+    assert ranks == {name: expected.count(name) for name in layers}
+
+
+def test_directions_that_eva_does_not_keep_stay_zero(net, batches):
+    model = started(net, batches, 'EVA', rho=2.0)
+    adapters = [layer.adapter for layer in adapted_modules(model).values()]
+    kept = [one.down.flatten(1).any(1) for one in adapters]
+    assert sum(int(one.sum()) for one in kept) == 4
+    own = [p for p in model.parameters() if p.requires_grad]
+    optimizer = torch.optim.AdamW(own, lr=0.1, weight_decay=0.1)
+    for batch in batches * 2:
+        optimizer.zero_grad()
+        loss_of(model)(batch).backward()
+        optimizer.step()
+    for one, rows in zip(adapters, kept, strict=True):
+        assert torch.equal(one.down.flatten(1).any(1), rows)
+        assert torch.equal(one.up.any(0), rows)
+
+
+@pytest.mark.parametrize('name', ['convs.0', 'convs.2', 'head'])
+@pytest.mark.parametrize('rank', [1, 2, 3])
+def test_lora_ga_starts_along_the_gradient(net, batches, name, rank):
+    layer = started(net, batches, 'LoRAGA', rank=rank).get_submodule(name)
+    gradient = mean_gradients(net, batches)[f'{name}.weight'].flatten(1)
+    u, s, vh = torch.linalg.svd(gradient, full_matrices=False)
+    size = len(gradient) ** 0.25 / 2.0**0.5
+    last = min(2 * rank, len(s))
+    adapter = layer.adapter
+    assert adapter.scale == pytest.approx(3.0 / rank**0.5)
+    pairs = (
+        (adapter.down.flatten(1), vh[:rank]),
+        (adapter.up.T, u[:, last - rank : last].T),
+    )
+    for found, directions in pairs:
+        signs = (found * directions).sum(1, keepdim=True).sign()
+        torch.testing.assert_close(found, signs * size * directions, **EXACT)
+    assert not layer.delta_weight().any()
+
+
+def test_the_first_step_of_lora_ga_is_the_best_of_twice_the_rank(net, batches):
+    """In B A it is B0 dA + dB A0, a projection of the weight's gradient."""
+    model = started(net, batches, 'LoRAGA', rank=2)
+    for batch in batches:
+        (loss_of(model)(batch) / len(batches)).backward()
+    adapter = model.convs[0].adapter
+    gradient = mean_gradients(net, batches)['convs.0.weight'].flatten(1)
+    u, s, vh = torch.linalg.svd(gradient, full_matrices=False)
+    best = u[:, :4] @ s[:4].diag() @ vh[:4]
+    step = adapter.up.grad @ adapter.down.flatten(1)
+    step = step + adapter.up @ adapter.down.grad.flatten(1)
+    factor = adapter.scale * len(gradient) ** 0.5 / 2.0
+    torch.testing.assert_close(step, factor * best, **EXACT)
+
+
 def modes(tensor):
     return [tensor.movedim(n, 0).flatten(1) for n in range(tensor.dim())]
 
@@ -343,8 +444,9 @@ def test_every_statistic_is_asked_for():
     for settings in METHODS.values():
         layer = adapt(nn.Linear(4, 4), settings)
         asked.add(layer.adapter.statistic)
-    # A file gives the movement, see tests/test_extract/test_ticket.py.
-    assert asked == set(STATISTICS) - {'movement'}
+    # A file gives the movement, see tests/test_extract/test_ticket.py, and
+    # blocks have norms of channels, see tests/test_models/test_sct.py.
+    assert asked == set(STATISTICS) - {'movement', 'channel norms'}
 
 
 def test_batches_do_not_tell_what_a_training_moves(net, batches):

@@ -21,7 +21,7 @@ PRODUCTS = {
     name: {**WEIGHT_METHODS[name], 'rank': 5}
     for name in (
         *('LoRA', 'LoRA, loralib', 'LoRA, rs', 'PiSSA', 'OLoRA', 'LoRA-XS'),
-        *('SVFit', 'LoLDU', 'LoRA-SB'),
+        *('SVFit', 'LoLDU', 'LoRA-SB', 'EVA', 'LoRA-GA'),
     )
 }
 TUCKERS = {

@@ -30,6 +30,7 @@ EXACT = dict(rtol=1e-9, atol=1e-11)
 # These differ from another method in one number, or in how it is found.
 VARIANTS = (
     *('LoRA, rs', 'PiSSA, iterated', 'FLoRA, gradient', 'LoRA-SB'),
+    'LoRA-GA',
     *('SuperLoRA, projected', 'BlockLoRA', 'SNELLA'),
     *('Matryoshka', 'DyLoRA', 'Matryoshka FLoRA'),
 )

@@ -44,6 +44,8 @@ BAD = [
     ('OLoRA', dict(iterations=4), TypeError, "no setting 'iterations'"),
     ('LoRAXS', dict(iterations=-1), ValueError, 'iterations=-1'),
     ('LoRAXS', dict(alpha=NOT_FINITE), ValueError, 'alpha=inf'),
+    ('EVA', dict(rho=0.5), ValueError, 'rho=0.5'),
+    ('LoRAGA', dict(gamma=-1.0), ValueError, 'gamma=-1.0'),
     ('SoKA', dict(energy=0), ValueError, 'energy=0'),
     ('SuperLoRA', dict(order=1), ValueError, 'from 2 to 8, got order=1'),
     ('SuperLoRA', dict(projection=2), ValueError, 'projection=2'),
@@ -173,9 +175,9 @@ def part_for(kind):
     """Return a model, the place that a method finds in it, and an input."""
     model = nn.Sequential()
     maps = torch.randn(2, 6, 3, 3)
-    if kind in ('Mona', 'Ladder'):
+    if kind in ('Mona', 'SCT', 'Ladder', 'E3VA'):
         model = Whole(block=Whole(mlp=nn.Conv2d(6, 6, 1)))
-        return model, 'block.mlp' if kind == 'Mona' else '', maps
+        return model, 'block.mlp' if kind in ('Mona', 'SCT') else '', maps
     if kind == 'ConvAdapter':
         model.add_module('conv2', nn.Conv2d(6, 6, 1))
         return model, 'conv2', maps

@@ -153,6 +153,22 @@ WRITTEN = {
         ],
         '469ca6041b52a63e',
     ),
+    'EVA': (
+        dict(rho=1.5),
+        [
+            'conv: EVA(rank=16, scale=1.0, form=spatial)',
+            'mlp: EVA(rank=16, scale=1.0)',
+        ],
+        'f0ca47b2fbe4f54f',
+    ),
+    'LoRAGA': (
+        dict(rank=4, gamma=8.0),
+        [
+            'conv: LoRAGA(rank=4, scale=8.0, form=spatial)',
+            'mlp: LoRAGA(rank=4, scale=8.0)',
+        ],
+        '9b44c908ce7aa0ca',
+    ),
     'SoKA': (
         dict(rank=3, energy=0.5, iterations=1),
         ['conv: SoKA(rank=3)', 'mlp: SoKA(rank=3)'],
@@ -347,6 +363,16 @@ WRITTEN = {
         [': Ladder(rungs=1, reduction=8, expansion=4)'],
         'ca08063612646f4f',
     ),
+    'E3VA': (
+        {},
+        [': E3VA(adapters=1, rank=8)'],
+        'c4943622ce026afb',
+    ),
+    'SCT': (
+        {},
+        ['block.mlp: SCT(channels=4, salient=4, scale=0.1)'],
+        '64a5b743d6ad44cb',
+    ),
     'BitFit': (
         {},
         ['conv.bias: BitFit()', 'norm.bias: BitFit()'],
@@ -395,7 +421,12 @@ def model_for(method):
     if method in IN_TRANSFORMERS:
         block = nn.TransformerEncoderLayer(6, 1, 8)
         model.add_module('blocks', nn.Sequential(block))
-    if method in ('Mona', 'Ladder'):  # which look for a block around it
+    if method in (
+        'Mona',
+        'SCT',
+        'Ladder',
+        'E3VA',
+    ):  # which look for a block around it
         return nn.ModuleDict(dict(block=nn.ModuleDict(model.named_children())))
     return model
 

@@ -36,9 +36,13 @@ METHODS = {
     'LoRand': dict(type='LoRand', kernel=2),
     'Mona': dict(type='Mona', width=2),
     'Ladder': dict(type='Ladder', reduction=4),
+    'E3VA': dict(type='E3VA', rank=2),
     'RepAdapter': dict(type='RepAdapter', rank=2),
 }
-BLOCKS = ('Houlsby', 'Pfeiffer', 'AdaptFormer', 'LoRand', 'Mona', 'Ladder')
+BLOCKS = (
+    *('Houlsby', 'Pfeiffer', 'AdaptFormer', 'LoRand', 'Mona', 'Ladder'),
+    'E3VA',
+)
 TUNINGS = ('Full', 'BitFit', 'NormTuning')
 # What their start needs of the base.
 FROM_BASE = ('DoRA', 'PiSSA', 'OLoRA', 'LoRA-XS', 'SoKA')

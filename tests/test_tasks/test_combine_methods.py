@@ -32,6 +32,8 @@ METHODS = {
         dict(FLORA, rank=2, start='weight'),
     ),
     'corda': (dict(type='CorDA', rank=3), dict(type='CorDA', rank=2)),
+    'eva': (dict(type='EVA', rank=3), dict(type='EVA', rank=2, rho=1.0)),
+    'lora-ga': (dict(type='LoRAGA', rank=3), dict(type='LoRAGA', rank=2)),
     'olora': (dict(type='OLoRA', rank=3, alpha=2),) * 2,
     'lora-xs': (dict(type='LoRAXS', rank=4),) * 2,
     'svfit': (dict(type='SVFit', rank=4),) * 2,
@@ -52,6 +54,7 @@ METHODS = {
         dict(type='HFPEFT', peft_type='LORA', r=2, use_rslora=True),
     ),
 }
+FROM_DATA = ('CorDA', 'EVA', 'LoRAGA')
 MLP = r'stages\.\d\.blocks\.\d\.mlp\.fc\d'
 MIXED = {MLP: {}, r'stem\.0': dict(type='Full')}
 
@@ -74,7 +77,7 @@ def randomised(build, seed, adapter, **options):
     random_starts(model)
     with torch.no_grad():
         for layer in adapted_layers(model).values():
-            if adapter['type'] == 'CorDA':
+            if adapter['type'] in FROM_DATA:
                 layer.adapter.up.add_(torch.randn_like(layer.adapter.up))
             if adapter['type'] == 'SSF':
                 layer.adapter.scale.add_(1)
@@ -86,7 +89,7 @@ def randomised(build, seed, adapter, **options):
 def test_sum_of_updates(toy, tmp_path, pair, weights):
     peft = pair[0]['type'] == 'HFPEFT'
     options = dict(targets=MLP) if peft else {}
-    if pair[0]['type'] == 'CorDA':
+    if pair[0]['type'] in FROM_DATA:
         options = dict(calibration=dict(batches=1))
     models = [
         randomised(toy, seed, adapter, **options)
