@@ -23,7 +23,7 @@ METHODS = {
     'GPS': dict(type='GPS', per_neuron=1),
     'EVA': dict(type='EVA', rank=4),
     'LoRAGA': dict(type='LoRAGA', rank=2),
-    'SCT': dict(type='SCT', salient=3),
+    'SCT': dict(type='SCT', salient=8, scale=1.0),
 }
 # LoRA-SB begins behind a step on the very batches that come first; few entries
 # of weights as small as these move less than the order of the batches.
