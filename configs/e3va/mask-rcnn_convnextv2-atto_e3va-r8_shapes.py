@@ -2,7 +2,7 @@ _base_ = [
     '../_base_/models/mask-rcnn_convnextv2-atto.py',
     '../_base_/datasets/shapes_coco.py',
     '../_base_/schedules/adamw_shapes.py',
-    '../_base_/methods/e3va.py',
+    '../_base_/methods/e3va-r8.py',
     '../_base_/default_runtime_mmdet.py',
 ]
 
