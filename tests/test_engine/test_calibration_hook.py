@@ -26,8 +26,8 @@ METHODS = {
     'SCT': dict(type='SCT', salient=8, scale=1.0),
 }
 # LoRA-SB begins behind a step on the very batches that come first; few entries
-# of weights as small as these, or a matrix on a few channels that starts at zero,
-# move the loss less than the order of the batches.
+# of weights as small as these, or a matrix on a few channels that starts at
+# zero, move the loss less than the order of the batches.
 UNSTEADY = ('LoRASB', 'SPT', 'GPS', 'SCT')
 # They may leave a layer to its frozen weight.
 SOME_LAYERS = ('SPT', 'EVA')
