@@ -43,7 +43,8 @@ def parse_args(argv=None):
         '--objects',
         type=int,
         default=20,
-        help='objects in each image, for detectors (default: 20)',
+        help='objects in each image, or classes, for segmenters that match '
+        'masks to them (default: 20)',
     )
     add(
         '--as-is',

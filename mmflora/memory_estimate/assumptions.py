@@ -4,11 +4,14 @@ The number of proposals that match objects decides how much memory the heads
 take, and changes during training.  The largest number is assumed: each sampler
 of a second stage finds as many positives as it may take.  Outputs of heads,
 which give the proposals, are small random numbers, as of an untrained head.
+So is what queries are matched to objects by: which one gets an object depends
+on it, but not how many do.
 """
 
 from collections.abc import Callable
 from typing import Any
 
+from mmengine.structures import BaseDataElement as Fields
 from torch import nn
 
 from .fake_tensors import KnownValues
@@ -57,6 +60,44 @@ def _generous(
         return result
 
     return generous
+
+
+def draw_assigned(model: nn.Module, values: KnownValues | None) -> bool:
+    """Let the predictions that objects are assigned to have values.
+
+    Args:
+        model: The model, changed in place.
+        values: What follows values; ``None`` for real tensors.
+
+    Returns:
+        Whether the model assigns objects.
+    """
+    found = False
+    for module in model.modules():
+        for item in list(vars(module).values()):
+            # Cascades have one per stage.
+            for assigner in item if isinstance(item, list) else [item]:
+                if callable(getattr(assigner, 'assign', None)):
+                    found = True
+                    if values is not None:
+                        assigner.assign = _informed(assigner.assign, values)
+    return found
+
+
+def _informed(
+    assign: Callable[..., Any], values: KnownValues
+) -> Callable[..., Any]:
+    """Draw what is not known of an assigner's arguments."""
+
+    def informed(*args: Any, **kwargs: Any) -> Any:
+        for value in (*args, *kwargs.values()):
+            fields = value.values() if isinstance(value, Fields) else [value]
+            for tensor in tensors_in(list(fields)):
+                if not values.is_known(tensor):
+                    values.draw(tensor, SPREAD)
+        return assign(*args, **kwargs)
+
+    return informed
 
 
 def draw_head_outputs(model: nn.Module, values: KnownValues) -> None:

@@ -25,7 +25,8 @@ class BatchShape:
         images: How many.
         height: In pixels.
         width: In pixels.
-        objects: How many each image has, in detection.
+        objects: How many each image has; in segmentation, classes, if the
+            model knows as many.
         source: Where the size comes from.
     """
 
@@ -92,10 +93,8 @@ def _pipeline_size(
     preprocessor = cfg.model.get('data_preprocessor') or {}
     if preprocessor.get('size'):  # segmenters pad up to it
         return *preprocessor['size'], 'size of the data_preprocessor'
-    for step in reversed(_train_steps(loader)):
-        kind = str(step['type']).rsplit('.', 1)[-1]
-        if kind in _RULES and (size := _RULES[kind](step)):
-            return *size, f'{kind} of the training pipeline'
+    if found := _last_size(_train_steps(loader)):
+        return *found[:2], f'{found[2]} of the training pipeline'
     raise ValueError(
         f"The training pipeline of '{cfg.filename}' sets no image size "
         f'({", ".join(_RULES)} would). Give it by --size HxW.'
@@ -110,6 +109,24 @@ def _train_steps(loader: Mapping[str, Any]) -> list[Mapping[str, Any]]:
         if isinstance(pipeline, list | tuple):
             steps = [*(s for s in pipeline if isinstance(s, Mapping)), *steps]
     return steps
+
+
+def _last_size(
+    steps: Sequence[Mapping[str, Any]],
+) -> tuple[int, int, str] | None:
+    """Return height, width and the kind of the last step that sets them."""
+    for step in reversed(steps):
+        kind = str(step['type']).rsplit('.', 1)[-1]
+        if kind in _RULES and (size := _RULES[kind](step)):
+            return *size, kind
+    return None
+
+
+def _chosen(step: Mapping[str, Any]) -> tuple[int, int] | None:
+    """Return the largest size of several pipelines to choose from."""
+    ends = [_last_size(steps) for steps in step['transforms']]
+    sizes = [(end[0], end[1]) for end in ends if end]
+    return max(sizes, key=lambda pair: pair[0] * pair[1], default=None)
 
 
 def _resized(step: Mapping[str, Any]) -> tuple[int, int] | None:
@@ -141,6 +158,7 @@ _RULES = {
         ('Resize', 'RandomResize', 'RandomChoiceResize'), _resized
     ),
     **dict.fromkeys(('RandomCrop', 'CenterCrop', 'Pad'), _cropped),
+    'RandomChoice': _chosen,
 }
 
 
@@ -157,13 +175,19 @@ def make_batch(cfg: Config, shape: BatchShape) -> dict[str, Any]:
     """
     size = (shape.height, shape.width)
     steps = _train_steps(cfg.train_dataloader)
+    numbers = [
+        node['num_classes']
+        for _, node in find_dicts(cfg.model, 'model')
+        if isinstance(node.get('num_classes'), int)
+    ]
+    classes = min(shape.objects, shape.height, *numbers)
     with torch.device('cpu'):
         images, samples = [], []
         for _ in range(shape.images):
             # Nothing depends on values of images; fake ones have none.
             images.append(torch.empty((3, *size), dtype=torch.uint8).zero_())
             if cfg.default_scope == 'mmseg':
-                samples.append(_segmented(size))
+                samples.append(_segmented(size, classes))
             else:
                 samples.append(_detected(size, shape.objects, steps))
     for sample in samples:
@@ -177,11 +201,13 @@ def make_batch(cfg: Config, shape: BatchShape) -> dict[str, Any]:
     return dict(inputs=images, data_samples=samples)
 
 
-def _segmented(size: tuple[int, int]) -> Any:
-    """Return a sample for a segmenter: every pixel of the first class."""
+def _segmented(size: tuple[int, int], classes: int) -> Any:
+    """Return a sample for a segmenter: the classes, from top to bottom."""
     from mmseg.structures import SegDataSample
 
-    labels = torch.zeros((1, *size), dtype=torch.int64)
+    height, width = size
+    rows = torch.arange(height) * classes // height
+    labels = rows[None, :, None].repeat(1, 1, width)
     return SegDataSample(gt_sem_seg=PixelData(data=labels))
 
 
@@ -191,7 +217,7 @@ def _detected(
     """Return a sample for a detector: objects of one class, anywhere.
 
     Boxes are of the kind that the pipeline's ``steps`` give, with masks if
-    these load some.
+    these load some, and with segments, all of the first class, likewise.
     """
     from mmdet.structures import DetDataSample
     from mmdet.structures.bbox import get_box_type
@@ -213,7 +239,11 @@ def _detected(
     if any(step.get('with_mask') for step in steps):
         empty = np.zeros((objects, *size), dtype=np.uint8)
         found.masks = BitmapMasks(empty, *size)
-    return DetDataSample(gt_instances=found, ignored_instances=instances(0))
+    sample = DetDataSample(gt_instances=found, ignored_instances=instances(0))
+    if any(step.get('with_seg') for step in steps):
+        labels = torch.zeros((1, *size), dtype=torch.int64)
+        sample.gt_sem_seg = PixelData(sem_seg=labels)
+    return sample
 
 
 def _boxes(size: tuple[int, int], count: int, numbers: int) -> Tensor:

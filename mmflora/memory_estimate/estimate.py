@@ -32,6 +32,7 @@ class Estimate:
         positives: Assumed positives of a second stage per image.
         assumed: Values that a step reads and that are unknown here, taken
             for zero, with how often.
+        assigns: Whether the step depends on the objects of the images.
     """
 
     weights: dict[tuple[str, str], int]
@@ -40,6 +41,7 @@ class Estimate:
     images: int
     positives: int
     assumed: dict[str, int]
+    assigns: bool = False
 
     @property
     def fixed(self) -> int:
@@ -84,9 +86,11 @@ def predict(
             said = str(error).splitlines()[0][:200]
             raise ValueError(
                 f"The step of '{cfg.filename}' cannot be predicted: "
-                f'{type(step.model).__name__} reads values that only a real '
-                f'step has ({said}). Detectors of queries do, which match '
-                'them to objects. Train for some iterations on a GPU; the '
+                f'{type(step.model).__name__} fails on tensors without values '
+                f'({said}). Either images of {shapes[0].height}x'
+                f'{shapes[0].width} are too small for it: give others by '
+                '--size. Or its shapes follow from what the network computes, '
+                'as in Sparse R-CNN: train for some iterations on a GPU; the '
                 "log's `memory` is the peak."
             ) from error
 
@@ -148,6 +152,7 @@ def _estimate(cfg: Config, step: TrainingStep, shape: BatchShape) -> Estimate:
         shape.images,
         step.positives,
         dict(step.values.assumed) if step.values else {},
+        step.assigns,
     )
 
 

@@ -8,7 +8,6 @@ all tensors that an operator reads have known values, it runs a second time
 with these, uncounted.
 """
 
-import importlib
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -31,12 +30,18 @@ from torch.utils._pytree import tree_leaves, tree_map_only
 
 from .gpu_choices import gpu_choices, replaced
 from .live_bytes import tensors_in
+from .mmcv_operators import mmcv_stand_ins
 
 _ATTRIBUTE = '_mmflora_value'
 _aten = torch.ops.aten
 # Values of tensors with up to so many elements are followed: all anchors of an
 # image, for example, but no feature maps.
 LARGEST = 1 << 24
+# Operators that read the shape and the type of a tensor, not its values.
+_SHAPE_READERS = {
+    *(_aten.new_zeros, _aten.new_ones, _aten.new_full),
+    *(_aten.zeros_like, _aten.ones_like, _aten.full_like),
+}
 
 
 class KnownValues(TorchDispatchMode):
@@ -134,6 +139,10 @@ class KnownValues(TorchDispatchMode):
         with _disable_current_modes():
             return func(*args, **kwargs)
 
+    def run(self, func: Callable[..., Any], args: Any, kwargs: Any) -> Any:
+        """Return what :meth:`call` does, as fake tensors of known values."""
+        return self.imitate(self.call(func, args, kwargs))
+
     def _adopt(self, tensor: Tensor) -> Tensor:
         """Return a fake tensor for a real one."""
         if _has_no_memory(tensor):
@@ -152,6 +161,8 @@ class KnownValues(TorchDispatchMode):
 
     def _follow(self, func: Any, args: Any, kwargs: Any, results: Any) -> None:
         """Compute the values of an operator's results, if it can be done."""
+        if func.overloadpacket in _SHAPE_READERS:
+            args, kwargs = tree_map_only(Tensor, _any_values, (args, kwargs))
         sources = tensors_in((args, kwargs))
         written = _written(func, args, kwargs)
         outputs = tensors_in(results) + written
@@ -175,7 +186,7 @@ class KnownValues(TorchDispatchMode):
     def _decide(self, func: Any, args: Any, kwargs: Any) -> Any:
         """Run an operator whose result's shape depends on values."""
         if func is not _aten.index.Tensor:
-            return self.imitate(self.call(func, args, kwargs))
+            return self.run(func, args, kwargs)
         places = [place for index in args[1] for place in self._places(index)]
         results = func(args[0], places)
         self._follow(func, (args[0], places), {}, results)
@@ -196,6 +207,12 @@ def _has_no_memory(tensor: Tensor) -> bool:
     return isinstance(tensor, FakeTensor) or is_traceable_wrapper_subclass(
         tensor
     )
+
+
+def _any_values(tensor: Tensor) -> Tensor:
+    """Return a real tensor of the same shape and type, of little memory."""
+    with _disable_current_modes():
+        return torch.zeros((), dtype=tensor.dtype).expand(tensor.shape)
 
 
 def _written(func: Any, args: Any, kwargs: Any) -> list[Tensor]:
@@ -239,7 +256,9 @@ def fake_tensors(for_gpu: bool = True) -> Iterator[KnownValues]:
             # Recomputation restores the state of the random numbers.
             (torch, 'get_rng_state', lambda: None),
             (torch, 'set_rng_state', lambda state: None),
-            *_mmcv_stand_ins(values),
+            # It writes the sizes into memory that is not there.
+            (torch, '_shape_as_tensor', lambda t: torch.tensor(t.shape)),
+            *mmcv_stand_ins(values.is_known, values.run),
         ):
             stack.enter_context(replaced(owner, name, value))
         if for_gpu:
@@ -263,29 +282,3 @@ def _convert(
         for name, buffer in child._buffers.items():
             child._buffers[name] = None if buffer is None else convert(buffer)
     return module
-
-
-def _mmcv_stand_ins(values: KnownValues) -> Iterator[tuple[Any, str, Any]]:
-    """Yield mmcv's operators, which read memory, with what takes fake tensors.
-
-    One whose arguments are all known runs with their values.  Others do
-    nothing: the tensors that they would fill are there already.
-    """
-    try:
-        extension = importlib.import_module('mmcv._ext')
-    except ImportError:  # mmcv without its operators: none will be called
-        return
-
-    def stand_in(name: str, function: Callable[..., Any]) -> Any:
-        def call(*args: Any, **kwargs: Any) -> Any:
-            tensors = tensors_in((args, kwargs))
-            # Only `nms` returns what it finds.
-            if 'nms' not in name and not all(map(values.is_known, tensors)):
-                return None
-            return values.imitate(values.call(function, args, kwargs))
-
-        return call
-
-    for name, function in list(vars(extension).items()):
-        if callable(function) and not name.startswith('_'):
-            yield extension, name, stand_in(name, function)

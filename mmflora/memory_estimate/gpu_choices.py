@@ -18,6 +18,8 @@ from torch.library import Library
 from mmflora.adapters.memory import response_norm
 from mmflora.adapters.operators import geometry
 
+from .mmcv_operators import mmcv_gpu_choices
+
 _aten = torch.ops.aten
 _ABSENT = object()
 _HALF = (torch.float16, torch.bfloat16)
@@ -75,6 +77,7 @@ def gpu_choices() -> Iterator[None]:
             (torch, 'from_numpy', partial(_copied, torch.from_numpy)),
             (geometry, 'on_cpu', _no),
             (response_norm, 'on_cpu', _no),
+            *mmcv_gpu_choices(),
         ):
             stack.enter_context(replaced(owner, name, value))
         yield

@@ -93,8 +93,10 @@ class LiveStorages(TorchDispatchMode):
         kwargs = kwargs or {}
         if func is torch.ops.prim.device.default:  # fake tensors ask often
             return func(*args)
-        for value in tensors_in((args, kwargs)):
-            self._follow(value, new=False)
+        # What a tensor from Python's numbers is made of is new.
+        if func is not torch.ops.aten.lift_fresh.default:
+            for value in tensors_in((args, kwargs)):
+                self._follow(value, new=False)
         results = func(*args, **kwargs)
         # Operators may have resized what they were given as `out`.
         for value in tensors_in((results, kwargs.get('out'))):

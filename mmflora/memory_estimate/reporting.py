@@ -86,10 +86,15 @@ class Forecast:
             f'{self.name}: a training step of {shape.images} images of '
             f'{shape.height}x{shape.width} ({shape.source}) on one GPU.'
         ]
+        if own.assigns:
+            lines.append(
+                f'Assumed: {shape.objects} objects (of a segmenter: classes) '
+                'in each image.'
+            )
         if own.positives:
             lines.append(
-                f'Assumed: {shape.objects} objects in each image, and the '
-                f'most positives that a second stage takes, {own.positives}.'
+                'Assumed: the most positives that a second stage takes, '
+                f'{own.positives} per image.'
             )
         if self.sharding:
             lines.append(

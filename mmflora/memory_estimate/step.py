@@ -10,12 +10,12 @@ from typing import Any
 import torch
 from mmengine.config import Config
 from mmengine.optim import build_optim_wrapper
-from torch import Tensor
+from torch import Tensor, nn
 
 from mmflora.adapters import assume_calibrated
 from mmflora.config.build import build_model
 
-from .assumptions import draw_head_outputs, fill_samplers
+from .assumptions import draw_assigned, draw_head_outputs, fill_samplers
 from .fake_tensors import LARGEST, KnownValues
 from .live_bytes import LiveStorages, collected_by_hand, owned_by_modules
 
@@ -94,6 +94,7 @@ class TrainingStep:
     Attributes:
         positives: The most positives that a second stage may take per image,
             which is what it takes.
+        assigns: Whether the model assigns objects to what it predicts.
     """
 
     def __init__(
@@ -112,8 +113,12 @@ class TrainingStep:
         if device != 'cpu':  # it remembers where to send batches
             self.model.data_preprocessor.to(device)
         self.positives = fill_samplers(self.model)
+        self.assigns = draw_assigned(self.model, values)
         self.values = values
-        if values is not None:
+        if values is None:  # some are blank until `init_weights()`
+            for parameter in self.model.parameters(recurse=False):
+                nn.init.normal_(parameter)
+        else:
             for parameter in self.model.parameters():
                 values.forget(parameter)
             draw_head_outputs(self.model, values)

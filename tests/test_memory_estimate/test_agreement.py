@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 from mmengine.config import Config
+from small_swins import SHRUNK
 
 from mmflora.memory_estimate import batch_shape, measure_peak, predict
 from mmflora.memory_estimate.estimate import count_real_step
@@ -15,6 +16,7 @@ VIT = 'flora/upernet_internvit-tiny_flora-r16_shapes-128x128.py'
 MASK = 'flora/mask-rcnn_convnextv2-atto_flora-r16_shapes.py'
 ROTATED = 'flora/oriented-rcnn-le90_convnextv2-atto_flora-r16_shapes.py'
 CONVNEXT = 'flora/upernet_convnextv2-atto_flora-r16_shapes-128x128.py'
+MASKS = 'flora/mask2former_dinov3-vit-tiny_flora-r16_shapes-128x128.py'
 INT8 = 'flora/upernet_internvit-tiny_flora-r16_int8_shapes-128x128.py'
 
 
@@ -27,8 +29,9 @@ def read(name, **options):
     if name == INT8:
         pytest.importorskip('bitsandbytes')
     cfg = Config.fromfile(str(CONFIGS / name))
-    cfg.merge_from_dict(options)
-    return cfg, batch_shape(cfg, images=2, objects=5)
+    cfg.merge_from_dict({**SHRUNK.get(name, {}), **options})
+    size = (64, 64) if name in SHRUNK else None
+    return cfg, batch_shape(cfg, images=2, size=size, objects=5)
 
 
 def kept(estimate):
@@ -45,6 +48,9 @@ def _seed():
     [
         (VIT, {}),
         (VIT, {'model.backbone.with_cp': 'mlp'}),
+        # Which query gets an object depends on values; not how many do.
+        (MASKS, {}),
+        *(slow(name, {}) for name in SHRUNK),
         slow(CONVNEXT, {}),
         slow(INT8, {}),
         slow(VIT, {'model.backbone.lean': True}),
@@ -56,6 +62,7 @@ def test_forecast_is_the_step_to_the_byte(name, options):
     cfg, shape = read(name, **options)
     (forecast,) = predict(cfg, [shape], for_gpu=False)
     assert forecast == count_real_step(cfg, shape)
+    assert not forecast.assumed
 
 
 @pytest.mark.parametrize(
@@ -132,7 +139,9 @@ def test_second_stages_are_full():
 
 
 @pytest.mark.gpu
-@pytest.mark.parametrize('name', [VIT, MASK, CONVNEXT, ROTATED, INT8])
+@pytest.mark.parametrize(
+    'name', [VIT, MASK, CONVNEXT, ROTATED, INT8, MASKS, *SHRUNK]
+)
 def test_forecast_is_what_the_gpu_says(name):
     cfg, shape = read(name)
     measured = measure_peak(cfg, shape)

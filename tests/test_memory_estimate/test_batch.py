@@ -3,7 +3,12 @@ from pathlib import Path
 import pytest
 from mmengine.config import Config
 
-from mmflora.memory_estimate.batch import batch_shape, parse_image_size
+from mmflora.memory_estimate.batch import (
+    BatchShape,
+    batch_shape,
+    make_batch,
+    parse_image_size,
+)
 
 CONFIGS = Path(__file__).parents[2] / 'configs'
 SIZES = {
@@ -12,6 +17,7 @@ SIZES = {
     'flora/upernet_convnextv2-l_flora-r16_ade20k-512x512.py': (4, 512, 512),
     'flora/upernet_internvit-6b_flora-r16_ade20k-504x504.py': (4, 504, 504),
     'flora/mask-rcnn_convnextv2-atto_flora-r16_shapes.py': (8, 128, 128),
+    'flora/dino-5scale_swin-l_flora-r16_coco.py': (2, 800, 1333),
 }
 
 
@@ -60,6 +66,21 @@ def training(*pipeline, **model):
         ),
         (dict(type='RandomCrop', crop_size=(300, 400)), (300, 400)),
         (dict(type='RandomCrop', crop_size=300), (300, 300)),
+        (
+            dict(
+                type='RandomChoice',
+                transforms=[
+                    [dict(type='Resize', scale=(1333, 400), keep_ratio=True)],
+                    [
+                        dict(type='Resize', scale=(1333, 800)),
+                        dict(type='RandomCrop', crop_size=(600, 900)),
+                        dict(type='RandomFlip'),
+                    ],
+                    [dict(type='RandomFlip')],
+                ],
+            ),
+            (600, 900),
+        ),
     ],
 )
 def test_what_sets_the_size(step, size):
@@ -127,3 +148,23 @@ def test_what_is_not_there():
     del plain.train_dataloader['batch_size']
     with pytest.raises(ValueError, match='None images'):
         batch_shape(plain, size=(8, 8))
+
+
+@pytest.mark.parametrize(('objects', 'classes'), [(5, 5), (20, 7)])
+def test_segments_are_of_several_classes(objects, classes):
+    cfg = training(decode_head=[dict(num_classes=9), dict(num_classes=7)])
+    cfg.default_scope = 'mmseg'
+    batch = make_batch(cfg, BatchShape(2, 32, 48, objects))
+    for sample in batch['data_samples']:
+        assert sample.gt_sem_seg.data.shape == (1, 32, 48)
+        assert sample.gt_sem_seg.data.unique().tolist() == [*range(classes)]
+
+
+@pytest.mark.parametrize('segments', [False, True])
+def test_detectors_get_what_their_pipeline_loads(segments):
+    cfg = training(dict(type='LoadAnnotations', with_seg=segments))
+    cfg.default_scope = 'mmdet'
+    (sample,) = make_batch(cfg, BatchShape(1, 32, 48, 3))['data_samples']
+    assert len(sample.gt_instances) == 3
+    assert 'masks' not in sample.gt_instances
+    assert ('gt_sem_seg' in sample) is segments

@@ -1,5 +1,7 @@
 """Fake tensors, what they decide as on a GPU, and the values beside them."""
 
+import importlib
+
 import numpy as np
 import pytest
 import torch
@@ -160,6 +162,18 @@ def test_what_is_overwritten_by_unknown_values_is_unknown():
         assert not values.is_known(known)
 
 
+def test_shapes_and_types_of_unknown_values_are_enough():
+    with fake_tensors() as values:
+        unknown = torch.empty(2, 3, requires_grad=True)
+        weights = unknown.new_zeros(4)
+        weights[torch.tensor([1, 2])] = 1.0
+        assert weights[weights > 0].shape == (2,)
+        assert torch.ones_like(unknown).tolist() == [[1.0] * 3] * 2
+        assert unknown.new_full((2,), 7).tolist() == [7.0, 7.0]
+        assert torch._shape_as_tensor(unknown).tolist() == [2, 3]
+    assert not values.assumed
+
+
 def test_drawn_values_are_followed():
     with fake_tensors() as values:
         scores = torch.empty(100)
@@ -183,3 +197,38 @@ def test_operators_of_mmcv_take_fake_tensors():
         assert pooled.shape == (3, 256, 7, 7)
         pooled.sum().backward()
         assert features.grad.shape == features.shape
+
+
+@pytest.mark.parametrize(
+    ('for_gpu', 'dtype', 'fused'),
+    [
+        (True, torch.float32, True),
+        # The kernel takes no bfloat16, and a CPU has no kernel.
+        (True, HALF, False),
+        (False, torch.float32, False),
+    ],
+)
+def test_deformable_attention_holds_its_output(for_gpu, dtype, fused):
+    pytest.importorskip('mmcv.ops')
+    module = importlib.import_module('mmcv.ops.multi_scale_deform_attn')
+    batch, queries, heads, width, points = 2, 6, 4, 8, 3
+    sizes = [
+        (batch, 20, heads, width),
+        (batch, queries, heads, 2, points, 2),
+        (batch, queries, heads, 2, points),
+    ]
+    with fake_tensors(for_gpu):
+        shapes = torch.tensor([[4, 4], [2, 2]])
+        value, places, weights = tensors = [
+            torch.empty(size, dtype=dtype, requires_grad=True)
+            for size in sizes
+        ]
+        step = count_step(
+            lambda: module.multi_scale_deformable_attn_pytorch(
+                value, shapes, places, weights
+            ),
+            lambda output: output.sum().backward(),
+        )
+        assert [tensor.grad.shape for tensor in tensors] == sizes
+    output = batch * queries * heads * width * dtype.itemsize
+    assert (step.held == output) if fused else (step.held > 2 * output)

@@ -49,6 +49,13 @@ def test_what_was_there_before_does_not_count():
     assert live.held == live.peak == 0
 
 
+def test_what_is_made_of_numbers_counts():
+    with LiveStorages() as live:
+        values = torch.tensor([1.0, 2.0])
+        more = values.new_tensor([1.0, 2.0, 3.0])
+    assert live.held == values.nbytes + more.nbytes == 5 * FLOAT
+
+
 def test_a_reused_address_counts_anew():
     with LiveStorages() as live:
         for _ in range(20):

@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 
 import pytest
 
@@ -68,6 +69,15 @@ def test_many_blocks_are_one_component():
     assert list(reporting.by_component(few)) == [
         f'backbone.stages.{i}' for i in (3, 2, 1, 0)
     ]
+
+
+def test_assumptions_are_said():
+    plain = forecast(configured=8)
+    assert 'Assumed' not in plain.about()
+    own = replace(estimate(2), assigns=True, positives=128)
+    found = replace(plain, pairs={'configured': (own, own)}).about()
+    assert 'Assumed: 20 objects (of a segmenter: classes)' in found
+    assert '128 per image' in found
 
 
 def test_terms_name_the_largest():

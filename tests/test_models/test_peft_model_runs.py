@@ -20,6 +20,7 @@ from mmflora.count.parameters import build_on_meta, count_model
 from mmflora.export import MergeOptions, build_stock, merge_checkpoint
 from mmflora.export.transformer_outputs import comparable_outputs
 from mmflora.memory_estimate import BatchShape, predict
+from mmflora.memory_estimate.estimate import count_real_step
 from mmflora.tasks import TaskSet
 
 CASE = CASES['dino']
@@ -207,16 +208,45 @@ def test_inference_by_the_toolkit(run):
     assert {*base_records(found)} == {*as_list([*CASE.parts])}
 
 
-def test_memory_is_predicted_or_refused(run, tmp_path):
-    folder, cfg, *_ = run
-    shape = BatchShape(2, 64, 64, 3)
-    with pytest.raises(ValueError, match='DINO reads values that only a real'):
-        predict(with_runtime(cfg, folder), [shape])
-    case = CASES['segformer']
-    other = small_config(case, tmp_path)
-    write_whole(other, tmp_path / 'whole.pth')
-    use_parts(other, case.parts, str(tmp_path / 'whole.pth'))
-    (found,) = predict(with_runtime(other, tmp_path), [shape])
-    model = build_on_meta(other)
+@pytest.mark.parametrize('name', ['dino', 'segformer'])
+def test_memory_is_predicted(run, tmp_path, name):
+    if name == 'dino':
+        cfg = with_runtime(run[1], tmp_path)
+    else:
+        cfg = adapted_case(name, tmp_path)
+    (found,) = predict(cfg, [BatchShape(2, 64, 64, 3)])
+    model = build_on_meta(cfg)
     frozen = sum(p.numel() for p in model.parameters() if not p.requires_grad)
     assert found.weights['base', 'float32'] >= 4 * frozen
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    'name', ['dino', 'deformable-detr', 'mask2former', 'mask2former-mmseg']
+)
+def test_memory_of_matched_queries_is_predicted_to_the_byte(tmp_path, name):
+    cfg = adapted_case(name, tmp_path)
+    cfg.model.data_preprocessor.pop('batch_augments', None)  # to 1024 x 1024
+    cfg.train_dataloader.dataset.pipeline = [
+        dict(type='LoadAnnotations', with_mask=name == 'mask2former')
+    ]
+    shape = BatchShape(2, 64, 64, 3)
+    (found,) = predict(cfg, [shape], for_gpu=False)
+    assert found == count_real_step(cfg, shape)
+    assert found.assigns
+    assert not found.assumed
+
+
+def test_memory_of_a_step_that_fails_is_refused(run, tmp_path):
+    shape = BatchShape(2, 16, 16, 3)  # fewer places than queries
+    with pytest.raises(ValueError, match='16x16 are too small.*--size'):
+        predict(with_runtime(run[1], tmp_path), [shape])
+
+
+def adapted_case(name, folder):
+    """Return a case's config, adapted, to train."""
+    case = CASES[name]
+    cfg = small_config(case, folder)
+    write_whole(cfg, folder / 'whole.pth')
+    use_parts(cfg, case.parts, str(folder / 'whole.pth'))
+    return with_runtime(cfg, folder)
