@@ -114,3 +114,13 @@ def test_nothing_is_too_long():
                 if node.end_lineno - start > LONGEST_FUNCTION:
                     wrong.append(f'{name}: {node.name}')
     assert wrong == []
+
+
+def test_figures_are_written_in_one_place():
+    """In full or not at all; `result_plots.py` draws into memory."""
+    found = {
+        path.name
+        for path in (*FILES, *(ROOT / 'tools').glob('*.py'))
+        if '.savefig(' in path.read_text()
+    }
+    assert found == {'atomic.py', 'result_plots.py'}

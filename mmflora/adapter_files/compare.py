@@ -9,6 +9,7 @@ import matplotlib
 from matplotlib.figure import Figure
 
 from mmflora.adapters.updates import Update
+from mmflora.files.atomic import write_figure
 
 from .adapter import AdapterFile
 from .stored_updates import stored_updates
@@ -151,7 +152,7 @@ def draw_differences(
         lower.set_xlabel('layer, from the input on')
         for axis in (upper, lower):
             axis.spines[['top', 'right']].set_visible(False)
-        figure.savefig(str(out_file), dpi=150)
+        write_figure(out_file, figure, dpi=150)
 
 
 def _draw_angles(axis: Any, rows: Sequence[LayerDifference]) -> None:

@@ -8,6 +8,8 @@ import matplotlib
 from matplotlib.figure import Figure
 from mmengine.config import Config
 
+from mmflora.files.atomic import write_figure
+
 from .adapter import AdapterFile
 from .reduce import reduce_ranks
 from .reduced_report import config_of
@@ -117,4 +119,4 @@ def draw_curve(
         axis.set_xlabel('rank')
         axis.legend(frameon=False)
         axis.spines[['top', 'right']].set_visible(False)
-        figure.savefig(str(out_file), dpi=150)
+        write_figure(out_file, figure, dpi=150)

@@ -16,6 +16,7 @@ from mmflora.adapters.update_statistics import (
     update_statistics,
 )
 from mmflora.engine.hooks.update_statistics_hook import COLUMNS, FILE_NAME
+from mmflora.files.atomic import write_figure
 
 from .adapter import AdapterFile
 from .apply import build_and_check
@@ -195,7 +196,7 @@ def draw_statistics(records: Iterable[Record], out_file: str | Path) -> None:
         )
         if over_time:
             axes[-1][0].set_xlabel('iteration')
-        figure.savefig(str(out_file), dpi=150)
+        write_figure(out_file, figure, dpi=150)
 
 
 _LABELS = {

@@ -6,6 +6,8 @@ from pathlib import Path
 import matplotlib
 from matplotlib.figure import Figure
 
+from mmflora.files.atomic import write_figure
+
 from .full_tuning import LayerEnergy
 
 
@@ -70,4 +72,4 @@ def draw_spectra(rows: Sequence[LayerEnergy], out_file: str | Path) -> None:
         energy.legend(frameon=False)
         for axis in (update, core, energy):
             axis.spines[['top', 'right']].set_visible(False)
-        figure.savefig(str(out_file), dpi=150)
+        write_figure(out_file, figure, dpi=150)

@@ -4,6 +4,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from mmengine.fileio import LocalBackend
 
@@ -43,6 +44,19 @@ def write_text(path: str | os.PathLike[str], text: str) -> None:
     """Write a text file, see :func:`staged_file`."""
     with staged_file(path) as partial:
         partial.write_text(text, encoding='utf-8')
+
+
+def write_figure(path: str | os.PathLike[str], figure: Any, dpi: int) -> None:
+    """Write a figure of Matplotlib, see :func:`staged_file`.
+
+    Args:
+        path: The picture to write, of a type that Matplotlib knows by its
+            suffix.
+        figure: The figure.
+        dpi: Pixels per inch of its size.
+    """
+    with staged_file(path) as partial:
+        figure.savefig(partial, dpi=dpi)
 
 
 class AtomicLocalBackend(LocalBackend):

@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+from mmflora.files.atomic import write_figure
+
 from .cards import GIB, needed
 from .estimate import Estimate
 from .reporting import Forecast
@@ -74,4 +76,4 @@ def plot(forecast: Forecast, path: str | Path) -> None:
     axes.set_title(f'{forecast.name}\n{title}', pad=18, fontsize='medium')
     axes.margins(x=0.08)
     figure.legend(loc='outside lower center', ncols=3, fontsize='small')
-    figure.savefig(path, dpi=150)
+    write_figure(path, figure, dpi=150)

@@ -3,10 +3,7 @@
 from collections import Counter
 from pathlib import Path
 
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
-
-from mmflora.files.atomic import staged_file, write_text
+from mmflora.files.atomic import write_figure, write_text
 
 from .html_page import page
 from .prediction_pictures import picture_rows
@@ -65,7 +62,7 @@ def write_report(
     images = {}
     for number, (name, figure) in enumerate(figures.items()):
         path = folder / f'plot_{number}.png'
-        save_png(figure, path)
+        write_figure(path, figure, dpi=130)
         images[name] = path
         written.append(path)
     for table in tables:
@@ -94,13 +91,6 @@ def report_tables(
         lr_table(results),
         run_table(results),
     ]
-
-
-def save_png(figure: Figure, path: Path) -> None:
-    """Write a figure as PNG."""
-    FigureCanvasAgg(figure)
-    with staged_file(path) as partial:
-        figure.savefig(partial, dpi=130)
 
 
 def _lead(results: StudyResults) -> list[str]:

@@ -2,7 +2,7 @@
 
 import pytest
 
-from mmflora.files.atomic import staged_file
+from mmflora.files.atomic import staged_file, write_figure
 
 
 def test_success(tmp_path):
@@ -28,3 +28,21 @@ def test_error_leaves_the_old_file(tmp_path):
         fill_the_disk(target)
     assert target.read_text() == 'old'
     assert list(tmp_path.iterdir()) == [target]
+
+
+class Drawn:
+    """Stands in for a figure."""
+
+    def savefig(self, path, dpi):
+        path.write_text(f'{dpi} dots')
+        if dpi > 150:
+            raise OSError('the disk is full')
+
+
+def test_figures_are_there_in_full_or_not_at_all(tmp_path):
+    target = tmp_path / 'new' / 'curve.png'
+    write_figure(target, Drawn(), dpi=150)
+    with pytest.raises(OSError, match='full'):
+        write_figure(target, Drawn(), dpi=300)
+    assert target.read_text() == '150 dots'
+    assert list(target.parent.iterdir()) == [target]
