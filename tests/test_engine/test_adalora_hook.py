@@ -54,7 +54,7 @@ def singular_values(net):
 def test_schedule_equals_peft():
     options = dict(tinit=2, tfinal=3, deltaT=2, orth_reg_weight=0.0)
     ours, theirs = small(**options)
-    (group,) = _groups(ours)
+    (group,) = _groups(adapted_layers(ours))
     schedule = _Schedule(group, 12)
     inputs = torch.randn(5, 6, dtype=torch.float64)
     mine = torch.optim.SGD(
@@ -88,7 +88,7 @@ def test_schedule_equals_peft():
 
 def test_penalty_is_the_gradient_of_pefts_term():
     ours, _ = small(orth_reg_weight=0.3)
-    (group,) = _groups(ours)
+    (group,) = _groups(adapted_layers(ours))
     schedule = _Schedule(group, 12)
     factors = [
         (parameter, '.lora_B.' in name)
@@ -184,6 +184,6 @@ def test_schedules_that_cannot_be(options, message):
 
     net = nn.Sequential(nn.Linear(6, 8))
     inject(net, ADALORA | options)
-    (group,) = _groups(net)
+    (group,) = _groups(adapted_layers(net))
     with pytest.raises(ValueError, match=message):
         _Schedule(group, 12)

@@ -1,17 +1,15 @@
 """The schedule of AdaLoRA's ranks."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
 from torch import nn
 
-from mmflora.adapters import adapted_layers
 from mmflora.adapters.hf_peft import HFPEFT, load_peft
-from mmflora.checkpoint.gaps import without_wrappers
 from mmflora.registry import HOOKS
 
-from .step_hook import StepHook
+from .step_hook import StepHook, layers_adapted_by
 
 _KEY = 'mmflora_adalora'
 
@@ -53,14 +51,16 @@ class AdaLoRAHook(StepHook):
                 optimizers, or if it is spread over several processes.
         """
         steps = self.watch(runner)
-        groups = _groups(without_wrappers(runner.model))
-        if not groups:
-            raise ValueError(
-                'AdaLoRAHook found no layer adapted by AdaLoRA. Set '
-                "adapter=dict(type='HFPEFT', peft_type='ADALORA'), or take "
-                'the hook out of custom_hooks.'
-            )
-        self._schedules = [_Schedule(group, steps) for group in groups]
+        layers = layers_adapted_by(
+            'AdaLoRA',
+            _is_adalora,
+            runner,
+            self,
+            "Set adapter=dict(type='HFPEFT', peft_type='ADALORA')",
+        )
+        self._schedules = [
+            _Schedule(group, steps) for group in _groups(layers)
+        ]
         for schedule, state in zip(
             self._schedules, self._resumed or [], strict=False
         ):
@@ -199,11 +199,14 @@ class _Schedule:
             setattr(self.allocator, key, values)
 
 
-def _groups(model: nn.Module) -> list[dict[str, HFPEFT]]:
-    """Group the AdaLoRA adapters of a model by their configuration."""
+def _is_adalora(adapter: Any) -> bool:
+    return isinstance(adapter, HFPEFT) and adapter.peft_type == 'ADALORA'
+
+
+def _groups(layers: Mapping[str, Any]) -> list[dict[str, HFPEFT]]:
+    """Group the adapters of layers by their configuration."""
     groups: dict[int, dict[str, HFPEFT]] = {}
-    for name, layer in adapted_layers(model).items():
+    for name, layer in layers.items():
         adapter = layer.adapter
-        if isinstance(adapter, HFPEFT) and adapter.peft_type == 'ADALORA':
-            groups.setdefault(id(adapter.config), {})[name] = adapter
+        groups.setdefault(id(adapter.config), {})[name] = adapter
     return list(groups.values())

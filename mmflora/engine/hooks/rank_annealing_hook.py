@@ -8,12 +8,10 @@ from mmengine.dist import broadcast
 from mmengine.hooks import EMAHook, Hook
 from torch import nn
 
-from mmflora.adapters import adapted_layers
 from mmflora.adapters.lower_ranks import LowerRanks
-from mmflora.checkpoint.gaps import without_wrappers
 from mmflora.registry import HOOKS
 
-from .step_hook import check_whole
+from .step_hook import check_whole, layers_adapted_by
 
 
 @HOOKS.register_module()
@@ -85,14 +83,16 @@ class RankAnnealingHook(Hook):
                 ends before the last stage begins, the model has several
                 optimizers, or it is spread over several processes.
         """
-        inner = without_wrappers(runner.model)
-        self._layers = {
-            name: layer
-            for name, layer in adapted_layers(inner).items()
-            if isinstance(layer.adapter, LowerRanks)
-            and layer.adapter.squeezes()
-        }
-        _check_run(runner, inner, self._layers)
+        self._layers = layers_adapted_by(
+            'a method whose rank can fall in the training (LoRA, DoRA and '
+            'FLoRA)',
+            lambda one: isinstance(one, LowerRanks) and one.squeezes(),
+            runner,
+            self,
+            'Take one of these methods',
+        )
+        name = type(self).__name__
+        check_whole(runner, name, name)
         stages, last = len(self.ranks) + 1, runner.max_iters
         given = self.milestones or [
             last * (i + 1) // stages for i in range(len(self.ranks))
@@ -134,19 +134,3 @@ class RankAnnealingHook(Hook):
             ours = layer.adapter.parameters()
             for copy, parameter in zip(copies, ours, strict=True):
                 copy.copy_(parameter)
-
-
-def _check_run(runner: Any, model: nn.Module, layers: dict[str, Any]) -> None:
-    if not layers:
-        kinds = {
-            type(layer.adapter).__name__
-            for layer in adapted_layers(model).values()
-        }
-        raise ValueError(
-            'RankAnnealingHook found no layer whose rank can fall in the '
-            f'training: LoRA, DoRA and FLoRA can, this model has '
-            f'{sorted(kinds) or "no adapters"}. Take the hook out of '
-            'custom_hooks, or take one of these methods.'
-        )
-    name = RankAnnealingHook.__name__
-    check_whole(runner, name, name)

@@ -4,11 +4,10 @@ from typing import Any
 
 from mmengine.dist import broadcast
 
-from mmflora.adapters import SaRA, adapted_layers
-from mmflora.checkpoint.gaps import without_wrappers
+from mmflora.adapters import SaRA
 from mmflora.registry import HOOKS
 
-from .step_hook import StepHook
+from .step_hook import StepHook, layers_adapted_by
 
 
 @HOOKS.register_module()
@@ -58,19 +57,14 @@ class SaRAHook(StepHook):
             ValueError: If no layer has a SaRA adapter, the model has several
                 optimizers, or it is spread over several processes.
         """
-        self._layers = [
-            layer
-            for layer in adapted_layers(
-                without_wrappers(runner.model)
-            ).values()
-            if isinstance(layer.adapter, SaRA)
-        ]
-        if not self._layers:
-            raise ValueError(
-                'SaRAHook found no layer adapted by SaRA. Set '
-                "adapter=dict(type='SaRA'), or take the hook out of "
-                'custom_hooks.'
-            )
+        layers = layers_adapted_by(
+            'SaRA',
+            lambda adapter: isinstance(adapter, SaRA),
+            runner,
+            self,
+            "Set adapter=dict(type='SaRA')",
+        )
+        self._layers = list(layers.values())
         self.watch(runner)
 
     def before_train_iter(self, runner: Any, *_: Any, **__: Any) -> None:

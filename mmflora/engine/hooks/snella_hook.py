@@ -5,12 +5,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mmflora.adapters import SNELLA, adapted_layers
+from mmflora.adapters import SNELLA
 from mmflora.adapters.settings import check_probability
-from mmflora.checkpoint.gaps import without_wrappers
 from mmflora.registry import HOOKS
 
-from .step_hook import StepHook
+from .step_hook import StepHook, layers_adapted_by
 
 _KEY = 'mmflora_snella'
 
@@ -76,19 +75,14 @@ class SNELLAHook(StepHook):
                 several optimizers, or is spread over several processes.
         """
         self.steps = self.watch(runner)
-        self.adapters = {
-            name: layer.adapter
-            for name, layer in adapted_layers(
-                without_wrappers(runner.model)
-            ).items()
-            if isinstance(layer.adapter, SNELLA)
-        }
-        if not self.adapters:
-            raise ValueError(
-                'SNELLAHook found no layer adapted by SNELLA. Set '
-                "adapter=dict(type='SNELLA'), or take the hook out of "
-                'custom_hooks.'
-            )
+        layers = layers_adapted_by(
+            'SNELLA',
+            lambda adapter: isinstance(adapter, SNELLA),
+            runner,
+            self,
+            "Set adapter=dict(type='SNELLA')",
+        )
+        self.adapters = {name: layer.adapter for name, layer in layers.items()}
         if self._resumed is not None:
             self.load(self._resumed)
         self._resumed = None

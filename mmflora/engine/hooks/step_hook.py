@@ -1,11 +1,13 @@
 """What hooks share that act around the steps of the optimizer."""
 
+from collections.abc import Callable
 from typing import Any, ClassVar
 
 from mmengine.hooks import Hook
 from mmengine.optim import OptimWrapperDict
 from torch.utils.hooks import RemovableHandle
 
+from mmflora.adapters import adapted_layers
 from mmflora.checkpoint.gaps import without_wrappers
 from mmflora.checkpoint.sharded import any_sharded
 
@@ -53,6 +55,42 @@ class StepHook(Hook):
 
     def after_step(self) -> None:
         """Act after a step."""
+
+
+def layers_adapted_by(
+    method: str,
+    is_of_method: Callable[[Any], bool],
+    runner: Any,
+    hook: Hook,
+    remedy: str,
+) -> dict[str, Any]:
+    """Return the layers that a method adapts, by name.
+
+    Args:
+        method: The method, for the error.
+        is_of_method: Whether an adapter is one of the method.
+        runner: The runner.
+        hook: What needs the layers.
+        remedy: How to get some, for the error.
+
+    Raises:
+        ValueError: If there is none; says which adapters there are.
+    """
+    layers = adapted_layers(without_wrappers(runner.model))
+    found = {
+        name: layer
+        for name, layer in layers.items()
+        if is_of_method(layer.adapter)
+    }
+    if not found:
+        kinds = {type(layer.adapter).__name__ for layer in layers.values()}
+        there = ', '.join(sorted(kinds)) or 'no adapters'
+        raise ValueError(
+            f'{type(hook).__name__} found no layer adapted by {method}: this '
+            f'model has {there}. {remedy}, or take the hook out of '
+            'custom_hooks.'
+        )
+    return found
 
 
 def check_whole(runner: Any, method: str, hook: str) -> None:
