@@ -1,6 +1,7 @@
 import importlib.util
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -56,7 +57,8 @@ class Workspace:
         session = ROOT / 'tests/test_tools/session.py'
         code, output = self.start(session, json.dumps(words), new=new).finish()
         assert code == 0, output[-6000:]
-        return output.split('>>> ')[1:]
+        # Bars of progress have such arrows, too.
+        return re.split(r'(?<!>)>>> (?=\S+\.py )', output)[1:]
 
 
 @pytest.fixture(scope='session')
