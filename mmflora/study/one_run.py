@@ -19,12 +19,12 @@ from filelock import FileLock
 from mmengine.config import Config
 
 from mmflora.config.build import build_runner, read_config, register_toolkit
+from mmflora.files.json_lines import append_line
 from mmflora.files.training_checkpoints import find_newest
 
 from .first_values import shared_first_values
 from .image_scores import ImageScoresHook
 from .run_configs import versions
-from .run_log import append_run
 from .run_measures import MeasuresHook, processor_name
 from .split_data import evaluated_on
 
@@ -61,7 +61,7 @@ def run_one(folder: Path) -> dict[str, Any]:
         machine=machine(),
         finished=time.strftime('%Y-%m-%dT%H:%M:%S%z'),
     )
-    append_run(Path(spec['log']), line)
+    append_line(Path(spec['log']), line)
     return line
 
 

@@ -3,7 +3,8 @@
 import time
 from typing import Any
 
-from .run_log import read_runs
+from mmflora.files.json_lines import read_lines
+
 from .run_plan import StudyPlan
 from .run_process import RunProcess, hold
 from .study_file import known_name
@@ -42,7 +43,7 @@ def repeat_run(plan: StudyPlan, cell: str) -> str:
         process.process.wait()
     finally:
         process.end()
-    lines = read_runs(root.resolve() / LOG)
+    lines = read_lines(root.resolve() / LOG)
     if not lines:
         raise ValueError(
             f'{run} failed: {process.reason()} (its log: {process.log})'
@@ -66,7 +67,7 @@ def find_line(plan: StudyPlan, cell: str) -> dict[str, Any]:
     known_name(method, plan.study.methods, '--repeat: the method')
     found = [
         line
-        for line in read_runs(plan.log)
+        for line in read_lines(plan.log)
         if (line['task'], line['method'], str(line['seed'])) == (*parts,)
         and (line['stage'], line['status']) == ('final', 'finished')
     ]

@@ -14,10 +14,10 @@ from filelock import FileLock
 
 from mmflora.count.parameters import build_on_meta, count_model
 from mmflora.files.atomic import write_text
+from mmflora.files.json_lines import append_line, read_lines
 
 from .run_changes import change
 from .run_configs import StudyConfigs, config_text, fingerprint, versions
-from .run_log import append_run, read_runs
 from .study_file import Method, Study, Task
 from .study_runs import LOG, Run, best_lr, is_failed, metric_of, select
 
@@ -45,7 +45,7 @@ class StudyPlan:
 
     def lines(self) -> dict[str, dict[str, Any]]:
         """Return the last line of each run, by its key."""
-        return {line['key']: line for line in read_runs(self.log)}
+        return {line['key']: line for line in read_lines(self.log)}
 
     def key(self, run: Run) -> str:
         """Return what identifies a run: config, seed, versions, stage."""
@@ -201,7 +201,7 @@ class StudyPlan:
             for run, line in finished:
                 changes = [line.get('kept'), self._change(run, line)]
                 note = '; '.join(filter(None, changes))
-                append_run(
+                append_line(
                     self.log, {**line, **self._identity(run), 'kept': note}
                 )
             kept += len(finished)

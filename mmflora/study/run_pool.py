@@ -9,7 +9,8 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import IO, Any
 
-from .run_log import append_run
+from mmflora.files.json_lines import append_line
+
 from .run_plan import StudyPlan
 from .run_process import RunProcess, command_of, hold
 from .study_runs import Run, is_failed, metric_of, select
@@ -117,7 +118,7 @@ class StudyRunner:
         failed = process.process.returncode != 0 or line is None
         if failed:
             reason = process.reason()
-            append_run(
+            append_line(
                 plan.log,
                 dict(
                     key=plan.key(run),

@@ -7,7 +7,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from .run_log import read_runs
+from mmflora.files.json_lines import read_lines
+
 from .study_file import Study, Task
 from .study_runs import LOG, best_lr, metric_of
 
@@ -120,7 +121,7 @@ def read_results(study: Study) -> StudyResults:
         ValueError: If there are none, or they cannot be compared.
     """
     last: dict[tuple[Any, ...], dict[str, Any]] = {}
-    for line in read_runs(study.work_dir / LOG):
+    for line in read_lines(study.work_dir / LOG):
         if line['task'] in study.tasks and line['method'] in study.methods:
             place = ('stage', 'task', 'method', 'lr', 'seed')
             last[tuple(line[name] for name in place)] = line

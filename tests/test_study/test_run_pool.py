@@ -12,8 +12,8 @@ import time
 import pytest
 from filelock import FileLock
 
+from mmflora.files.json_lines import read_lines
 from mmflora.study.repeated_run import find_line
-from mmflora.study.run_log import read_runs
 from mmflora.study.run_process import LOCK, cpu_groups
 from mmflora.study.study_file import Resources
 
@@ -21,7 +21,7 @@ from .conftest import STUDY, Runner
 
 
 def finished(plan):
-    return [run for run in read_runs(plan.log) if run['status'] == 'finished']
+    return [run for run in read_lines(plan.log) if run['status'] == 'finished']
 
 
 def test_searches_first_then_the_best_rate(plan_of):
@@ -79,7 +79,7 @@ def test_a_failed_run_is_noted_and_only_retried_on_demand(plan_of):
     plan = plan_of(lrs=0.004)
     runner = Runner(plan, fail='bitfit/1')
     assert runner.run() == 1
-    (line,) = [r for r in read_runs(plan.log) if r['status'] == 'failed']
+    (line,) = [r for r in read_lines(plan.log) if r['status'] == 'failed']
     assert line['reason'] == 'exit status 3: RuntimeError: out of luck'
     assert os.path.isfile(line['log'])
     assert 'FAILED' in '\n'.join(runner.said)
@@ -260,7 +260,7 @@ def test_two_studies_share_the_work(plan_of):
     assert runners[0].run() == 0
     other.join()
     assert other.exitcode == 0
-    assert len(finished(plans[0])) == len(read_runs(plans[0].log)) == 4
+    assert len(finished(plans[0])) == len(read_lines(plans[0].log)) == 4
 
 
 def tasks_of_one_training(**changes):

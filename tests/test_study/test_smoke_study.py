@@ -16,10 +16,10 @@ from mmengine.runner import set_random_seed
 from yapf.yapflib import yapf_api
 
 from mmflora.config.build import build_model
+from mmflora.files.json_lines import read_lines
 from mmflora.study.first_values import start_with
 from mmflora.study.image_scores import read_images
 from mmflora.study.one_run import run_one
-from mmflora.study.run_log import read_runs
 from mmflora.study.study_report import write_report
 
 from .conftest import ROOT, STUDY, write_study
@@ -145,12 +145,12 @@ def test_a_killed_run_resumes_and_ends_the_same(data):
                     continue
                 if str(path).encode() in words:
                     os.kill(int(entry.name), signal.SIGKILL)
-    assert read_runs(data / 'broken/runs.jsonl') == []
+    assert read_lines(data / 'broken/runs.jsonl') == []
     for work in ('broken', 'whole'):
         done = tool(data, study, '--work-dir', work)
         assert done.returncode == 0, done.stdout
     (broken,), (whole,) = (
-        read_runs(data / work / 'runs.jsonl') for work in ('broken', 'whole')
+        read_lines(data / work / 'runs.jsonl') for work in ('broken', 'whole')
     )
     assert broken['measured_steps'] < whole['measured_steps'] == 40
     same = ('metrics', 'first_values', 'first_batches', 'steps', 'key')

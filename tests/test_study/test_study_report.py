@@ -8,9 +8,9 @@ from html.parser import HTMLParser
 
 import pytest
 
+from mmflora.files.json_lines import append_line
 from mmflora.study.result_plots import pareto_front
 from mmflora.study.result_tables import lr_table, metric_table
-from mmflora.study.run_log import append_run
 from mmflora.study.study_file import read_study
 from mmflora.study.study_report import write_report
 from mmflora.study.study_results import read_results
@@ -47,7 +47,7 @@ def study_of(tmp_path):
         )
         study = read_study(path, work_dir=str(tmp_path / 'work'))
         for line in made_lines() if lines is None else lines:
-            append_run(study.work_dir / 'runs.jsonl', line)
+            append_line(study.work_dir / 'runs.jsonl', line)
         return study
 
     return study

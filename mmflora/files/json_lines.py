@@ -1,4 +1,4 @@
-"""The runs of a study, one line of JSON each.
+"""Logs of one line of JSON for each result.
 
 Several processes append to the file.  A line that a kill left unfinished is
 no line; the next one takes its place.
@@ -14,14 +14,14 @@ from typing import Any
 from filelock import FileLock
 
 
-def append_run(path: Path, run: Mapping[str, Any]) -> None:
+def append_line(path: Path, result: Mapping[str, Any]) -> None:
     """Append a line, in full or not at all.
 
     Args:
         path: The file; it is made if it is not there.
-        run: Plain values; numbers that are not finite become ``null``.
+        result: Plain values; numbers that are not finite become ``null``.
     """
-    line = json.dumps(_finite(run), allow_nan=False) + '\n'
+    line = json.dumps(_finite(result), allow_nan=False) + '\n'
     path.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(f'{path}.lock'), open(path, 'ab+') as file:
         file.seek(0)
@@ -32,7 +32,7 @@ def append_run(path: Path, run: Mapping[str, Any]) -> None:
         os.fsync(file.fileno())
 
 
-def read_runs(path: Path) -> list[dict[str, Any]]:
+def read_lines(path: Path) -> list[dict[str, Any]]:
     """Return all whole lines; an unfinished last one is left out.
 
     Raises:
@@ -41,19 +41,21 @@ def read_runs(path: Path) -> list[dict[str, Any]]:
     if not path.is_file():
         return []
     text = path.read_bytes().decode('utf-8', 'replace')
-    runs = []
+    results = []
     for number, line in enumerate(text.split('\n')[:-1], 1):
         try:
-            run = json.loads(line)
+            result = json.loads(line)
         except ValueError as error:
             raise ValueError(
                 f"'{path}', line {number}, is damaged ({error}). Remove that "
-                'line; its run is then done again.'
+                'line; its result is then computed again.'
             ) from error
-        if not isinstance(run, dict):
-            raise ValueError(f"'{path}', line {number}, is no run: {line:.60}")
-        runs.append(run)
-    return runs
+        if not isinstance(result, dict):
+            raise ValueError(
+                f"'{path}', line {number}, is no result: {line:.60}"
+            )
+        results.append(result)
+    return results
 
 
 def _finite(value: Any) -> Any:
