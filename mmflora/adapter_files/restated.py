@@ -24,7 +24,8 @@ def restated_method(
         options: By the names of the layers in the backbone, all that have an
             adapter, their settings with ``type``.
     """
-    method, common = backbone['method'], common_options(backbone)
+    method, common = dict(backbone['method']), common_options(backbone)
+    method.pop('injections', None)  # the call that the settings were part of
     targets = method.get('targets')
     patterns = dict(targets) if isinstance(targets, Mapping) else {}
     tuning = {
