@@ -38,6 +38,7 @@ def reduce_ranks(
     rank: int | None = None,
     budget: int | None = None,
     energy: float | None = None,
+    ranks: Mapping[str, int] | None = None,
     kernel_rank: int | None = None,
 ) -> tuple[AdapterFile, list[ReducedLayer]]:
     """Return an adapter with lower ranks in its layers.
@@ -53,6 +54,8 @@ def reduce_ranks(
         budget: Instead, the most parameters of all layers together; they go
             where they keep most of Σ ‖ΔW‖².
         energy: Instead, the part of ‖ΔW‖² that each layer keeps at least.
+        ranks: Instead, the rank of each layer; one of rank 0 loses its
+            adapter.
         kernel_rank: The rank of a kernel's modes; by default as trained.
 
     Returns:
@@ -62,13 +65,17 @@ def reduce_ranks(
         ValueError: If not one of rank, budget and energy is given, if it is
             out of range, or a layer has an adapter without ranks.
     """
-    if sum(one is not None for one in (rank, budget, energy)) != 1:
+    sizes = (rank, budget, energy, ranks)
+    if sum(one is not None for one in sizes) != 1:
         raise ValueError(
             'Give one of rank, budget and energy: rank=8 for all layers, '
-            'budget=200000 parameters in all, or energy=0.9 of each update.'
+            'budget=200000 parameters in all, or energy=0.9 of each update; '
+            'or ranks, one for each layer.'
         )
-    layers = _lower_ranks(adapter, prefix, kernel_rank)
-    if rank is not None:
+    layers = lower_ranks_of(adapter, prefix, kernel_rank)
+    if ranks is not None:
+        ranks = _checked_ranks(adapter, layers, ranks)
+    elif rank is not None:
         ranks = _checked_rank(adapter, layers, rank)
     else:
         _check_known(adapter, layers)
@@ -81,8 +88,8 @@ def reduce_ranks(
     return _reduced(adapter, layers, ranks), rows
 
 
-def _lower_ranks(
-    adapter: AdapterFile, prefix: bool, kernel_rank: int | None
+def lower_ranks_of(
+    adapter: AdapterFile, prefix: bool, kernel_rank: int | None = None
 ) -> dict[str, Ranked]:
     """Return what can be made of each layer.
 
@@ -135,6 +142,30 @@ def _checked_rank(
     return {name: min(rank, one.largest) for name, one in layers.items()}
 
 
+def _checked_ranks(
+    adapter: AdapterFile,
+    layers: Mapping[str, Ranked],
+    ranks: Mapping[str, int],
+) -> dict[str, int]:
+    """Check ranks of each layer, of which a backbone keeps at least one."""
+    for name, one in layers.items():
+        if name not in ranks or not 0 <= ranks[name] <= one.largest:
+            raise ValueError(
+                f"'{adapter.path}': `ranks` gives layer '{name}' "
+                f'{ranks.get(name, "none")}: give each layer a rank from 0, '
+                f'for no adapter, to its own, {one.largest} here.'
+            )
+    for backbone in adapter.config['backbones']:
+        prefix = f'{backbone}.' if backbone else ''
+        own = [ranks[name] for name in layers if name.startswith(prefix)]
+        if own and not any(own):
+            raise ValueError(
+                f"'{adapter.path}': `ranks` leaves no adapter in "
+                f"'{backbone}'. Give at least one of its layers a rank."
+            )
+    return {name: ranks[name] for name in layers}
+
+
 def _check_known(adapter: AdapterFile, layers: Mapping[str, Ranked]) -> None:
     """Check that errors of lower ranks can be told."""
     for name, one in layers.items():
@@ -144,7 +175,7 @@ def _check_known(adapter: AdapterFile, layers: Mapping[str, Ranked]) -> None:
             kind = _method(adapter, name).name
             why = 'its prefixes are scaled by their rank'
             if one.total is None:
-                why = 'its update depends on the frozen weight'
+                why = 'its update is not in the file alone'
             raise ValueError(
                 f"'{adapter.path}': layer '{name}' has an adapter of type "
                 f'{kind}; {why}, so that what a rank keeps '
@@ -167,14 +198,15 @@ def _rows(
         norm = error = None
         if one.total is not None:
             norm = one.total**0.5
-            error = max(one.total - one.kept(rank), 0.0) ** 0.5
+            kept = one.kept(rank) if rank else 0.0
+            error = max(one.total - kept, 0.0) ** 0.5
         rows.append(
             ReducedLayer(
                 name,
                 (reader.trained_rank(method.settings), rank),
                 (
                     sum(stored[name][key].numel() for key in trained),
-                    one.parameters(rank),
+                    one.parameters(rank) if rank else 0,
                 ),
                 norm,
                 error,
@@ -191,9 +223,10 @@ def _reduced(
     options = {
         name: dict(type=one.method.__name__, **one.settings(ranks[name]))
         for name, one in layers.items()
+        if ranks[name]
     }
     tensors: dict[str, Tensor] = {}
-    waiting = set(layers)
+    waiting = set(options)
     for key, value in adapter.tensors.items():
         name = key.split(f'.{ADAPTER_PART}.')[0]
         if name == key or name not in layers:
@@ -224,9 +257,11 @@ def _restated(
     """
     backbone = adapter.config['backbones'][name]
     prefix = f'{name}.' if name else ''
+    before = backbone.get('layers') or ()
     own = {
         layer: options[prefix + layer]
-        for layer in backbone.get('layers') or ()
+        for layer in before
+        if prefix + layer in options
     }
     method = {**backbone['method']}
     if method.get('signature') != signature_of(adapter, name):
@@ -235,6 +270,7 @@ def _restated(
             'from the file, so no lower rank can be described. Take an '
             'adapter that was exported from its checkpoint.'
         )
-    if own:
-        method = restated_method(backbone, own)
-    return {**backbone, 'method': method}
+    if not own:
+        return {**backbone, 'method': method}
+    method = restated_method(backbone, own, named=len(own) < len(before))
+    return {**backbone, 'method': method, 'layers': list(own)}

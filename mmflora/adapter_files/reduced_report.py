@@ -69,14 +69,15 @@ def config_of(config: str | Config, adapter: AdapterFile) -> Config:
                 'config that the adapter was trained with.'
             )
         method = backbone['method']
-        parts[name].change(
-            adapter=method.get('adapter'), targets=method.get('targets')
-        )
+        own = {key: method.get(key) for key in ('adapter', 'targets')}
+        if not method.get('exclude'):
+            own['exclude'] = ()
+        parts[name].change(**own)
     return config
 
 
 def write_config_of(
-    config: str, adapter: AdapterFile, out: str | os.PathLike[str]
+    config: str | Config, adapter: AdapterFile, out: str | os.PathLike[str]
 ) -> Path:
     """Write the config of an adapter beside it, see :func:`config_of`.
 

@@ -12,7 +12,9 @@ from .method_options import StoredMethod, common_options, layer_options
 
 
 def restated_method(
-    backbone: Mapping[str, Any], options: Mapping[str, dict[str, Any]]
+    backbone: Mapping[str, Any],
+    options: Mapping[str, dict[str, Any]],
+    named: bool = False,
 ) -> dict[str, Any]:
     """Return a backbone's method with other settings for its layers.
 
@@ -23,6 +25,8 @@ def restated_method(
         backbone: The description of the backbone.
         options: By the names of the layers in the backbone, all that have an
             adapter, their settings with ``type``.
+        named: Whether to name the layers in any case, as fewer of them have
+            one than the old patterns match.
     """
     method, common = dict(backbone['method']), common_options(backbone)
     method.pop('injections', None)  # the call that the settings were part of
@@ -37,12 +41,16 @@ def restated_method(
         if StoredMethod.of(whole).tunes
     }
     first, *others = options.values()
-    if all(other == first for other in others):
+    if not named and all(other == first for other in others):
         changed: Any = {p: tuning.get(p, {}) for p in patterns} or targets
         return {**method, 'adapter': first, 'targets': changed}
-    named = {re.escape(layer): own for layer, own in options.items()}
+    targets = {re.escape(layer): own for layer, own in options.items()}
     kind = dict(type=first['type'])  # all else is named for each layer
-    return {**method, 'adapter': kind, 'targets': {**named, **tuning}}
+    changed = dict(adapter=kind, targets={**targets, **tuning})
+    if named and not tuning:
+        # A pattern of what no method looks at any more would be an error.
+        changed['exclude'] = []
+    return {**method, **changed}
 
 
 def signature_of(adapter: AdapterFile, name: str) -> str:
