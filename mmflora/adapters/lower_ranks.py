@@ -136,14 +136,14 @@ class LowerRanks:
         """Return the update that stored tensors are.
 
         Raises:
-            ValueError: If it depends on the frozen weight.
+            ValueError: If it depends on the frozen weight, or is none of one.
         """
         update: Update | None = cls.stored_update(tensors, settings)
         if update is None:
             raise ValueError(
                 f'the update of {cls.__name__} depends on the frozen weight, '
-                'which is not in the file, so that no nearest one can be '
-                'found. `truncate` takes the prefix of a rank.'
+                'which is not in the file, or is none of a weight: no nearest '
+                'one can be found. `truncate` takes the prefix of a rank.'
             )
         return update
 

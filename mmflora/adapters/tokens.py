@@ -111,7 +111,8 @@ def add_tokens(
 
 def split_tokens(tokens: Tensor, count: int) -> tuple[Tensor, Tensor]:
     """Return the block's own tokens, and the ``count`` added ones."""
-    return tokens[:, :-count], tokens[:, -count:]
+    own = tokens.shape[1] - count
+    return tokens[:, :own], tokens[:, own:]
 
 
 def _without_turning(rope: Tensor, count: int) -> Tensor:

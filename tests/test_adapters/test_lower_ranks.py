@@ -226,7 +226,8 @@ def test_every_product_of_factors_is_covered():
     }
     tested = {s['type'] for s in (*PRODUCTS.values(), *TUCKERS.values())}
     nested = {'MatryoshkaLoRA', 'DyLoRA', 'MatryoshkaFLoRA'}
-    assert known == tested | nested | {'DoRA', 'CorDA'}
+    blocks = {'Pfeiffer', 'Houlsby', 'AdaptFormer', 'VPT'}
+    assert known == tested | nested | blocks | {'DoRA', 'CorDA'}
 
 
 @pytest.mark.parametrize('layer', LAYERS.values(), ids=LAYERS)

@@ -130,6 +130,47 @@ def test_sampled_ranks_are_prefixes(layer):
         assert adapter.core.grad[:b, :b].all()
 
 
+@pytest.mark.parametrize('layer', LAYERS.values(), ids=LAYERS)
+@pytest.mark.parametrize(
+    'settings',
+    [
+        dict(type='DyLoRA', rank=4, ranks=[0, 1, 4]),
+        dict(type='DyLoRA', rank=4, ranks=[0, 1, 4], scale=0.7),
+        dict(type='MatryoshkaFLoRA', rank=4, ranks=[0, 1, 4], sampled=True),
+    ],
+)
+def test_a_rank_of_0_is_the_frozen_layer(layer, settings):
+    model = adapt(layer().double(), dict(settings, per_layer=True))
+    adapter = randomise(model).adapter
+    assert adapter.sampled_ranks == (0, 1, 4)
+    assert adapter.per_layer
+    adapter.prefix = 0
+    assert not adapter.delta_weight().any()
+    adapter.delta_weight().sum().backward()
+    for parameter in adapter.parameters():
+        assert parameter.grad is not None
+        assert not parameter.grad.any()
+
+
+@pytest.mark.parametrize('layer', LAYERS.values(), ids=LAYERS)
+def test_one_scale_for_all_ranks(layer):
+    """The factor of NOAH's LoRA does not depend on the rank."""
+    settings = dict(type='DyLoRA', rank=5, scale=0.7)
+    method, tensors, own, delta = stored(layer, settings)
+    up, down = tensors['up'], tensors['down']
+    torch.testing.assert_close(delta, 0.7 * product(up, down), **EXACT)
+    assert not method.scaled_by_rank(own)
+    prefixes = Prefixes(method, tensors, own)
+    for rank in (1, 3, 5):
+        found = prefixes.method.stored_update(
+            prefixes.tensors(rank), prefixes.settings(rank)
+        )
+        expected = 0.7 * product(up[:, :rank], down[:rank])
+        torch.testing.assert_close(
+            found.dense().view(delta.shape), expected, **EXACT
+        )
+
+
 @pytest.mark.parametrize(
     'kind', ['MatryoshkaLoRA', 'DyLoRA', 'MatryoshkaFLoRA']
 )

@@ -13,6 +13,7 @@ from mmflora.engine import SampledRankHook
 from .toy import backbone_cfg, runner, write_base
 
 DYLORA = dict(type='DyLoRA', rank=4)
+SUPERNET = dict(DYLORA, ranks=[0, 1, 2, 4], per_layer=True)
 NESTED = dict(type='MatryoshkaFLoRA', rank=4, sampled=True)
 
 
@@ -21,16 +22,21 @@ class Watch(Hook):
 
     priority = 'LOW'
 
-    def __init__(self):
-        self.drawn, self.tested = [], []
+    def __init__(self, apart=False):
+        self.drawn, self.tested, self.apart = [], [], apart
 
     def ranks(self, runner):
         layers = adapted_layers(runner.model).values()
         return {layer.adapter.prefix for layer in layers}
 
+    def all_ranks(self, runner):
+        layers = adapted_layers(runner.model).values()
+        return tuple(layer.adapter.prefix for layer in layers)
+
     def before_train_iter(self, runner, *_, **__):
-        (rank,) = self.ranks(runner)
-        self.drawn.append(rank)
+        ranks = self.all_ranks(runner)
+        self.drawn.append(ranks if self.apart else ranks[0])
+        assert self.apart or len({*ranks}) == 1
 
     def after_train_iter(self, runner, *_, **__):
         self.tested.append(self.ranks(runner))
@@ -55,13 +61,22 @@ def build(tmp_path, name, adapter, watch, epochs=6, **kwargs):
     return built
 
 
-@pytest.mark.parametrize('adapter', [DYLORA, NESTED], ids=['dylora', 'flora'])
+@pytest.mark.parametrize(
+    'adapter',
+    [DYLORA, NESTED, SUPERNET],
+    ids=['dylora', 'flora', 'supernet'],
+)
 def test_a_resumed_run_draws_the_same_ranks(tmp_path, adapter):
-    first, second = Watch(), Watch()
+    apart = adapter is SUPERNET
+    first, second = Watch(apart), Watch(apart)
     whole = build(tmp_path, 'whole', adapter, first)
     whole.train()
     allowed = {1, 2, 3, 4} if adapter is DYLORA else {1, 2, 4}
-    assert set(first.drawn) <= allowed
+    if apart:
+        assert {r for ranks in first.drawn for r in ranks} == {0, 1, 2, 4}
+        assert max(len({*ranks}) for ranks in first.drawn) > 1
+    else:
+        assert set(first.drawn) <= allowed
     assert len(set(first.drawn)) > 1
     assert all(ranks == {None} for ranks in first.tested)
     again = build(
@@ -101,6 +116,45 @@ def test_processes_of_other_seeds_draw_the_same(monkeypatch):
         drawn.append(ranks)
     assert drawn[0] == drawn[1]
     assert len(set(drawn[0])) > 4
+
+
+def test_layers_of_a_supernet_draw_for_themselves():
+    model = nn.Sequential(*[nn.Linear(8, 8) for _ in range(4)])
+    model.add_module('mlp', nn.Sequential(nn.Linear(8, 8)))
+    space = dict(rank=4, ranks=[0, 2, 4], per_layer=True)
+    targets = {
+        '[01]': dict(type='DyLoRA', rank=8),
+        '[23]': dict(space, type='DyLoRA'),
+    }
+    inject(model, dict(type='DyLoRA'), targets)
+    inject(
+        model,
+        dict(type='Pfeiffer', width=3, widths=[0, 3], places='mlp.0'),
+    )
+    run = SimpleNamespace(model=model, seed=0, iter=0)
+    hook = SampledRankHook()
+    hook.before_train(run)
+    drawn = []
+    for run.iter in range(60):
+        hook.before_train_iter(run)
+        parts = (*model[:4], model.mlp[0])
+        drawn.append([part.adapter.prefix for part in parts])
+        hook.after_train_iter(run)
+        assert all(part.adapter.prefix is None for part in parts)
+    first, second, *own = map(list, zip(*drawn, strict=True))
+    assert first == second  # those of equal ranks share one
+    assert [set(one) for one in own] == [{0, 2, 4}, {0, 2, 4}, {0, 3}]
+    assert own[0] != own[1]
+    # A shared rank is not drawn otherwise where others draw their own.
+    alone = nn.Sequential(nn.Linear(8, 8))
+    inject(alone, dict(type='DyLoRA', rank=8))
+    run.model = alone
+    hook.before_train(run)
+    again = []
+    for run.iter in range(60):
+        hook.before_train_iter(run)
+        again.append(alone[0].adapter.prefix)
+    assert again == first
 
 
 def test_nothing_happens_without_sampled_ranks():

@@ -1,14 +1,16 @@
 """AdaptFormer: a scaled bottleneck beside the MLP."""
 
+from collections.abc import Sequence
+
 from torch import Tensor, nn
 
 from mmflora.registry import ADAPTERS
 
-from ..bottleneck import Bottleneck
+from ..bottleneck import NestedBottleneck
 
 
 @ADAPTERS.register_module()
-class AdaptFormer(Bottleneck):
+class AdaptFormer(NestedBottleneck):
     """A bottleneck parallel to the MLP: MLP(x) + s u(x).
 
     Chen et al., "AdaptFormer: Adapting Vision Transformers for Scalable
@@ -18,7 +20,7 @@ class AdaptFormer(Bottleneck):
     Args:
         block: The block.
         scale: The paper's s.
-        **options: As for :class:`~mmflora.adapters.Bottleneck`.
+        **options: As for :class:`~..bottleneck.NestedBottleneck`.
 
     Example:
         >>> adapter = dict(type='AdaptFormer', width=64, scale=0.1)
@@ -34,8 +36,9 @@ class AdaptFormer(Bottleneck):
         activation: str = 'relu',
         scale: float = 0.1,
         places: str | None = None,
+        widths: Sequence[int] | None = None,
     ) -> None:
-        super().__init__(block, width, activation, scale, places)
+        super().__init__(block, width, activation, scale, places, widths)
 
     def forward(self, inputs: Tensor, output: Tensor) -> Tensor:
         """Return the block's output plus s u(x) of its input x."""

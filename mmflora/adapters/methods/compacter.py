@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from mmflora.registry import ADAPTERS
 
 from ..base import CannotAdapt
+from ..bottleneck import Bottleneck
 from ..kronecker import kronecker_sum
 from ..settings import check_count
 from ..shared import Sharing
@@ -29,7 +30,7 @@ class Rules(nn.Module):
 
 
 @ADAPTERS.register_module()
-class Compacter(Sharing, Houlsby):
+class Compacter(Sharing, Bottleneck):
     """Bottlenecks h + u(h) whose matrices are W = Σ_i A_i ⊗ s_i t_i.
 
     Karimi Mahabadi et al., "Compacter: Efficient Low-Rank Hypercomplex Adapter
@@ -58,6 +59,7 @@ class Compacter(Sharing, Houlsby):
     """
 
     paper = 'Karimi Mahabadi et al., 2021, arXiv:2106.04647'
+    places = Houlsby.places
 
     def __init__(
         self,
@@ -81,6 +83,10 @@ class Compacter(Sharing, Houlsby):
     @classmethod
     def shared_by(cls, adapters: Sequence[Any]) -> nn.Module:
         return Rules(adapters[0])
+
+    def forward(self, inputs: Tensor, output: Tensor) -> Tensor:
+        """Return h + u(h) for the block's output h."""
+        return self.behind(output)
 
     def make_parameters(self) -> None:
         """Make s, t and the biases.

@@ -9,14 +9,14 @@ from mmflora.registry import ADAPTERS
 
 from ..base import Adapter, LowRank
 from ..precision import full_precision
-from ..settings import check_count
+from ..sampled import SampledRanks, nested_ranks
+from ..settings import check_count, check_factor, check_flag
 from ..stored import Settings
 from .lora import LoRA
-from .matryoshka import nested_ranks
 
 
 @ADAPTERS.register_module()
-class DyLoRA(LoRA):
+class DyLoRA(SampledRanks, LoRA):
     """ΔW = s_b B[:, :b] A[:b]; each iteration of the training draws a rank b.
 
     Valipour et al., "DyLoRA: Parameter Efficient Tuning of Pre-trained Models
@@ -26,6 +26,10 @@ class DyLoRA(LoRA):
     ``SampledRankHook``, one of the hooks of every config, draws b from the
     run's seed and the iteration.  Elsewhere the whole rank counts.
 
+    With ``per_layer`` each layer draws a b of its own, and 0, the frozen
+    layer, may be one of them: a supernet whose architectures
+    ``tools/search_adapters.py`` compares.
+
     Convolutions have LoRA's spatial form.
 
     Args:
@@ -34,22 +38,24 @@ class DyLoRA(LoRA):
         alpha: s_b = alpha / b.
         ranks: The ranks to draw from; by default all.
         rslora: Divide by √b instead.
+        per_layer: See above.
+        scale: s_b for all b, instead of one by ``alpha``; NOAH's is 1.
         **options: As for :class:`Adapter`.
 
     Raises:
-        TypeError: If ``alpha`` is no number or ``rslora`` no flag.
+        TypeError: If ``alpha`` or ``scale`` is no number, or ``rslora`` or
+            ``per_layer`` no flag.
         ValueError: If a rank is no integer of at least 1, ``ranks`` lack the
-            highest, or ``alpha`` is zero or not finite.
-
-    Attributes:
-        prefix: The rank that counts; ``None`` for the whole one.
+            highest, or ``alpha`` or ``scale`` is zero or not finite.
 
     Example:
         >>> adapter = dict(type='DyLoRA', rank=8, alpha=16)
+        >>> adapter = dict(
+        ...     type='DyLoRA', rank=8, ranks=[0, 2, 4, 8], per_layer=True
+        ... )
     """
 
     paper = 'Valipour et al., 2023, arXiv:2210.07558'
-    prefix: int | None = None
 
     def __init__(
         self,
@@ -60,15 +66,21 @@ class DyLoRA(LoRA):
         rslora: bool = False,
         dropout: float = 0.0,
         path: str = 'auto',
+        per_layer: bool = False,
+        scale: float | None = None,
     ) -> None:
         check_count('DyLoRA', 'rank', rank)
+        alone = check_flag('DyLoRA', 'per_layer', per_layer)
         every = range(1, rank + 1) if ranks is None else ranks
         given = list(every) if isinstance(every, range) else every
-        self_ranks = nested_ranks('DyLoRA', rank, given)
+        self_ranks = nested_ranks('DyLoRA', rank, given, least=int(not alone))
         super().__init__(
             weight, rank, alpha, rslora=rslora, dropout=dropout, path=path
         )
         self.sampled_ranks, self.root = self_ranks, rslora
+        self.per_layer, self.one_scale = alone, scale
+        if scale is not None:
+            self.scale = check_factor('DyLoRA', 'scale', scale)
 
     def squeezes(self) -> bool:
         return False
@@ -79,10 +91,13 @@ class DyLoRA(LoRA):
 
     def low_rank(self) -> LowRank:
         """Return L = s_b B and R = A of the components that count."""
-        rank = self.prefix or self.rank
-        scale = self.alpha / (rank**0.5 if self.root else rank)
+        rank, share = self.counted(self.rank)
+        scale = self.one_scale or self.alpha / (
+            rank**0.5 if self.root else rank
+        )
         with full_precision(self.up.device.type):
-            return LowRank(scale * self.up[:, :rank], self.down[:rank])
+            left = scale * share * self.up[:, :rank]
+            return LowRank(left, self.down[:rank])
 
     @classmethod
     def prefix_method(cls) -> type[LoRA]:
@@ -90,13 +105,17 @@ class DyLoRA(LoRA):
 
     @classmethod
     def scaled_by_rank(cls, settings: Settings) -> bool:
-        return True
+        return cls.setting(settings, 'scale') is None
 
     @classmethod
     def at_rank(
         cls, settings: Settings, rank: int, kernel_rank: int | None = None
     ) -> dict[str, Any]:
         """Return the settings of the LoRA that a prefix is."""
+        fixed = cls.setting(settings, 'scale')
+        if fixed is not None:
+            own = dict(alpha=fixed * rank)
+            return LoRA.at_rank(dict(own, rank=rank), rank, kernel_rank)
         known = ('alpha', 'rslora')
         own = {name: cls.setting(settings, name) for name in known}
         return LoRA.at_rank(dict(own, rank=rank), rank, kernel_rank)

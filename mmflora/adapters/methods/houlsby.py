@@ -1,5 +1,7 @@
 """Houlsby's bottleneck adapters."""
 
+from collections.abc import Sequence
+
 from torch import nn
 
 from mmflora.registry import ADAPTERS
@@ -17,7 +19,7 @@ class Houlsby(Pfeiffer):
 
     Args:
         block: The block; a ConvNeXt has MLPs alone.
-        **options: As for :class:`~mmflora.adapters.Bottleneck`.
+        **options: As for :class:`~..bottleneck.NestedBottleneck`.
 
     Example:
         >>> adapter = dict(type='Houlsby', width=64)
@@ -33,5 +35,6 @@ class Houlsby(Pfeiffer):
         activation: str = 'gelu',
         scale: float = 1.0,
         places: str | None = None,
+        widths: Sequence[int] | None = None,
     ) -> None:
-        super().__init__(block, width, activation, scale, places)
+        super().__init__(block, width, activation, scale, places, widths)

@@ -7,12 +7,12 @@ from torch import Tensor, nn
 
 from mmflora.registry import ADAPTERS
 
+from ..bottleneck import Bottleneck
 from ..settings import check_count
-from .pfeiffer import Pfeiffer
 
 
 @ADAPTERS.register_module()
-class LoRand(Pfeiffer):
+class LoRand(Bottleneck):
     """Bottlenecks behind attention and MLP, of low-rank matrices: h + u(h).
 
     Yin et al., "1% VS 100%: Parameter-Efficient Low Rank Adapter for Dense
@@ -58,6 +58,10 @@ class LoRand(Pfeiffer):
         super().__init__(
             block, 1 if width is None else width, 'gelu', scale, places
         )
+
+    def forward(self, inputs: Tensor, output: Tensor) -> Tensor:
+        """Return h + u(h) for the block's output h."""
+        return self.behind(output)
 
     def make_parameters(self) -> None:
         """Make the factors of D and U, and the biases."""

@@ -9,39 +9,12 @@ from mmflora.registry import ADAPTERS
 
 from ..base import Adapter, LowRank
 from ..precision import full_precision
-from ..settings import check_choice, check_count, is_whole
+from ..sampled import nested_ranks
+from ..settings import check_choice
 from ..stored import Settings, Tensors
 from .lora import LoRA
 
 PREFIXES = ('plain', 'weighted')
-
-
-def nested_ranks(
-    kind: str, rank: int, ranks: Sequence[int] | None
-) -> tuple[int, ...]:
-    """Return the ranks whose prefixes are trained, ascending.
-
-    Args:
-        kind: The method's name, for errors.
-        rank: The highest of them.
-        ranks: All of them; by default the powers of two up to ``rank``, and
-            ``rank`` itself.
-
-    Raises:
-        ValueError: If they are no integers from 1 to ``rank``, or the highest
-            is not ``rank``, whose components would never train.
-    """
-    check_count(kind, 'rank', rank)
-    if ranks is None:
-        powers = (2**i for i in range(rank.bit_length()))
-        return tuple(sorted({*powers, rank}))
-    given: list[Any] = [*ranks] if isinstance(ranks, list | tuple) else [None]
-    if not all(is_whole(one, 1, rank) for one in given) or rank not in given:
-        raise ValueError(
-            f'{kind}: `ranks` lists integers from 1 to the rank, {rank}, with '
-            f'{rank} itself, such as [1, 2, 4]; got ranks={ranks!r}.'
-        )
-    return tuple(sorted(set(given)))
 
 
 def nested_weights(

@@ -8,14 +8,15 @@ from torch import Tensor
 
 from mmflora.registry import ADAPTERS
 
+from ..sampled import SampledRanks, nested_ranks
 from ..settings import check_choice, check_flag
 from ..stored import Settings, Tensors
 from .flora import FLoRA
-from .matryoshka import nested_ranks, nested_weights
+from .matryoshka import nested_weights
 
 
 @ADAPTERS.register_module()
-class MatryoshkaFLoRA(FLoRA):
+class MatryoshkaFLoRA(SampledRanks, FLoRA):
     """FLoRA of which each prefix of the channel ranks is a FLoRA.
 
     MatryoshkaLoRA's idea in N modes, which no paper has: the update is the
@@ -25,7 +26,8 @@ class MatryoshkaFLoRA(FLoRA):
     ``P_ij = |{r ≥ max(i, j)}| / |{r}|``; the kernel's modes are whole.
 
     ``sampled`` draws one r for each iteration of the training instead, as
-    :class:`DyLoRA` does, and has no P.
+    :class:`DyLoRA` does, and has no P; with ``per_layer`` one for each layer,
+    where 0, the frozen layer, may be one of the ranks.
 
     ``tools/adapters.py truncate --rank r`` makes a FLoRA of each prefix: the
     leading block of P ∘ G.
@@ -38,23 +40,22 @@ class MatryoshkaFLoRA(FLoRA):
         ranks: The ranks of the prefixes; by default powers of two, and
             ``rank``.
         sampled: See above.
+        per_layer: See above; for ``sampled`` alone.
         start: ``'random'`` or ``'gradient'``, see :class:`FLoRA`.
         **options: As for :class:`Adapter`.
 
     Raises:
-        TypeError: If ``scale`` is no number or ``sampled`` no flag.
+        TypeError: If ``scale`` is no number, or ``sampled`` or ``per_layer``
+            no flag.
         ValueError: If a rank is no integer of at least 1, ``ranks`` lack the
-            highest, or ``scale`` is zero or not finite.
-
-    Attributes:
-        prefix: The rank that counts; ``None`` for the whole one.
+            highest, ``scale`` is zero or not finite, or ``per_layer`` stands
+            without ``sampled``.
 
     Example:
         >>> adapter = dict(type='MatryoshkaFLoRA', rank=16)
     """
 
     paper = "MatryoshkaLoRA's idea for FLoRA"
-    prefix: int | None = None
 
     def __init__(
         self,
@@ -67,16 +68,23 @@ class MatryoshkaFLoRA(FLoRA):
         dropout: float = 0.0,
         path: str = 'auto',
         start: str = 'random',
+        per_layer: bool = False,
     ) -> None:
         kind = type(self).__name__
-        self_ranks = nested_ranks(kind, rank, ranks)
+        alone = check_flag(kind, 'per_layer', per_layer)
+        self_ranks = nested_ranks(kind, rank, ranks, least=int(not alone))
         check_choice(kind, 'start', start, ('random', 'gradient'))
         super().__init__(
             weight, rank, kernel_rank, scale, dropout, path, start
         )
         sampled = check_flag(kind, 'sampled', sampled)
         self.nested = self_ranks
+        if alone and not sampled:
+            raise ValueError(
+                f'{kind}: per_layer=True draws ranks, and needs sampled=True.'
+            )
         self.sampled_ranks = self_ranks if sampled else ()
+        self.per_layer = alone
 
     def core_weights(self) -> Tensor:
         """Return P, with a size of 1 in the kernel's modes."""
@@ -92,9 +100,9 @@ class MatryoshkaFLoRA(FLoRA):
         factors = tuple(self.factors)
         if not self.sampled_ranks:
             return [(self.core_weights() * self.core, factors)]
-        rank = self.prefix or max(self.core.shape[:2])
+        rank, share = self.counted(max(self.core.shape[:2]))
         channels = tuple(factor[:, :rank] for factor in factors[:2])
-        return [(self.core[:rank, :rank], channels + factors[2:])]
+        return [(share * self.core[:rank, :rank], channels + factors[2:])]
 
     @classmethod
     def has_sums(cls) -> bool:

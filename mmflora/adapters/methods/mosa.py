@@ -7,12 +7,13 @@ from torch import Tensor, nn
 
 from mmflora.registry import ADAPTERS
 
+from ..bottleneck import Bottleneck
 from ..settings import check_count
 from .adaptformer import AdaptFormer
 
 
 @ADAPTERS.register_module()
-class MoSA(AdaptFormer):
+class MoSA(Bottleneck):
     r"""A bottleneck whose U is cut into parts; each step trains one of them.
 
     Zhang et al., "MoSA: Mixture of Sparse Adapters for Visual Efficient
@@ -42,6 +43,7 @@ class MoSA(AdaptFormer):
     """
 
     paper = 'Zhang et al., 2023, arXiv:2312.02923'
+    places = AdaptFormer.places
 
     def __init__(
         self,
@@ -59,6 +61,10 @@ class MoSA(AdaptFormer):
                 f'MoSA: parts={parts}, but U has {self.up.numel()} entries. '
                 'Take fewer parts.'
             )
+
+    def forward(self, inputs: Tensor, output: Tensor) -> Tensor:
+        """Return the block's output plus s u(x) of its input x."""
+        return output + self.bottleneck(inputs)
 
     def part_of(self) -> Tensor:
         """Return the part of each entry of U, in its shape.

@@ -4,11 +4,11 @@ from torch import Tensor
 
 from mmflora.registry import ADAPTERS
 
-from ..bottleneck import Bottleneck
+from ..bottleneck import NestedBottleneck
 
 
 @ADAPTERS.register_module()
-class Pfeiffer(Bottleneck):
+class Pfeiffer(NestedBottleneck):
     """One bottleneck per block, behind the MLP: h + u(h).
 
     Pfeiffer et al., "AdapterFusion: Non-Destructive Task Composition for
@@ -17,6 +17,7 @@ class Pfeiffer(Bottleneck):
 
     Example:
         >>> adapter = dict(type='Pfeiffer', width=64)
+        >>> adapter = dict(type='Pfeiffer', width=64, widths=[0, 16, 64])
     """
 
     paper = 'Pfeiffer et al., 2021, arXiv:2005.00247'
@@ -24,4 +25,4 @@ class Pfeiffer(Bottleneck):
 
     def forward(self, inputs: Tensor, output: Tensor) -> Tensor:
         """Return h + u(h) for the block's output h."""
-        return output + self.bottleneck(output)
+        return self.behind(output)

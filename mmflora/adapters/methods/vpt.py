@@ -1,6 +1,6 @@
 """VPT: prompt tokens in the blocks of a plain transformer."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import torch.nn.functional as F
@@ -9,14 +9,17 @@ from torch import Tensor, nn
 from mmflora.registry import ADAPTERS
 
 from ..blocks import BlockAdapter, last_weight
+from ..lower_ranks import LowerRanks
+from ..sampled import SampledRanks, nested_ranks
 from ..settings import check_choice, check_count, check_probability
+from ..stored import Settings, Tensors
 from ..tokens import add_tokens, split_tokens, width_of_tokens
 
 _PROMPTS = '_mmflora_prompts'
 
 
 @ADAPTERS.register_module()
-class VPT(BlockAdapter):
+class VPT(SampledRanks, LowerRanks, BlockAdapter):
     """Trained prompt tokens beside the tokens of the image.
 
     Jia et al., "Visual Prompt Tuning" (2022), section 3.2.  With patches E
@@ -42,9 +45,17 @@ class VPT(BlockAdapter):
         dropout: Probability with which, in training, entries of the prompts
             are dropped.
         places: Pattern of the names of other blocks.
+        counts: Numbers of prompts of which each iteration of the training
+            draws one, for each block of the deep form: the first so many
+            count, of 0 none.  By default all do.
+
+    Raises:
+        ValueError: If a setting is out of range, or ``counts`` lack
+            ``tokens`` or stand with the shallow form.
 
     Example:
         >>> adapter = dict(type='VPT', tokens=50, form='deep')
+        >>> adapter = dict(type='VPT', tokens=50, counts=[0, 10, 50])
     """
 
     paper = 'Jia et al., 2022, arXiv:2203.12119'
@@ -52,6 +63,8 @@ class VPT(BlockAdapter):
     why_not_mergeable = (
         'prompts are inputs of the attention, which no weight can hold'
     )
+    rank_setting = 'tokens'
+    per_layer = True
 
     def __init__(
         self,
@@ -61,6 +74,7 @@ class VPT(BlockAdapter):
         patch_size: int = 16,
         dropout: float = 0.0,
         places: str | None = None,
+        counts: Sequence[int] | None = None,
     ) -> None:
         super().__init__()
         self.place = 'VPT'
@@ -68,6 +82,10 @@ class VPT(BlockAdapter):
         self.form = check_choice('VPT', 'form', form, ('deep', 'shallow'))
         patch_size = check_count('VPT', 'patch_size', patch_size)
         self.dropout = check_probability('VPT', 'dropout', dropout)
+        if counts is not None:
+            names = ('tokens', 'counts')
+            self.sampled_ranks = nested_ranks('VPT', tokens, counts, names, 0)
+            check_choice('VPT', 'form', form, ('deep',))
         self.channels = width_of_tokens(block, any_place=True)
         weight = last_weight(block).get_parameter('weight')
         self.prompts: nn.Parameter | None = self.parameter_like(
@@ -122,12 +140,14 @@ class VPT(BlockAdapter):
                     "use_reentrant=False). form='deep' works with both."
                 )
         else:
-            prompts = F.dropout(self.prompts, self.dropout, self.training)
+            prompts = self.prompts[: self.prefix]
+            prompts = F.dropout(prompts, self.dropout, self.training)
         return add_tokens(self.place, arguments, named, prompts)
 
     def forward(self, inputs: Tensor, output: Tensor) -> Tensor:
         """Return the block's output without the prompts."""
-        kept, prompts = split_tokens(output, self.tokens)
+        count = self.tokens if self.prefix is None else self.prefix
+        kept, prompts = split_tokens(output, count)
         if self.form == 'shallow':
             setattr(kept, _PROMPTS, prompts)
         return kept
@@ -135,6 +155,30 @@ class VPT(BlockAdapter):
     def no_decay_parameters(self) -> Iterator[nn.Parameter]:
         """Yield the prompts: one of zeros takes part in attention, too."""
         yield from self.parameters()
+
+    @classmethod
+    def stored_shape(
+        cls, tensors: Tensors, settings: Settings
+    ) -> tuple[int, ...] | None:
+        """Return the shape of a layer of the block's width."""
+        if 'prompts' not in tensors:
+            return None
+        channels = tensors['prompts'].shape[1]
+        return channels, channels
+
+    @classmethod
+    def blank(cls, shape: Sequence[int], settings: Settings) -> Any:
+        return cls(
+            nn.MultiheadAttention(shape[0], 1, device='meta'), **settings
+        )
+
+    @classmethod
+    def at_rank(
+        cls, settings: Settings, rank: int, kernel_rank: int | None = None
+    ) -> dict[str, Any]:
+        """Return the settings of fewer prompts."""
+        lower = super().at_rank(settings, rank, kernel_rank)
+        return {k: v for k, v in lower.items() if k != 'counts'}
 
     def meaning(self) -> dict[str, Any]:
         return dict(channels=self.channels, tokens=self.tokens, form=self.form)

@@ -7,7 +7,7 @@ import torch
 from mmengine.dist import broadcast
 from mmengine.hooks import Hook
 
-from mmflora.adapters import adapted_layers
+from mmflora.adapters import adapted_modules
 from mmflora.checkpoint.gaps import without_wrappers
 from mmflora.registry import HOOKS
 
@@ -16,8 +16,10 @@ from mmflora.registry import HOOKS
 class SampledRankHook(Hook):
     """Draws a rank for each iteration, for methods that train prefixes so.
 
-    These are adapters with ``sampled_ranks`` (DyLoRA, and MatryoshkaFLoRA if
-    ``sampled``).  Layers of equal ranks get the same one.  It depends on the
+    These are adapters with ``sampled_ranks`` (DyLoRA, MatryoshkaFLoRA if
+    ``sampled``, bottlenecks with ``widths``, VPT with ``counts``).  Layers of
+    equal ranks get the same one, those ``per_layer`` one each, which makes
+    the model the supernet of a search (NOAH).  It depends on the
     number of the iteration and the seed of the first process alone (others
     may have their own, with ``diff_rank_seed``): all processes draw the same,
     and a resumed run repeats the uninterrupted one.  Validation, tests
@@ -37,7 +39,7 @@ class SampledRankHook(Hook):
 
     def before_train(self, runner: Any) -> None:
         """Find the adapters."""
-        layers = adapted_layers(without_wrappers(runner.model)).values()
+        layers = adapted_modules(without_wrappers(runner.model)).values()
         adapters = (layer.adapter for layer in layers)
         self._adapters = [
             one for one in adapters if getattr(one, 'sampled_ranks', ())
@@ -51,9 +53,13 @@ class SampledRankHook(Hook):
         if not self._adapters:
             return
         key = [self._seed, runner.iter]
-        place = float(np.random.default_rng(key).random())
-        for adapter in self._adapters:
+        # The first for all layers that share one.
+        shared, *own = np.random.default_rng(key).random(
+            1 + len(self._adapters)
+        )
+        for adapter, place in zip(self._adapters, own, strict=True):
             ranks = adapter.sampled_ranks
+            place = place if adapter.per_layer else shared
             adapter.prefix = ranks[int(place * len(ranks))]
 
     def after_train_iter(self, *_: Any, **__: Any) -> None:
