@@ -21,7 +21,7 @@ FLOORS = (
     ('adapter_files', 'count', 'evaluation'),
     (
         *('export', 'extract', 'tasks', 'memory_estimate'),
-        *('study', 'new_config'),
+        *('study', 'search', 'new_config'),
     ),
     ('side_effects',),
     ('mmflora',),

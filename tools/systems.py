@@ -84,7 +84,12 @@ SYSTEMS: dict[str, Rows] = {
         ('VPT, shallow and deep', ('VPT',), ''),
         ('Last-layer tuning', ('config:last-layer',), ''),
         ('MoSA', ('MoSA',), ''),
-        ('NOAH', (), 'a search over a supernet, with its own training loop'),
+        (
+            'NOAH',
+            ('hook:SampledRankHook', 'tool:search_adapters.py'),
+            'a supernet of VPT, DyLoRA and Pfeiffer, config `internvit/noah`, '
+            'and a search, which is for any nested ranks',
+        ),
         ('Mona', ('Mona',), ''),
         ('LoRand', ('LoRand',), ''),
         ('RepAdapter', ('RepAdapter',), ''),

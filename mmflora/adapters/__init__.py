@@ -87,6 +87,7 @@ from .layers import (
 from .lower_ranks import LowerRanks
 from .memory.lean import make_lean
 from .ranks import tucker_ranks
+from .sampled import SampledRanks
 from .shared import SharingAdapter, sharing_layers
 from .side_network import SideNetwork
 from .sparse import SparseAdapter
@@ -164,6 +165,7 @@ __all__ = [  # noqa: RUF022
     'Entries',
     'LowRank',
     'LowerRanks',
+    'SampledRanks',
     'SharingAdapter',
     'SparseAdapter',
     'SideNetwork',

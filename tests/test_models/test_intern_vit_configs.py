@@ -36,6 +36,8 @@ PER_BLOCK = {
     **{f'flora-r{r}': r * (INPUTS + OUTPUTS) + 4 * r**2 for r in (8, 16, 32)},
     'rein': 100 * 16 + 16 * 3200,
     'vpt-deep': 50 * 3200,
+    # Prompts, LoRA of queries, keys and values, and a bottleneck.
+    'noah': 50 * 3200 + 50 * 4 * 3200 + 50 * (2 * 3200 + 1) + 3200,
 }
 # In the first block, or for all together.
 ONCE = {'rein': 2 * (3200**2 + 3200) + 1, 'vpt-shallow': 50 * 3200}
@@ -123,7 +125,7 @@ def test_table_2_is_there_in_both_schedules():
     assert len(found) == len(LARGE)
     assert [PATH.fullmatch(name)[3] for name in TINY] == [
         *('bitfit', 'dora-r16', 'flora-r16', 'frozen', 'full', 'lora-r16'),
-        *('rein', 'vpt-deep', 'vpt-shallow'),
+        *('noah', 'rein', 'vpt-deep', 'vpt-shallow'),
     ]
 
 
@@ -145,8 +147,8 @@ def test_large_ones_have_the_golden_counts(name):
         assert counted.method == own + patches
         assert counted.method == GOLDEN.get((size, method), counted.method)
     assert counted.new == PYRAMID
-    adapted = 4 * blocks if method.split('-')[0] in ADAPTERS else 0
-    assert len(adapted_layers(model)) == adapted
+    layers = 4 if method.split('-')[0] in ADAPTERS else method == 'noah'
+    assert len(adapted_layers(model)) == layers * blocks
 
 
 @pytest.mark.parametrize('name', built_in_turn(LARGE))

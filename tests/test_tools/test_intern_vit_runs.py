@@ -61,7 +61,7 @@ def test_bfloat16_base_trains_under_autocast(workspace, base):
 def test_tokens_train_resume_and_test(workspace, base):
     configs = {
         method: CONFIGS / method.partition('-')[0] / NAME.format(method)
-        for method in ('rein', 'vpt-deep', 'vpt-shallow')
+        for method in ('noah', 'rein', 'vpt-deep', 'vpt-shallow')
     }
     run(workspace, configs, BY_ITER, 'mIoU')
     for config in configs.values():

@@ -26,7 +26,7 @@ IN_PROCESS = [
 NOT_MERGEABLE = {
     *('houlsby', 'pfeiffer', 'adaptformer', 'compacter', 'mosa'),
     *('conv-adapter', 'e3va-r8', 'ladder', 'lorand', 'mona', 'sct'),
-    *('queryable-lora-r8', 'rein', 'vpt-deep', 'vpt-shallow'),
+    *('noah', 'queryable-lora-r8', 'rein', 'vpt-deep', 'vpt-shallow'),
 }
 
 
