@@ -8,6 +8,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from mmflora.files.atomic import write_figure
+
 from .search_run import SearchResult
 from .space import Architecture, Space
 
@@ -40,7 +42,7 @@ def draw_search(
         for axis, method in zip(axes, methods, strict=True):
             _draw_ranks(axis, space, result.best, method)
         _draw_tested(right.subplots(), space, result, budget)
-        figure.savefig(str(out), dpi=150)
+        write_figure(out, figure, dpi=150)
 
 
 def _draw_ranks(
