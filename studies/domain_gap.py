@@ -3,6 +3,17 @@
 # on: the other one is not known then.
 _base_ = './methods.py'
 
+names = (
+    *('full-frozen-bn', 'frozen', 'lora-r8', 'lora-spatial-r8', 'dora-r8'),
+    *('flora-small', 'flora-large'),
+)
+methods = [
+    method
+    for method in _base_.methods
+    if (method if isinstance(method, str) else method['name']) in names
+]
+baselines = [*names[:-2]]
+
 kinds = dict(fluorescence='tissue', tissue='fluorescence')
 tasks = [
     dict(

@@ -2,7 +2,7 @@
 # update, at one learning rate.
 _base_ = './methods.py'
 
-scales = [0.25, 1.0, 4.0, 16.0]
+scales = [0.0625, 0.25, 1.0, 4.0, 16.0]
 tasks = [dict(name='camvid', config='tasks/camvid.py', metric='mIoU')]
 methods = [
     dict(
@@ -21,4 +21,4 @@ methods += [
     for scale in scales
 ]
 baselines = []
-lrs = [1e-3]
+lrs = [3e-3]

@@ -17,14 +17,21 @@ TASKS.remove('lite0')
 
 
 @pytest.mark.parametrize(
-    'name', ['real_images', 'domain_gap', 'rank_sweep', 'scale_sweep']
+    ('name', 'methods'),
+    [
+        ('real_images', 15),
+        ('domain_gap', 7),
+        ('rank_sweep', 12),
+        ('scale_sweep', 15),
+        ('backbone_rate', 10),
+    ],
 )
-def test_a_study_is_read(name):
+def test_a_study_is_read(name, methods):
     options = {'resources.pin': False}
     study = read_study(str(STUDIES / f'{name}.py'), options)
     for task in study.tasks.values():
         assert (STUDIES / task.config).is_file()
-    assert len(study.methods) >= 12
+    assert len(study.methods) == methods
     assert len(study.seeds) == 5
 
 
