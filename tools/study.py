@@ -60,7 +60,8 @@ def parse_args(argv=None):
         nargs='+',
         default=[],
         metavar='CELL',
-        help="run these only: TASK/METHOD/SEED, or patterns: 'camvid/*/0'",
+        help='run or report these only: TASK/METHOD/SEED, or patterns: '
+        "'camvid/*/0'",
     )
     parser.add_argument(
         '--retry', action='store_true', help='repeat runs that failed'
@@ -94,7 +95,9 @@ def run(args, say):
 
     study = read_study(args.study, args.cfg_options, args.work_dir)
     if args.report:
-        for path in write_report(study, args.report, args.all_pairs):
+        for path in write_report(
+            study, args.report, args.all_pairs, args.only
+        ):
             say(path)
         return 0
     plan = StudyPlan(study)

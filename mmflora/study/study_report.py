@@ -1,6 +1,7 @@
 """The report of a study: Markdown, CSV, plots and one HTML page."""
 
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 
 from mmflora.files.atomic import write_figure, write_text
@@ -29,7 +30,10 @@ PICTURES_NOTE = (
 
 
 def write_report(
-    study: Study, folder: Path, all_pairs: bool = False
+    study: Study,
+    folder: Path,
+    all_pairs: bool = False,
+    only: Sequence[str] = (),
 ) -> list[Path]:
     """Write what came of a study.
 
@@ -38,6 +42,7 @@ def write_report(
         folder: Where to write; it is made if it is not there.
         all_pairs: Compare every pair of methods, not each with the best
             other baseline.
+        only: Patterns of the cells, ``task/method/seed``, to report.
 
     Returns:
         The files.
@@ -46,7 +51,7 @@ def write_report(
         ValueError: If nothing is finished, or the runs are no fair
             comparison.
     """
-    results = read_results(study)
+    results = read_results(study, only)
     tables = report_tables(results, all_pairs)
     figures = {
         f'{task.name}: what the metric costs': draw_pareto(results, task)
@@ -112,16 +117,16 @@ def _lead(results: StudyResults) -> list[str]:
 
 def _missing(results: StudyResults) -> list[str]:
     """Return what is not in the report that the study asks for."""
-    study = results.study
-    wanted = len(study.tasks) * len(study.methods) * len(study.seeds)
-    there = len(results.lines())
+    wanted, there = results.wanted, len(results.lines())
     found = []
+    if results.only:
+        found.append(f'Of the study, only {", ".join(results.only)}.')
     if there < wanted:
         found.append(
             f'Not finished: {there} of {wanted} runs are there. Means are '
             'over the seeds that are.'
         )
-    if results.not_begun:
+    if results.not_begun and not results.only:
         found.append(
             f'Left out, without a finished run: {", ".join(results.not_begun)}'
             '.'

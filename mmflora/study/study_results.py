@@ -3,14 +3,15 @@
 import math
 import statistics
 from collections import defaultdict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import product
 from typing import Any
 
 from mmflora.files.json_lines import read_lines
 
 from .study_file import Study, Task
-from .study_runs import LOG, best_lr, metric_of
+from .study_runs import LOG, best_lr, matches, metric_of
 
 Values = Mapping[str, Mapping[int, float]]
 MEAN = 'mean'
@@ -29,6 +30,7 @@ class StudyResults:
             on the validation split.
         chosen: The learning rate that was chosen, by task and method.
         failed: The lines of the runs that failed.
+        only: Patterns of the cells that it is about; none stand for all.
     """
 
     study: Study
@@ -37,6 +39,14 @@ class StudyResults:
     lrs: dict[tuple[str, str], dict[float, float]]
     chosen: dict[tuple[str, str], float]
     failed: list[dict[str, Any]]
+    only: Sequence[str] = ()
+
+    @property
+    def wanted(self) -> int:
+        """How many final runs the study asks for, on its tasks begun."""
+        study = self.study
+        cells = product(study.tasks, study.methods, study.seeds)
+        return sum(matches(_cell(*cell), self.only) for cell in cells)
 
     @property
     def tasks(self) -> list[Task]:
@@ -114,8 +124,16 @@ class StudyResults:
         }
 
 
-def read_results(study: Study) -> StudyResults:
+def _cell(task: str, method: str, seed: int) -> str:
+    return f'{task}/{method}/{seed}'
+
+
+def read_results(study: Study, only: Sequence[str] = ()) -> StudyResults:
     """Read the runs of a study that are finished.
+
+    Args:
+        study: The study.
+        only: Leave out runs whose ``task/method/seed`` matches none of these.
 
     Raises:
         ValueError: If there are none, or they cannot be compared.
@@ -140,15 +158,23 @@ def read_results(study: Study) -> StudyResults:
         chosen[name, method] = lr
         for seed in study.seeds:
             done = last.get(('final', name, method, lr, seed))
+            if not matches(_cell(name, method, seed), only):
+                continue
             if done and done['status'] == 'finished':
                 cells[name, method][seed] = done
-    failed = [line for line in last.values() if line['status'] == 'failed']
+    failed = [
+        line
+        for line in last.values()
+        if line['status'] == 'failed'
+        and matches(_cell(line['task'], line['method'], line['seed']), only)
+    ]
     failed += _without_metric(study, cells)
     begun = {name for (name, _), cell in cells.items() if cell}
     if not begun:
         raise ValueError(
-            f"'{study.work_dir / LOG}' has no finished run on a test split. "
-            f'Run the study first: python tools/study.py {study.path}'
+            f"'{study.work_dir / LOG}' has no finished run on a test split"
+            f'{" of " * bool(only)}{", ".join(only)}. Run the study first: '
+            f'python tools/study.py {study.path}'
         )
     results = StudyResults(
         study=replace(
@@ -160,6 +186,7 @@ def read_results(study: Study) -> StudyResults:
         lrs={place: own for place, own in lrs.items() if place[0] in begun},
         chosen=chosen,
         failed=failed,
+        only=only,
     )
     _refuse_unequal(results)
     return results

@@ -82,8 +82,9 @@ def best_lr(scores: dict[float, float], higher_is_better: bool) -> float:
 
 def select(runs: Sequence[Run], patterns: Sequence[str]) -> list[Run]:
     """Return the runs whose cell matches one of some patterns."""
-    return [
-        run
-        for run in runs
-        if not patterns or any(fnmatchcase(run.cell, p) for p in patterns)
-    ]
+    return [run for run in runs if matches(run.cell, patterns)]
+
+
+def matches(cell: str, patterns: Sequence[str]) -> bool:
+    """Return whether a cell is one of some patterns; none stand for all."""
+    return not patterns or any(fnmatchcase(cell, p) for p in patterns)

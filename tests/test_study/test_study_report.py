@@ -301,6 +301,20 @@ def test_a_task_that_has_not_begun_is_left_out(study_of, tmp_path):
     assert 'Not finished' not in text
 
 
+def test_a_report_of_some_cells(study_of, tmp_path):
+    study = study_of()
+    write_report(study, tmp_path, only=['pixels/*/[01]'])
+    text = (tmp_path / 'report.md').read_text()
+    assert 'Of the study, only pixels/*/[01].' in text
+    assert 'boxes' not in text
+    assert 'Not finished' not in text
+    results = read_results(study, ['pixels/*/[01]'])
+    assert {*results.cells} == {('pixels', name) for name in COUNTS}
+    assert {tuple(cell) for cell in results.cells.values()} == {(0, 1)}
+    with pytest.raises(ValueError, match=r'no finished run .* of night/\*'):
+        read_results(study, ['night/*'])
+
+
 def test_lower_is_better(study_of):
     (task,) = STUDY['tasks']
     tasks = [dict(task, higher_is_better=False)]
