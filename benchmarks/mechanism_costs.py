@@ -111,7 +111,9 @@ class TrainedStep(Step):
             ),
         )
         self.own = []
-        self.hook = Hook() if hook is None else HOOKS.build(hook)
+        self.hook = Hook()
+        if hook is not None:
+            self.hook = HOOKS.build(dict(hook, _scope_='mmflora'))
         for name in CALLS:
             call = getattr(self.hook, name, None)
             if call is not None:

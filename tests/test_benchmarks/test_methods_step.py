@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from mmengine.registry import DefaultScope
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
@@ -64,12 +65,15 @@ def test_a_calibration_is_measured():
     assert found['start_seconds'] > 0
 
 
-def test_a_hook_acts_around_the_step():
-    step = TrainedStep(
-        adapted("dict(type='DyLoRA', rank=8)", SMALL),
-        SMALL,
-        dict(type='SampledRankHook'),
-    )
+@pytest.mark.parametrize('scope', ['mmflora', 'mmseg'])
+def test_a_hook_acts_around_the_step(scope):
+    # A toolkit's model that the process built before leaves its scope.
+    with DefaultScope.overwrite_default_scope(scope):
+        step = TrainedStep(
+            adapted("dict(type='DyLoRA', rank=8)", SMALL),
+            SMALL,
+            dict(type='SampledRankHook'),
+        )
     layer = step.candidate.backbone.blocks[0].mlp.fc1
     ranks, before = [], layer.adapter.up.detach().clone()
     layer.register_forward_hook(lambda *_: ranks.append(layer.adapter.prefix))
