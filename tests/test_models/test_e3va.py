@@ -3,39 +3,11 @@
 import pytest
 import torch
 import torch.nn.functional as F
-from backbone_cases import CASES, build, images, in_mode
+from backbone_cases import CASES, images
+from side_networks import BACKBONES, E3VA, EXACT, of, plain, randomise
 from torch import nn
 
-from mmflora.adapters import disabled, inject, merge, unload
-from mmflora.adapters.base import AdapterBase
-
-EXACT = dict(rtol=1e-10, atol=1e-12)
-E3VA = dict(type='E3VA', rank=2)
-BACKBONES = (
-    'mmflora ConvNeXt',
-    'mmdet SwinTransformer',
-    'mmseg VisionTransformer',
-    'timm vision transformer',
-    'timm Swin',
-)
-
-
-def of(name, adapter=E3VA):
-    torch.manual_seed(0)
-    net = build(CASES[name], None, adapter, allow_random_base=True)
-    return in_mode(net)
-
-
-def randomise(net, spread=0.3):
-    with torch.no_grad():
-        for parameter in net.adapter.parameters():
-            parameter.add_(torch.randn_like(parameter), alpha=spread)
-    return net
-
-
-def plain(net, pictures):
-    with disabled(net):
-        return net(pictures)
+from mmflora.adapters import inject
 
 
 def made(adapter, h):
@@ -63,7 +35,7 @@ def joined(norm, x, z):
 
 
 def test_outputs_of_a_convnext_are_the_papers():
-    net = of('mmflora ConvNeXt').double()
+    net = of('mmflora ConvNeXt', E3VA).double()
     pictures = images(CASES['mmflora ConvNeXt']).double()
     frozen = plain(net, pictures)
     randomise(net)
@@ -92,7 +64,7 @@ def test_outputs_of_a_convnext_are_the_papers():
 
 def test_outputs_of_a_plain_transformer_are_the_papers():
     """Its blocks have two sums each, and its map no class token."""
-    net = randomise(of('timm vision transformer').double())
+    net = randomise(of('timm vision transformer', E3VA).double())
     pictures = images(CASES['timm vision transformer']).double()
     found = []
     for block in net.blocks:
@@ -117,7 +89,7 @@ def test_outputs_of_a_plain_transformer_are_the_papers():
 
 
 def test_outputs_of_a_swin_are_the_papers():
-    net = randomise(of('timm Swin').double())
+    net = randomise(of('timm Swin', E3VA).double())
     pictures = images(CASES['timm Swin']).double()
     found, entered = [], {}
     for number, stage in enumerate(net.layers):
@@ -149,26 +121,8 @@ def test_outputs_of_a_swin_are_the_papers():
 
 
 @pytest.mark.parametrize('name', BACKBONES)
-def test_starts_as_the_base_learns_and_is_taken_off(name):
-    net, pictures = of(name), images(CASES[name])
-    frozen = plain(net, pictures)
-    assert all(map(torch.equal, net(pictures), frozen))
-    moved = randomise(net)(pictures)
-    assert not any(map(torch.equal, moved, frozen))
-    sum(x.square().mean() for x in moved).backward()
-    assert all(p.grad.any() for p in net.adapter.parameters())
-    with pytest.raises(ValueError, match='beside the frozen one'):
-        merge(net)
-    unload(net).requires_grad_(False)
-    assert not any(isinstance(m, AdapterBase) for m in net.modules())
-    assert all(map(torch.equal, net(pictures), frozen))
-    kept = {'tap', 'patches', 'grid', 'sum', 'beside', 'entered'}
-    assert not any(vars(m).keys() & kept for m in net.modules())
-
-
-@pytest.mark.parametrize('name', BACKBONES)
 def test_no_activation_within_the_frozen_blocks_is_kept(name):
-    net, pictures = randomise(of(name)), images(CASES[name])
+    net, pictures = randomise(of(name, E3VA)), images(CASES[name])
     for parameter in net.parameters():  # new norms of the outputs too
         parameter.requires_grad_(False)
     net.adapter.requires_grad_(True)
@@ -204,12 +158,12 @@ def test_backbones_without_such_stages_are_refused():
     with pytest.raises(ValueError, match='there are 0 layers'):
         of('timm ResNet', dict(E3VA, places=r'layer\d\.\d+'))
     with pytest.raises(ValueError, match='Ladder needs none'):
-        of('mmseg MixVisionTransformer')
+        of('mmseg MixVisionTransformer', E3VA)
 
 
 def test_copies_stand_alone(copy_of):
     name = 'timm Swin'
-    net, pictures = randomise(of(name)), images(CASES[name])
+    net, pictures = randomise(of(name, E3VA)), images(CASES[name])
     expected = net(pictures)
     other = copy_of(net)
     for adapter in net.adapter.adapters:
@@ -219,7 +173,7 @@ def test_copies_stand_alone(copy_of):
 
 @pytest.mark.parametrize('name', ['mmflora ConvNeXt', 'mmdet SwinTransformer'])
 def test_small_updates_survive_autocast(name):
-    net, pictures = of(name), images(CASES[name])
+    net, pictures = of(name, E3VA), images(CASES[name])
     with torch.no_grad():
         for adapter in net.adapter.adapters:
             nn.init.normal_(adapter['up2'], std=1e-4)
@@ -240,20 +194,8 @@ def test_small_updates_survive_autocast(name):
     assert all(adapter['up2'].grad.any() for adapter in net.adapter.adapters)
 
 
-def test_gradients_pass_a_backbone_with_checkpoints():
-    name = 'mmflora ConvNeXt'
-    net, gradients = randomise(of(name)), []
-    for with_cp in (False, True):
-        net.with_cp = with_cp
-        net.zero_grad()
-        sum(x.square().mean() for x in net(images(CASES[name]))).backward()
-        gradients.append([p.grad for p in net.adapter.parameters()])
-    for one, other in zip(*gradients, strict=True):
-        torch.testing.assert_close(one, other)
-
-
 def test_the_adapters_of_a_plain_transformer_are_two_in_a_block():
-    net = of('timm vision transformer')
+    net = of('timm vision transformer', E3VA)
     assert len(net.adapter.adapters) == 2 * len(net.adapter.counts)
     stock = nn.ModuleDict(dict(conv=nn.Conv2d(3, 3, 1)))
     with pytest.raises(ValueError, match='no blocks with an mlp'):

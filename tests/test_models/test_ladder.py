@@ -4,34 +4,11 @@ import pytest
 import timm
 import torch
 import torch.nn.functional as F
-from backbone_cases import CASES, build, images, in_mode
+from backbone_cases import CASES, images
+from side_networks import BACKBONES, EXACT, LADDER, of, plain, randomise
 from torch import nn
 
-from mmflora.adapters import disabled, inject, merge, unload
-from mmflora.adapters.base import AdapterBase
-
-EXACT = dict(rtol=1e-10, atol=1e-12)
-LADDER = dict(type='Ladder', reduction=4)
-BACKBONES = (
-    'mmflora ConvNeXt',
-    'mmdet SwinTransformer',
-    'mmseg VisionTransformer',
-    'timm vision transformer',
-    'timm Swin',
-)
-
-
-def of(name, adapter=LADDER):
-    torch.manual_seed(0)
-    net = build(CASES[name], None, adapter, allow_random_base=True)
-    return in_mode(net)
-
-
-def randomise(net):
-    with torch.no_grad():
-        for parameter in net.adapter.parameters():
-            parameter.add_(torch.randn_like(parameter), alpha=0.3)
-    return net
+from mmflora.adapters import inject
 
 
 def mixed(x, weight, bias):
@@ -65,7 +42,7 @@ def states(adapter, features):
 
 
 def test_outputs_of_a_convnext_are_the_papers():
-    net = of('mmflora ConvNeXt').double()
+    net = of('mmflora ConvNeXt', LADDER).double()
     pictures = images(CASES['mmflora ConvNeXt']).double()
     frozen = net(pictures)
     assert all(map(torch.equal, frozen, plain(net, pictures)))
@@ -86,14 +63,9 @@ def test_outputs_of_a_convnext_are_the_papers():
         torch.testing.assert_close(ours, base + added, **EXACT)
 
 
-def plain(net, pictures):
-    with disabled(net):
-        return net(pictures)
-
-
 @pytest.mark.parametrize('name', ['timm vision transformer', 'timm Swin'])
 def test_outputs_of_transformers_are_the_papers(name):
-    net = randomise(of(name)).double()
+    net = randomise(of(name, LADDER)).double()
     pictures = images(CASES[name]).double()
     swin = 'Swin' in name
     blocks = (
@@ -119,27 +91,8 @@ def test_outputs_of_transformers_are_the_papers(name):
 
 
 @pytest.mark.parametrize('name', BACKBONES)
-def test_starts_as_the_base_learns_and_is_taken_off(name):
-    net, pictures = of(name), images(CASES[name])
-    frozen = plain(net, pictures)
-    assert all(map(torch.equal, net(pictures), frozen))
-    randomise(net)
-    moved = net(pictures)
-    assert not any(map(torch.equal, moved, frozen))
-    sum(x.square().mean() for x in moved).backward()
-    assert all(p.grad.any() for p in net.adapter.parameters())
-    with pytest.raises(ValueError, match='beside the frozen one'):
-        merge(net)
-    unload(net).requires_grad_(False)
-    assert not any(isinstance(m, AdapterBase) for m in net.modules())
-    assert all(map(torch.equal, net(pictures), frozen))
-    kept = {'tap', 'patches', 'grid'}
-    assert not any(vars(m).keys() & kept for m in net.modules())
-
-
-@pytest.mark.parametrize('name', BACKBONES)
 def test_no_activation_of_the_frozen_backbone_is_kept(name):
-    net, pictures = randomise(of(name)), images(CASES[name])
+    net, pictures = randomise(of(name, LADDER)), images(CASES[name])
     for parameter in net.parameters():  # new norms of the outputs too
         parameter.requires_grad_(False)
     net.adapter.requires_grad_(True)
@@ -185,21 +138,9 @@ def saved_bytes(net, pictures):
 def test_keeps_less_than_adapters_within():
     name = 'timm vision transformer'
     pictures = images(CASES[name])
-    ladder = saved_bytes(randomise(of(name)), pictures)
+    ladder = saved_bytes(randomise(of(name, LADDER)), pictures)
     lora = saved_bytes(of(name, dict(type='LoRA', rank=4)), pictures)
     assert ladder < 0.75 * lora
-
-
-def test_gradients_pass_a_backbone_with_checkpoints():
-    name = 'mmflora ConvNeXt'
-    net, gradients = randomise(of(name)), []
-    for with_cp in (False, True):
-        net.with_cp = with_cp
-        net.zero_grad()
-        sum(x.square().mean() for x in net(images(CASES[name]))).backward()
-        gradients.append([p.grad for p in net.adapter.parameters()])
-    for one, other in zip(*gradients, strict=True):
-        torch.testing.assert_close(one, other)
 
 
 def test_a_resnet_whose_blocks_are_named():
@@ -237,7 +178,7 @@ def test_a_model_with_one_output():
 
 def test_copies_stand_alone(copy_of):
     name = 'timm vision transformer'
-    net, pictures = randomise(of(name)), images(CASES[name])
+    net, pictures = randomise(of(name, LADDER)), images(CASES[name])
     expected = net(pictures)
     other = copy_of(net)
     for up in net.adapter.ups:
@@ -247,7 +188,7 @@ def test_copies_stand_alone(copy_of):
 
 def test_autocast_trains_it():
     name = 'mmdet SwinTransformer'
-    net = randomise(of(name))
+    net = randomise(of(name, LADDER))
     with torch.autocast('cpu', torch.bfloat16):
         outputs = net(images(CASES[name]))
         sum(x.float().square().mean() for x in outputs).backward()
