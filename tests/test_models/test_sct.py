@@ -1,6 +1,7 @@
 """SCT: a matrix on the salient channels of each sum."""
 
 import pytest
+import timm
 import torch
 from backbone_cases import CASES, build, images, in_mode
 from torch import nn
@@ -173,3 +174,14 @@ def test_small_updates_survive_autocast():
         # Steps below bfloat16's 2⁻⁸ of one are kept, in units of 2⁻²³.
         assert change.any()
         assert change.abs().max() < 2**-8
+
+
+def test_golden_count_of_vit_b():
+    with torch.device('meta'):
+        model = timm.create_model('vit_base_patch16_224', num_classes=0)
+    mmflora.inject(model, dict(type='SCT'), targets=r'.*\.attn')
+    trained = [p for p in model.parameters() if p.requires_grad]
+    count = sum(parameter.numel() for parameter in trained)
+    # Twelve matrices of 96 × 96 with biases; the abstract has 0.11 M.
+    assert count == 12 * (96 * 96 + 96)
+    assert round(count / 1e6, 2) == 0.11

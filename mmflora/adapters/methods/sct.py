@@ -28,8 +28,9 @@ class SCT(Calibrated, ChannelAdapter):
     Images of dense prediction have no single class: here each image counts
     as a class of its own, so the norm is averaged over images.  The channels
     are chosen once, by the calibration, and saved.  The authors place it
-    behind attention or behind the MLP; by default it stands behind both,
-    ``targets=r'.*attn'`` takes the first alone.  A ConvNeXt's blocks have one
+    behind attention or behind the MLP (0.11 M parameters in a ViT-B); by
+    default it stands behind both, ``targets=r'.*attn'`` takes the first
+    alone.  A ConvNeXt's blocks have one
     sum each.  The authors draw W; here it starts at zero, so that the start
     is the frozen model.
 
