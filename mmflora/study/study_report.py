@@ -103,7 +103,8 @@ def _lead(results: StudyResults) -> list[str]:
     lines = results.lines()
     versions = ', '.join(f'{k} {v}' for k, v in lines[0]['versions'].items())
     return [
-        f'{len(study.methods)} methods, {len(study.tasks)} tasks, '
+        f'{len(study.methods)} methods, {len(study.tasks)} '
+        f'task{"s" * (len(study.tasks) > 1)}, '
         f'{len(study.seeds)} seeds: {len(lines)} runs on test splits. Written '
         f'by `python tools/study.py {study.path} --report DIR`.',
         'All methods of a seed start with the same neck and heads and see '
