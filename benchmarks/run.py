@@ -75,6 +75,7 @@ def measure_iterations(place, case, args, results):
     """Iterations, checkpoints and validation, stock and adapted."""
     rounds = min(2, args.rounds)
     for side, measured in train_case(place, case, args, rounds).items():
+        del measured['file']
         results.add('iteration', case, side, **measured)
 
 
@@ -89,6 +90,7 @@ def measure_small(place, case, args, results):
     measured = iterations_of(place, [stock, *configs], args.iterations, 1)
     for path in (stock, *configs):
         side = 'stock runtime' if path == stock else path.stem.split('_')[2]
+        del measured[str(path)]['file']
         results.add('small', model, side, **measured[str(path)])
 
 
