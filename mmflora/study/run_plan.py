@@ -69,7 +69,7 @@ class StudyPlan:
         """
         study = self.study
         for seed in study.search_seeds:
-            for task in self._trained():
+            for task in study.tasks.values():
                 for method in study.methods.values():
                     for lr in self._searched(task):
                         yield Run(task, method, lr, seed, 'search')
@@ -83,14 +83,13 @@ class StudyPlan:
                     if self._is_trained(run, lines):
                         yield run
 
-    def _trained(self) -> list[Task]:
-        """Return the tasks that train."""
-        return [t for t in self.study.tasks.values() if not t.trained_as]
-
     def _searched(self, task: Task) -> tuple[float, ...]:
-        """Return the learning rates of a search; one alone needs none."""
+        """Return the learning rates of a task's own search.
+
+        One alone needs none, and neither does what another task trains.
+        """
         lrs = self.study.lrs_of(task)
-        return lrs if len(lrs) > 1 else ()
+        return lrs if len(lrs) > 1 and not task.trained_as else ()
 
     def training(self, run: Run) -> Run:
         """Return the run that trains what a run tests, often itself."""
@@ -112,9 +111,8 @@ class StudyPlan:
         study = self.study
         counts = {}
         for name, task in study.tasks.items():
-            lrs = () if task.trained_as else self._searched(task)
             stages = [
-                *product(lrs, study.search_seeds, ['search']),
+                *product(self._searched(task), study.search_seeds, ['search']),
                 *product([math.nan], study.seeds, ['final']),
             ]
             runs = [

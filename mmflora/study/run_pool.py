@@ -56,18 +56,22 @@ class StudyRunner:
         self.patterns = patterns
         with _ended_by_signals():
             try:
-                while self._step(patterns, retry, tried):
+                while self._step(retry, tried):
                     time.sleep(POLL_SECONDS)
             finally:
                 for process in self.running:
                     process.end()
         lines = self.plan.lines()
-        runs = select([*self.plan.runs(lines)], patterns)
-        return sum(is_failed(lines.get(self.plan.key(run))) for run in runs)
+        return sum(
+            is_failed(lines.get(self.plan.key(run)))
+            for run in self._asked_for(lines)
+        )
 
-    def _step(
-        self, patterns: Sequence[str], retry: bool, tried: set[str]
-    ) -> bool:
+    def _asked_for(self, lines: dict[str, Any]) -> list[Run]:
+        """Return the runs that can be named by now and match the patterns."""
+        return select([*self.plan.runs(lines)], self.patterns)
+
+    def _step(self, retry: bool, tried: set[str]) -> bool:
         """Note what has ended, start what can be; return whether to go on."""
         for process in [*self.running]:
             if process.process.poll() is not None:
@@ -78,7 +82,7 @@ class StudyRunner:
         slots -= {process.slot for process in self.running}
         waiting = False
         if slots:
-            for run in self._missing(patterns, retry, tried):
+            for run in self._missing(retry, tried):
                 lock = hold(self.plan.folder(run))
                 if lock is None:
                     waiting = True  # another study is at work on it
@@ -97,10 +101,8 @@ class StudyRunner:
                     break
         return bool(self.running) or waiting
 
-    def _missing(
-        self, patterns: Sequence[str], retry: bool, tried: set[str]
-    ) -> Iterator[Run]:
-        for run in select([*self.plan.runs(self.plan.lines())], patterns):
+    def _missing(self, retry: bool, tried: set[str]) -> Iterator[Run]:
+        for run in self._asked_for(self.plan.lines()):
             if self.plan.key(run) not in tried and not self._ended(run, retry):
                 yield run
 
@@ -150,7 +152,7 @@ class StudyRunner:
         running = {process.run for process in self.running}
         return [
             (run, line)
-            for run in select([*self.plan.runs(lines)], self.patterns)
+            for run in self._asked_for(lines)
             if (line := lines.get(self.plan.key(run))) and run not in running
         ]
 

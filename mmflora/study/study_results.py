@@ -11,7 +11,7 @@ from typing import Any
 from mmflora.files.json_lines import read_lines
 
 from .study_file import Study, Task
-from .study_runs import LOG, best_lr, matches, metric_of
+from .study_runs import LOG, best_lr, cell_of, matches, metric_of
 
 Values = Mapping[str, Mapping[int, float]]
 MEAN = 'mean'
@@ -46,7 +46,7 @@ class StudyResults:
         """How many final runs the study asks for, on its tasks begun."""
         study = self.study
         cells = product(study.tasks, study.methods, study.seeds)
-        return sum(matches(_cell(*cell), self.only) for cell in cells)
+        return sum(matches(cell_of(*cell), self.only) for cell in cells)
 
     @property
     def tasks(self) -> list[Task]:
@@ -124,10 +124,6 @@ class StudyResults:
         }
 
 
-def _cell(task: str, method: str, seed: int) -> str:
-    return f'{task}/{method}/{seed}'
-
-
 def read_results(study: Study, only: Sequence[str] = ()) -> StudyResults:
     """Read the runs of a study that are finished.
 
@@ -158,7 +154,7 @@ def read_results(study: Study, only: Sequence[str] = ()) -> StudyResults:
         chosen[name, method] = lr
         for seed in study.seeds:
             done = last.get(('final', name, method, lr, seed))
-            if not matches(_cell(name, method, seed), only):
+            if not matches(cell_of(name, method, seed), only):
                 continue
             if done and done['status'] == 'finished':
                 cells[name, method][seed] = done
@@ -166,7 +162,7 @@ def read_results(study: Study, only: Sequence[str] = ()) -> StudyResults:
         line
         for line in last.values()
         if line['status'] == 'failed'
-        and matches(_cell(line['task'], line['method'], line['seed']), only)
+        and matches(cell_of(line['task'], line['method'], line['seed']), only)
     ]
     failed += _without_metric(study, cells)
     begun = {name for (name, _), cell in cells.items() if cell}

@@ -33,7 +33,7 @@ class Run:
     @property
     def cell(self) -> str:
         """What names it on the command line."""
-        return f'{self.task.name}/{self.method.name}/{self.seed}'
+        return cell_of(self.task.name, self.method.name, self.seed)
 
     @property
     def place(self) -> dict[str, Any]:
@@ -49,6 +49,11 @@ class Run:
     def __str__(self) -> str:
         """Return a name for the progress."""
         return f'{self.cell} lr {self.lr:g} ({self.stage})'
+
+
+def cell_of(task: str, method: str, seed: int) -> str:
+    """Return what names a run on the command line, but for its rate."""
+    return f'{task}/{method}/{seed}'
 
 
 def is_failed(line: dict[str, Any] | None) -> bool:

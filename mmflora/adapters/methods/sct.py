@@ -30,9 +30,8 @@ class SCT(Calibrated, ChannelAdapter):
     are chosen once, by the calibration, and saved.  The authors place it
     behind attention or behind the MLP (0.11 M parameters in a ViT-B); by
     default it stands behind both, ``targets=r'.*attn'`` takes the first
-    alone.  A ConvNeXt's blocks have one
-    sum each.  The authors draw W; here it starts at zero, so that the start
-    is the frozen model.
+    alone.  A ConvNeXt's blocks have one sum each.  The authors draw W; here
+    it starts at zero, so that the start is the frozen model.
 
     It needs ``calibration`` beside ``adapter``, and cannot be merged.
 
