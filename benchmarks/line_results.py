@@ -43,3 +43,13 @@ class Results:
         write_text(self.file, text)
         write_text(self.page, self.write_page(self.lines))
         print(f'{part}, {case}, {side}: measured', flush=True)
+
+
+def measured_on(lines):
+    """Return where and with what lines were measured, each sentence once."""
+    return dict.fromkeys(
+        f'{line["device"]}, Python {line["python"]}, '
+        + ', '.join(f'{k} {v}' for k, v in line['versions'].items())
+        + f'; {line["date"]}.'
+        for line in lines
+    )

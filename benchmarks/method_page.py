@@ -5,6 +5,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from benchmarks import report
+from benchmarks.line_results import measured_on
 from benchmarks.mechanism_rows import FLOOR
 
 Line = Mapping[str, Any]
@@ -45,12 +46,7 @@ def page(lines: Sequence[Line]) -> str:
     Args:
         lines: What was measured, as in ``methods.jsonl``.
     """
-    about = dict.fromkeys(
-        f'{line["device"]}, Python {line["python"]}, '
-        + ', '.join(f'{k} {v}' for k, v in line['versions'].items())
-        + f'; {line["date"]}.'
-        for line in lines
-    )
+    about = measured_on(lines)
     parts = [HEAD.format(about='\n'.join(about))]
     steps = _by_case(lines, 'step')
     for model, rows in steps.items():

@@ -4,6 +4,8 @@ import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from benchmarks.line_results import measured_on
+
 Line = Mapping[str, Any]
 
 HEAD = """# What a user waits for
@@ -55,12 +57,7 @@ def page(lines: Sequence[Line]) -> str:
     Args:
         lines: What was measured, as in ``run.jsonl``.
     """
-    about = dict.fromkeys(
-        f'{line["device"]}, Python {line["python"]}, '
-        + ', '.join(f'{k} {v}' for k, v in line['versions'].items())
-        + f'; {line["date"]}.'
-        for line in lines
-    )
+    about = measured_on(lines)
     by_part: dict[str, list[Line]] = {}
     for line in lines:
         by_part.setdefault(line['part'], []).append(line)
