@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 
-from mmflora.adapters.lower_ranks import Ranked
+from mmflora.adapters.ranked import Ranked
 
 
 def ranks_of_energy(

@@ -5,7 +5,8 @@ from typing import Any, NamedTuple
 
 from torch import Tensor
 
-from mmflora.adapters.lower_ranks import LowerRanks, Prefixes, Ranked
+from mmflora.adapters.lower_ranks import LowerRanks
+from mmflora.adapters.ranked import Prefixes, Ranked
 
 from .adapter import ADAPTER_PART, AdapterFile
 from .method_options import StoredMethod, layer_options

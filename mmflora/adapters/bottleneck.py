@@ -128,7 +128,7 @@ class NestedBottleneck(SampledRanks, LowerRanks, Bottleneck):
             the bottleneck's own.
     """
 
-    rank_setting = 'width'
+    rank_setting, drawn_setting = 'width', 'widths'
     per_layer = True
 
     def __init__(
@@ -168,11 +168,3 @@ class NestedBottleneck(SampledRanks, LowerRanks, Bottleneck):
     def blank(cls, shape: Sequence[int], settings: Settings) -> Any:
         block = nn.Linear(shape[1], shape[0], device='meta')
         return cls(block, **settings)
-
-    @classmethod
-    def at_rank(
-        cls, settings: Settings, rank: int, kernel_rank: int | None = None
-    ) -> dict[str, Any]:
-        """Return the settings of a narrower bottleneck."""
-        lower = super().at_rank(settings, rank, kernel_rank)
-        return {k: v for k, v in lower.items() if k != 'widths'}

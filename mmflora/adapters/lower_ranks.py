@@ -4,21 +4,28 @@ Two ways: the prefix of its components, and the nearest one of all.
 """
 
 import inspect
-import math
-from collections.abc import Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
 from mmflora.registry import ADAPTERS
 
+from .lower_matrices import NearestMatrices
+from .ranked import Ranked, padded
 from .stored import Settings, Tensors, scale_of
 from .updates import Update
 
 
 class LowerRanks:
-    """A method whose adapters hold adapters of lower ranks as prefixes."""
+    """A method whose adapters hold adapters of lower ranks as prefixes.
+
+    Attributes:
+        drawn_setting: The setting of the ranks that training draws from, of
+            which a prefix has none; empty if there is no such.
+    """
+
+    drawn_setting: ClassVar[str] = ''
 
     def squeezes(self) -> bool:
         """Return whether :meth:`squeeze` lowers the rank of what trains."""
@@ -78,6 +85,7 @@ class LowerRanks:
                 'kernel rank, which is for FLoRA.'
             )
         lower = {**settings, cls.rank_setting: rank}
+        lower.pop(cls.drawn_setting, None)
         known = 'alpha' in inspect.signature(cls).parameters
         alpha = cls.setting(settings, 'alpha') if known else None
         if alpha is not None:
@@ -115,7 +123,7 @@ class LowerRanks:
         tensors: Tensors,
         settings: Settings,
         kernel_rank: int | None = None,
-    ) -> 'Ranked':
+    ) -> Ranked:
         """Return the nearest adapters of lower ranks, by default LoRAs.
 
         Raises:
@@ -146,155 +154,3 @@ class LowerRanks:
                 'one can be found. `truncate` takes the prefix of a rank.'
             )
         return update
-
-
-class Ranked:
-    """All adapters of lower ranks of one layer.
-
-    Args:
-        method: Their class.
-        largest: Their greatest rank.
-        total: ‖ΔW‖², ``None`` where the update is not known.
-    """
-
-    def __init__(self, method: Any, largest: int, total: float | None):
-        self.method, self.largest, self.total = method, largest, total
-
-    def settings(self, rank: int) -> dict[str, Any]:
-        """Return the settings at a rank, without ``type``."""
-        raise NotImplementedError
-
-    def tensors(self, rank: int) -> dict[str, Tensor]:
-        """Return the tensors at a rank."""
-        raise NotImplementedError
-
-    def parameters(self, rank: int) -> int:
-        """Return the number of parameters at a rank."""
-        raise NotImplementedError
-
-    def kept(self, rank: int) -> float:
-        """Return ‖ΔW‖² − ‖ΔW − ΔW_r‖² at a rank r."""
-        raise NotImplementedError
-
-
-class Prefixes(Ranked):
-    """The prefixes of one layer's adapter.
-
-    Args:
-        method: Its class.
-        tensors: Its tensors.
-        settings: Its settings.
-        kernel_rank: See :meth:`LowerRanks.at_rank`.
-    """
-
-    def __init__(
-        self,
-        method: Any,
-        tensors: Tensors,
-        settings: Settings,
-        kernel_rank: int | None = None,
-    ) -> None:
-        method.at_rank(settings, 1, kernel_rank)
-        self.update = method.stored_update(tensors, settings)
-        norm = None if self.update is None else self.update.norm() ** 2
-        largest = method.trained_rank(settings)
-        super().__init__(method.prefix_method(), largest, norm)
-        self.trained, self.given, self.whole = method, dict(settings), tensors
-        self.kernel_rank = kernel_rank
-
-    def settings(self, rank: int) -> dict[str, Any]:
-        found: dict[str, Any] = self.trained.at_rank(
-            self.given, rank, self.kernel_rank
-        )
-        return found
-
-    def tensors(self, rank: int) -> dict[str, Tensor]:
-        found: dict[str, Tensor] = self.trained.truncated(
-            self.whole, self.given, self.settings(rank)
-        )
-        return found
-
-    def parameters(self, rank: int) -> int:
-        shape = self.trained.stored_shape(self.whole, self.given)
-        blank = self.method.blank(shape, self.settings(rank))
-        return sum(parameter.numel() for parameter in blank.parameters())
-
-    def kept(self, rank: int) -> float:
-        part = self.method.stored_update(
-            self.tensors(rank), self.settings(rank)
-        )
-        inner: float = self.update.inner(part)
-        return 2 * inner - part.norm() ** 2
-
-
-class NearestMatrices(Ranked):
-    """The nearest products s B A of lower ranks, by the SVD of the update.
-
-    With ΔW = U S Vᵀ they are ``B = ±U √(S / |s|)`` and ``A = √(S / |s|) Vᵀ``,
-    with the sign of s (Eckart and Young; Vulić et al., "LoRA-Squeeze", 2026,
-    arXiv:2602.10993, which takes a randomized SVD).  The SVD is that of a
-    core of the update's own rank: ΔW is never computed.
-
-    Args:
-        method: LoRA's class.
-        update: The update.
-        down: The shape of A without its rank, ``(in, *kernel)``.
-        settings: Those of the result, beside rank and alpha.
-        scale: s.
-        step: How many components one rank has.
-    """
-
-    def __init__(
-        self,
-        method: Any,
-        update: Update,
-        down: Sequence[int],
-        settings: Settings,
-        scale: float,
-        step: int = 1,
-    ) -> None:
-        small = update.as_matrix().orthonormal()
-        left, self.values, right = torch.linalg.svd(
-            small.core, full_matrices=False
-        )
-        if small.factors:
-            left = small.factors[0] @ left
-            right = right @ small.factors[1].T
-        self.left, self.right = left, right
-        largest = -(-len(self.values) // step)
-        super().__init__(method, largest, float(self.values.square().sum()))
-        self.down, self.scale, self.step = tuple(down), scale, step
-        self.given = dict(settings)
-
-    def settings(self, rank: int) -> dict[str, Any]:
-        return dict(self.given, rank=rank, alpha=self.scale * rank)
-
-    def _width(self, rank: int) -> int:
-        """Return the number of components; only plain ranks are clipped."""
-        if self.step > 1:
-            return rank * self.step
-        return min(rank, len(self.left), self.right.shape[1])
-
-    def tensors(self, rank: int) -> dict[str, Tensor]:
-        width = self._width(rank)
-        root = (self.values[:width] / abs(self.scale)).sqrt()
-        sign = math.copysign(1, self.scale)
-        up = sign * self.left[:, :width] * root
-        down = root[:, None] * self.right[:width]
-        return dict(
-            up=padded(up, (len(up), width)),
-            down=padded(down, (width, down.shape[1])).view(width, *self.down),
-        )
-
-    def parameters(self, rank: int) -> int:
-        return self._width(rank) * (len(self.left) + self.right.shape[1])
-
-    def kept(self, rank: int) -> float:
-        return float(self.values[: self._width(rank)].square().sum())
-
-
-def padded(tensor: Tensor, shape: Sequence[int]) -> Tensor:
-    """Return a tensor with zeros up to a shape."""
-    whole = tensor.new_zeros(*shape)
-    whole[tuple(map(slice, tensor.shape))] = tensor
-    return whole

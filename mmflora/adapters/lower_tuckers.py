@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import Tensor
 
-from .lower_ranks import Ranked, padded
+from .ranked import Ranked, padded
 from .ranks import tucker_ranks
 from .stored import Settings
 from .updates import Update

@@ -8,7 +8,8 @@ from method_cases import WEIGHT_METHODS, adapt, randomise
 from torch import nn
 
 from mmflora.adapters import FLoRA, LoRA, merge
-from mmflora.adapters.lower_ranks import LowerRanks, Prefixes
+from mmflora.adapters.lower_ranks import LowerRanks
+from mmflora.adapters.ranked import Prefixes
 
 RTOL = dict(rtol=1e-10, atol=1e-12)
 LAYERS = {

@@ -11,7 +11,7 @@ from test_lower_ranks import LAYERS, stored
 from torch import nn
 
 from mmflora.adapters import inject
-from mmflora.adapters.lower_ranks import Prefixes
+from mmflora.adapters.ranked import Prefixes
 
 EXACT = dict(rtol=1e-10, atol=1e-12)
 

@@ -18,7 +18,7 @@ from mmflora.adapters import (
     inject,
     merge,
 )
-from mmflora.adapters.lower_ranks import Prefixes
+from mmflora.adapters.ranked import Prefixes
 
 EXACT = dict(rtol=1e-10, atol=1e-12)
 LORA = dict(type='DyLoRA', rank=4, ranks=[0, 2, 4], per_layer=True, scale=0.5)

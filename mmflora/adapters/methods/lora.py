@@ -18,8 +18,10 @@ from mmflora.registry import ADAPTERS
 from ..base import Adapter, CannotAdapt, LowRank
 from ..functional import low_rank_to_weight
 from ..layer_weights import frozen_weight, transposed_groups
-from ..lower_ranks import LowerRanks, NearestMatrices, Ranked
+from ..lower_matrices import NearestMatrices
+from ..lower_ranks import LowerRanks
 from ..precision import full_precision
+from ..ranked import Ranked
 from ..settings import check_choice, check_count, check_factor, check_flag
 from ..stored import Settings, Tensors, scale_of
 from ..updates import Update

@@ -63,7 +63,7 @@ class VPT(SampledRanks, LowerRanks, BlockAdapter):
     why_not_mergeable = (
         'prompts are inputs of the attention, which no weight can hold'
     )
-    rank_setting = 'tokens'
+    rank_setting, drawn_setting = 'tokens', 'counts'
     per_layer = True
 
     def __init__(
@@ -171,14 +171,6 @@ class VPT(SampledRanks, LowerRanks, BlockAdapter):
         return cls(
             nn.MultiheadAttention(shape[0], 1, device='meta'), **settings
         )
-
-    @classmethod
-    def at_rank(
-        cls, settings: Settings, rank: int, kernel_rank: int | None = None
-    ) -> dict[str, Any]:
-        """Return the settings of fewer prompts."""
-        lower = super().at_rank(settings, rank, kernel_rank)
-        return {k: v for k, v in lower.items() if k != 'counts'}
 
     def meaning(self) -> dict[str, Any]:
         return dict(channels=self.channels, tokens=self.tokens, form=self.form)
