@@ -4,7 +4,7 @@
 _base_ = './methods.py'
 
 names = (
-    *('full-frozen-bn', 'frozen', 'lora-r8', 'lora-spatial-r8', 'dora-r8'),
+    *('full-frozen-bn', 'frozen', 'lora-r8', 'lora-spatial-r8'),
     *('flora-small', 'flora-large'),
 )
 methods = [

@@ -58,7 +58,7 @@ dataset = dict(
 train_dataloader = dict(
     batch_size=2,
     num_workers=0,
-    sampler=dict(type='DefaultSampler', shuffle=True),
+    sampler=dict(type='InfiniteSampler', shuffle=True),
     batch_sampler=dict(type='AspectRatioBatchSampler'),
     dataset=dict(
         **dataset,
@@ -91,15 +91,20 @@ val_evaluator = dict(
 )
 test_evaluator = dict(val_evaluator, ann_file='data/study/nuclei/test.json')
 
-train_cfg = dict(type='EpochBasedTrainLoop', max_epochs=2, val_interval=2)
+# As many steps for each kind of image, of which there are 200 and 66.
+train_cfg = dict(type='IterBasedTrainLoop', max_iters=160, val_interval=160)
 param_scheduler = [
     dict(type='LinearLR', start_factor=0.1, by_epoch=False, begin=0, end=40),
     dict(
         type='CosineAnnealingLR',
         begin=0,
-        end=2,
+        end=160,
         eta_min=1e-6,
-        by_epoch=True,
-        convert_to_iter_based=True,
+        by_epoch=False,
     ),
 ]
+default_hooks = dict(
+    checkpoint=dict(by_epoch=False, interval=80),
+    logger=dict(log_metric_by_epoch=False),
+)
+log_processor = dict(by_epoch=False)
