@@ -87,6 +87,7 @@ def parse_args(argv=None):
 
 def run(args, say):
     """Do what the command line asks for; return the exit status."""
+    from mmflora.study.dry_run import dry_run
     from mmflora.study.repeated_run import repeat_run
     from mmflora.study.run_plan import StudyPlan
     from mmflora.study.run_pool import StudyRunner
@@ -110,7 +111,7 @@ def run(args, say):
     if not args.accept_changes:
         plan.refuse_changes()
     if args.dry_run:
-        say(plan.missing_text(args.only))
+        say(dry_run(plan, args.only))
         return 0
     failed = StudyRunner(plan, say).run(args.only, args.retry)
     if failed:

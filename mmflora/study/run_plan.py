@@ -12,7 +12,6 @@ from typing import Any
 
 from filelock import FileLock
 
-from mmflora.count.parameters import build_on_meta, count_model
 from mmflora.files.atomic import write_text
 from mmflora.files.json_lines import append_line, read_lines
 
@@ -38,19 +37,39 @@ class StudyPlan:
         self._hashes: dict[Any, str] = {}
 
     def check(self) -> None:
-        """Make every config once, so that an error shows before any run."""
+        """Make every config once, so that an error shows before any run.
+
+        Raises:
+            ValueError: If two cells have the same config, and so one run.
+        """
+        cells: dict[str, str] = {}
         for task in self.study.tasks.values():
             for method in self.study.methods.values():
-                self.configs.method(task, method)
+                cfg = self.configs.method(task, method)
+                cell = f'{task.name}/{method.name}'
+                if task.trained_as:
+                    continue
+                same = cells.setdefault(fingerprint(cfg.to_dict()), cell)
+                if same != cell:
+                    raise ValueError(
+                        f"{self.study.path}: '{cell}' is the same as "
+                        f"'{same}', setting by setting, so that it would be "
+                        'compared with itself. Leave one of them out.'
+                    )
 
     def lines(self) -> dict[str, dict[str, Any]]:
         """Return the last line of each run, by its key."""
         return {line['key']: line for line in read_lines(self.log)}
 
     def key(self, run: Run) -> str:
-        """Return what identifies a run: config, seed, versions, stage."""
+        """Return what identifies a run: config, seed, versions, stage.
+
+        A task that tests what another one trains may have its config, and
+        another metric: its name counts, too.
+        """
         if run not in self._keys:
-            self._keys[run] = fingerprint([self._hash(run), run.stage])
+            name = [run.task.name] if run.task.trained_as else []
+            self._keys[run] = fingerprint([self._hash(run), run.stage, *name])
         return self._keys[run]
 
     def _hash(self, run: Run) -> str:
@@ -203,24 +222,6 @@ class StudyPlan:
                     self.log, {**line, **self._identity(run), 'kept': note}
                 )
             kept += len(finished)
-
-    def missing_text(self, patterns: Sequence[str] = ()) -> str:
-        """Return what is missing, and what each method trains."""
-        lines = self.lines()
-        texts = ['parameters in the backbone:']
-        for task in self.study.tasks.values():
-            for method in self.study.methods.values():
-                model = build_on_meta(self.configs.method(task, method))
-                count = count_model(model).method
-                texts.append(f'  {task.name}/{method.name}: {count:,}')
-        runs = select([*self.runs(lines)], patterns)
-        missing = [run for run in runs if self.key(run) not in lines]
-        texts.append(
-            f'{len(lines)} runs are there; of '
-            f'{sum(self.totals(patterns).values())} in all, these '
-            f'{len(missing)} can start:'
-        )
-        return '\n'.join([*texts, *(f'  {run}' for run in missing)])
 
     def _change(self, run: Run, line: dict[str, Any]) -> str:
         """Return what has changed since a run."""

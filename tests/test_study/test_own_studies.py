@@ -20,7 +20,7 @@ TASKS.remove('lite0')
     ('name', 'methods'),
     [
         ('real_images', 15),
-        ('domain_gap', 7),
+        ('domain_gap', 6),
         ('rank_sweep', 12),
         ('scale_sweep', 15),
         ('backbone_rate', 10),

@@ -104,6 +104,28 @@ def test_methods_that_cannot_run(plan_of, method, error):
         plan_of(methods=[method]).check()
 
 
+@pytest.mark.parametrize(
+    'changes',
+    [
+        dict(methods=['bitfit', dict(name='biases', method='bitfit')]),
+        dict(tasks=[TASK, dict(TASK, name='others')]),
+    ],
+)
+def test_cells_that_are_the_same(plan_of, changes):
+    with pytest.raises(ValueError, match='would be compared with itself'):
+        plan_of(**changes).check()
+
+
+def test_another_metric_of_what_another_task_trains(plan_of):
+    plan = plan_of(tasks=[TASK, dict(AS_PIXELS, metric='mAcc')], lrs=0.001)
+    plan.check()
+    first = [*plan.runs({})]
+    lines = {plan.key(run): dict(status='finished') for run in first}
+    both = [*plan.runs(lines)]
+    assert len(both) == 2 * len(first)
+    assert len({plan.key(run) for run in both}) == len(both)
+
+
 def test_one_learning_rate_needs_no_validation(plan_of):
     cfg_options = {
         **TASK['cfg_options'],

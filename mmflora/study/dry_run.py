@@ -1,0 +1,32 @@
+"""What a study would run, before it does."""
+
+from collections.abc import Sequence
+
+from mmflora.count.parameters import build_on_meta, count_model
+
+from .run_plan import StudyPlan
+from .study_runs import select
+
+
+def dry_run(plan: StudyPlan, patterns: Sequence[str] = ()) -> str:
+    """Return what each method trains, and what is missing.
+
+    Args:
+        plan: The runs of the study.
+        patterns: Those alone whose cell matches one of these.
+    """
+    study, lines = plan.study, plan.lines()
+    texts = ['parameters in the backbone:']
+    for task in study.tasks.values():
+        for method in study.methods.values():
+            model = build_on_meta(plan.configs.method(task, method))
+            count = count_model(model).method
+            texts.append(f'  {task.name}/{method.name}: {count:,}')
+    runs = select([*plan.runs(lines)], patterns)
+    missing = [run for run in runs if plan.key(run) not in lines]
+    texts.append(
+        f'{len(lines)} runs are there; of '
+        f'{sum(plan.totals(patterns).values())} in all, these '
+        f'{len(missing)} can start:'
+    )
+    return '\n'.join([*texts, *(f'  {run}' for run in missing)])
