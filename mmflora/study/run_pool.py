@@ -12,7 +12,7 @@ from typing import IO, Any
 from mmflora.files.json_lines import append_line
 
 from .run_plan import StudyPlan
-from .run_process import RunProcess, command_of, hold
+from .run_process import RunProcess, command_of, cpu_groups, hold
 from .study_runs import Run, is_failed, metric_of, select
 
 POLL_SECONDS = 0.2
@@ -50,8 +50,10 @@ class StudyRunner:
             How many have failed.
 
         Raises:
-            ValueError: If an evaluator gives no such metric as a task names.
+            ValueError: If an evaluator gives no such metric as a task names,
+                or there are fewer processors than the study asks for.
         """
+        cpu_groups(self.plan.study.resources)
         tried: set[str] = set()
         self.patterns = patterns
         with _ended_by_signals():

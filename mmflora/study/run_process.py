@@ -22,11 +22,22 @@ def command_of(folder: Path) -> list[str]:
 
 
 def cpu_groups(resources: Resources) -> list[list[int] | None]:
-    """Return the processors of each process."""
+    """Return the processors of each process.
+
+    Raises:
+        ValueError: If there are too few.
+    """
     count, size = resources.processes, resources.threads
     if not resources.pin:
         return [None] * count
     cpus = sorted(resources.cpus or os.sched_getaffinity(0))
+    if count * size > len(cpus):
+        raise ValueError(
+            f'resources asks for {count} × {size} processors and there are '
+            f'{len(cpus)}. Lower processes or threads, or set pin=False, '
+            'which lets runs share them (their times are then no '
+            'measurements).'
+        )
     return [cpus[size * i : size * (i + 1)] for i in range(count)]
 
 

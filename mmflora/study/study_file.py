@@ -1,7 +1,6 @@
 """A study file: which methods are compared, on what, and with what."""
 
 import difflib
-import os
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
@@ -249,15 +248,6 @@ def _check(study: Study) -> None:
         raise ValueError(
             f'{study.path}: resources has processes={resources.processes} and '
             f'threads={resources.threads}; both are at least 1.'
-        )
-    cpus = resources.cpus or os.sched_getaffinity(0)
-    needed = resources.processes * resources.threads
-    if resources.pin and needed > len(cpus):
-        raise ValueError(
-            f'{study.path}: resources asks for {resources.processes} × '
-            f'{resources.threads} processors and there are {len(cpus)}. Lower '
-            'processes or threads, or set pin=False, which lets runs share '
-            'them (their times are then no measurements).'
         )
 
 

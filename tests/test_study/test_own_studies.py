@@ -27,8 +27,7 @@ TASKS.remove('lite0')
     ],
 )
 def test_a_study_is_read(name, methods):
-    options = {'resources.pin': False}
-    study = read_study(str(STUDIES / f'{name}.py'), options)
+    study = read_study(str(STUDIES / f'{name}.py'))
     for task in study.tasks.values():
         assert (STUDIES / task.config).is_file()
     assert len(study.methods) == methods

@@ -75,6 +75,13 @@ def test_groups_of_processors():
     assert cpu_groups(Resources(processes=2, pin=False)) == [None, None]
 
 
+def test_too_few_processors_refuse_runs_and_no_report(plan_of):
+    runner = Runner(plan_of(resources=dict(processes=10**6)))
+    with pytest.raises(ValueError, match=r'1000000 × 1 .* set pin=False'):
+        runner.run()
+    assert not runner.plan.log.exists()
+
+
 def test_a_failed_run_is_noted_and_only_retried_on_demand(plan_of):
     plan = plan_of(lrs=0.004)
     runner = Runner(plan, fail='bitfit/1')

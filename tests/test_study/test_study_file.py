@@ -43,7 +43,6 @@ AS_PIXELS = dict(TASK, name='others', trained_as='pixels')
             'both a rank',
         ),
         (dict(resources=dict(processes=0)), 'at least 1'),
-        (dict(resources=dict(processes=10**6)), 'processors'),
         (dict(seed=[3]), "is it 'seeds'"),
     ],
 )
