@@ -1,7 +1,9 @@
 # Does what changes the backbone need a lower learning rate than new heads?
-# The other studies have one rate for both.
+# The other studies have one rate for both. Runs at one rate are those of
+# real_images.py, in whose folder these go.
 _base_ = './methods.py'
 
+work_dir = 'work_dirs/real_images'
 tasks = [
     dict(
         name='camvid',
@@ -10,16 +12,13 @@ tasks = [
         lrs=[3e-3, 1e-2],
     )
 ]
-shares = [1.0, 0.3, 0.1]
-changed = [
-    dict(
-        name='full-frozen-bn',
-        method=dict(adapter=dict(type='Full'), exclude=r'(.*\.)?(bn\d|bn)'),
-    ),
-    dict(name='lora-r8', method='lora-r8'),
-    dict(name='flora-large', method='flora-r16', budget='lora-r8-x1'),
+names = ('full-frozen-bn', 'frozen', 'lora-r8', 'flora-large')
+methods = [
+    method
+    for method in _base_.methods
+    if (method if isinstance(method, str) else method['name']) in names
 ]
-methods = ['frozen'] + [
+methods += [
     dict(
         entry,
         name=f'{entry["name"]}-x{share:g}',
@@ -28,7 +27,13 @@ methods = ['frozen'] + [
             for kind in ('adapter', 'tuned')
         },
     )
-    for entry in changed
-    for share in shares
+    for entry in (
+        method
+        if isinstance(method, dict)
+        else dict(name=method, method=method)
+        for method in methods
+    )
+    if entry['name'] != 'frozen'
+    for share in (0.3, 0.1)
 ]
-baselines = []
+baselines = [*names]

@@ -1,5 +1,5 @@
 # Is the scale insensitive? The paper's figure 5: metric by the scale of the
-# update, at one learning rate.
+# update, at the rates of rank_sweep.py.
 _base_ = './methods.py'
 
 scales = [0.0625, 0.25, 1.0, 4.0, 16.0]
@@ -20,5 +20,7 @@ methods += [
     for kind in ('LoRA', 'DoRA')
     for scale in scales
 ]
+slow = {'optim_wrapper.paramwise_cfg.adapter_lr_mult': 0.1}
+methods = [dict(method, cfg_options=slow) for method in methods]
 baselines = []
-lrs = [3e-3]
+lrs = [1e-2]
