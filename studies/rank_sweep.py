@@ -6,11 +6,12 @@ _base_ = './methods.py'
 tasks = [dict(name='camvid', config='tasks/camvid.py', metric='mIoU')]
 slow = {'optim_wrapper.paramwise_cfg.adapter_lr_mult': 0.1}
 methods = [
-    dict(name=kind, method=method, ranks=[1, 4, 16, 64], cfg_options=slow)
-    for kind, method in (
-        ('flora', 'flora-r16'),
-        ('lora', 'lora-r8'),
-        ('dora', 'dora-r8'),
+    dict(name=kind, method=method, ranks=ranks, cfg_options=slow)
+    for kind, method, ranks in (
+        ('flora', 'flora-r16', [1, 4, 16, 64]),
+        # Above 16 they would have more parameters than the backbone.
+        ('lora', 'lora-r8', [1, 4, 16]),
+        ('dora', 'dora-r8', [1, 4, 16]),
     )
 ]
 baselines = []

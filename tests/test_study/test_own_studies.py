@@ -21,7 +21,7 @@ TASKS.remove('lite0')
     [
         ('real_images', 15),
         ('domain_gap', 6),
-        ('rank_sweep', 12),
+        ('rank_sweep', 10),
         ('scale_sweep', 15),
         ('backbone_rate', 10),
     ],
