@@ -1,5 +1,5 @@
-# Is the core low-rank? The paper's figure 3: metric by rank. The heads have the
-# rate that did best with a frozen backbone, adapters a tenth of it, as
+# Is the core low-rank? The paper's figure 3: metric by rank. The heads have
+# the rate that did best with a frozen backbone, adapters a tenth of it, as
 # backbone_rate.py suggests.
 _base_ = './methods.py'
 
