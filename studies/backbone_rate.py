@@ -13,27 +13,18 @@ tasks = [
     )
 ]
 names = ('full-frozen-bn', 'frozen', 'lora-r8', 'flora-large')
-methods = [
-    method
-    for method in _base_.methods
-    if (method if isinstance(method, str) else method['name']) in names
-]
+methods = [_base_.by_name[name] for name in names]
 methods += [
     dict(
-        entry,
-        name=f'{entry["name"]}-x{share:g}',
+        method,
+        name=f'{method["name"]}-x{share:g}',
         cfg_options={
             f'optim_wrapper.paramwise_cfg.{kind}_lr_mult': share
             for kind in ('adapter', 'tuned')
         },
     )
-    for entry in (
-        method
-        if isinstance(method, dict)
-        else dict(name=method, method=method)
-        for method in methods
-    )
-    if entry['name'] != 'frozen'
+    for method in methods
+    if method['name'] != 'frozen'
     for share in (0.3, 0.1)
 ]
 baselines = [*names]

@@ -7,11 +7,7 @@ names = (
     *('full-frozen-bn', 'frozen', 'lora-r8', 'lora-spatial-r8'),
     *('flora-small', 'flora-large'),
 )
-methods = [
-    method
-    for method in _base_.methods
-    if (method if isinstance(method, str) else method['name']) in names
-]
+methods = [_base_.by_name[name] for name in names]
 baselines = [*names[:-2]]
 
 # 3e-3 was at the end of the grid of the other studies for most.

@@ -23,6 +23,13 @@ methods = [
     dict(name='flora-small', method='flora-r16', budget='lora-spatial-r8'),
     dict(name='flora-large', method='flora-r16', budget='lora-r8'),
 ]
+by_name = {
+    entry['name']: entry
+    for entry in (
+        dict(name=method, method=method) if isinstance(method, str) else method
+        for method in methods
+    )
+}
 baselines = [
     'full',
     'full-frozen-bn',
