@@ -16,7 +16,8 @@ def zoo_config(name: str) -> str:
             without ``.py``; the file's name alone where no other has it.
 
     Raises:
-        FileNotFoundError: If there is none; names the nearest.
+        FileNotFoundError: If there is none; names the nearest.  If the
+            package's configs are missing.
         ValueError: If the package is unknown or not installed.
     """
     package, _, file = name.partition('::')
@@ -26,6 +27,7 @@ def zoo_config(name: str) -> str:
             f"'{package}::' names no installed package with configs. Known "
             f'are {", ".join(PACKAGES)}.'
         )
+    check_set_up(folder)
     wanted = file if file.endswith('.py') else f'{file}.py'
     if (folder / wanted).is_file():
         return str(folder / wanted)
@@ -50,3 +52,28 @@ def configs_of(package: str) -> Path | None:
     if spec is None or spec.origin is None:
         return None
     return Path(spec.origin).parent / '.mim' / 'configs'
+
+
+def check_set_up(folder: Path) -> None:
+    """Check that a package's configs are where its installation puts them.
+
+    A clone that was never installed can be imported, and lacks them.
+
+    Args:
+        folder: ``.mim/configs`` of the package, or a folder in it.
+
+    Raises:
+        FileNotFoundError: If the folder is missing.
+    """
+    if folder.is_dir():
+        return
+    package = next(
+        path.parent for path in folder.parents if path.name == '.mim'
+    )
+    how = f'--force-reinstall {package.name}'
+    if (package.parent / 'setup.py').is_file():
+        how = f'--no-build-isolation -e {package.parent}'
+    raise FileNotFoundError(
+        f"The configs of {package.name} are not installed: '{folder}' is not "
+        f'there. `pip install --no-deps {how}` puts them there.'
+    )

@@ -11,13 +11,14 @@ from mmengine.config import Config
 from mmengine.registry import MODELS, DefaultScope
 
 import mmflora
+from mmflora.config import zoo_names
 from mmflora.config.build import (
     build_model,
     read_config,
     register_toolkit,
     resolve_config,
 )
-from mmflora.config.peft import adapt_config
+from mmflora.config.peft import adapt_config, named_methods
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -452,6 +453,19 @@ def test_lazy_configs_dump_and_read_again(tmp_path, weights):
 def test_unknown_zoo_names(name, error, message):
     with pytest.raises(error, match=message):
         read_config(name)
+
+
+def test_configs_of_a_clone_that_was_never_installed(tmp_path, monkeypatch):
+    folder = tmp_path / 'mmflora/.mim/configs'
+    monkeypatch.setattr(zoo_names, 'configs_of', lambda package: folder)
+    monkeypatch.setattr(named_methods, 'FOLDER', folder / '_base_/methods')
+    message = 'of mmflora are not installed.*force-reinstall mmflora`'
+    with pytest.raises(FileNotFoundError, match=message):
+        mmflora.peft_config(small(), 'flora-r16')
+    (tmp_path / 'setup.py').touch()
+    message = f'not installed.* -e {re.escape(str(tmp_path))}`'
+    with pytest.raises(FileNotFoundError, match=message):
+        read_config('mmflora::lora/mask-rcnn_convnextv2-l_lora-r8_coco')
 
 
 def test_zoo_names_need_no_folder():

@@ -17,6 +17,7 @@ from mmflora.files.config_text import read_literal
 from mmflora.models.peft_options import PEFTOptions
 from mmflora.registry import ADAPTERS
 
+from ..zoo_names import check_set_up
 from .changes import Change, name_of
 
 FOLDER = Path(__file__).parents[2] / '.mim' / 'configs' / '_base_' / 'methods'
@@ -70,7 +71,8 @@ def find_method(method: str | Mapping[str, Any]) -> Method:
             read as data; nothing of it runs.
 
     Raises:
-        FileNotFoundError: If a path names no file.
+        FileNotFoundError: If a path names no file, or mmflora's own files
+            are missing.
         TypeError: If a setting is unknown.
         ValueError: If the name is unknown, which names the nearest, or a text
             or file holds no method.
@@ -108,6 +110,7 @@ def method_names() -> list[str]:
 
 
 def _named(name: str) -> Path:
+    check_set_up(FOLDER)
     names = method_names()
     if name in names:
         return FOLDER / f'{name}.py'
