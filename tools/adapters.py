@@ -92,14 +92,14 @@ def run_diff(args):
     from mmflora.adapter_files.read import read_any
 
     names = args.first, args.second
-    adapters = [read_any(name) for name in names]
+    first, second = map(read_any, names)
     if args.config:
         from mmflora.adapter_files.compare_models import compare_models
 
         configs = args.config, args.second_config or args.config
-        rows = compare_models(*adapters, configs)
+        rows = compare_models(first, second, configs)
     else:
-        rows = compare_adapters(*adapters)
+        rows = compare_adapters(first, second)
     print(difference_table(rows))
     if args.out:
         draw_differences(rows, names, args.out)

@@ -17,6 +17,7 @@ import sys
 import time
 import traceback
 from pathlib import Path
+from typing import Any
 
 # Read when torch is loaded. So small a model gains nothing from a second
 # thread; waiting threads sleep instead of spinning.
@@ -34,7 +35,7 @@ CONFIGS = ROOT / 'configs'
 PAGE = ROOT / 'docs' / 'method_runs.md'
 SOURCE = 'full/mask-rcnn_convnextv2-atto_full_shapes-source.py'
 BASE = 'work_dirs/shapes_base/base.pth'
-PICTURES = dict(num_train=160, num_val=8)
+PICTURES: dict[str, Any] = dict(num_train=160, num_val=8)
 BATCH = 4
 # So many iterations are averaged at the beginning and at the end.
 AVERAGED = 5
@@ -125,7 +126,7 @@ def train(config, work_dir, *options):
 
     work_dir.mkdir(parents=True, exist_ok=True)
     # By the same name MMEngine would take the visualizer of the run before.
-    options = [f'visualizer.name={config.stem}', *options]
+    options = (f'visualizer.name={config.stem}', *options)
     words = [str(config), '--work-dir', str(work_dir), '--no-validate']
     output, before = work_dir / 'output.txt', sys.argv
     sys.argv = ['train.py', *words, '--cfg-options', *options]

@@ -110,8 +110,9 @@ def try_method(config: Mapping[str, Any]) -> dict[str, Outcome]:
     outcomes = {}
     for kind, build in LAYERS.items():
         torch.manual_seed(0)
-        model = nn.Sequential(OrderedDict(layer=build()))
-        inputs = example_input(model.layer)
+        layer = build()
+        model = nn.Sequential(OrderedDict(layer=layer))
+        inputs = example_input(layer)
         outcomes[kind] = try_part(model, config, 'layer', inputs)
     outcomes['block'] = Outcome(NEITHER)
     method = ADAPTERS.get(config['type'])
@@ -139,7 +140,7 @@ def plain_transformer() -> nn.Module:
 class LastFeature(Intermediates):
     """A model of timm that returns the last of its features alone."""
 
-    def forward(self, inputs: Tensor) -> Tensor:
+    def forward(self, inputs: Tensor) -> Tensor:  # type: ignore[override]
         """Return shape ``(N, C, H, W)``."""
         return super().forward(inputs)[-1]
 
@@ -147,7 +148,7 @@ class LastFeature(Intermediates):
 class Features(ConvNeXt):
     """A ConvNeXt that returns the last of its features alone."""
 
-    def forward(self, inputs: Tensor) -> Tensor:
+    def forward(self, inputs: Tensor) -> Tensor:  # type: ignore[override]
         """Return shape ``(N, C, H, W)``."""
         return super().forward(inputs)[-1]
 
