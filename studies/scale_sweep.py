@@ -1,13 +1,16 @@
 # Is the scale insensitive? The paper's figure 5: metric by the scale of the
-# update, at the rates of rank_sweep.py.
-_base_ = './methods.py'
+# update, on the task and at the rate of rank_sweep.py.
+_base_ = './rank_sweep.py'
 
 scales = [0.0625, 0.25, 1.0, 4.0, 16.0]
-tasks = [dict(name='camvid', config='tasks/camvid.py', metric='mIoU')]
-methods = [
+methods = ['frozen']
+methods += [
     dict(
-        name=f'flora-s{scale:g}',
+        # Scale 4 is the paper's, that of flora-r16: the runs of the ranks.
+        name='flora-r16' if scale == 4 else f'flora-s{scale:g}',
         method=dict(type='FLoRA', rank=16, kernel_rank=2, scale=scale),
+        curve='flora-r16',
+        at=dict(scale=scale),
     )
     for scale in scales
 ]
@@ -16,11 +19,9 @@ methods += [
     dict(
         name=f'{kind.lower()}-s{scale:g}',
         method=dict(type=kind, rank=8, alpha=8 * scale, form='loralib'),
+        curve=f'{kind.lower()}-r8',
+        at=dict(scale=scale),
     )
     for kind in ('LoRA', 'DoRA')
     for scale in scales
 ]
-slow = {'optim_wrapper.paramwise_cfg.adapter_lr_mult': 0.1}
-methods = [dict(method, cfg_options=slow) for method in methods]
-baselines = []
-lrs = [1e-2]

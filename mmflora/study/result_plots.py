@@ -51,7 +51,7 @@ def draw_pareto(results: StudyResults, task: Task) -> Figure:
         'seconds per step': lambda x: x['seconds_per_step'] or math.nan,
     }
     metrics = results.metric(task)
-    with matplotlib.rc_context(_STYLE):
+    with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(13, 4.2), layout='constrained')
         for axes, (label, cost) in zip(
             figure.subplots(1, 3, sharey=True), costs.items(), strict=True
@@ -150,7 +150,7 @@ def draw_seeds(results: StudyResults) -> Figure:
     """Draw every seed of every method, a panel for each task."""
     columns = results.columns()
     methods = [*results.study.methods]
-    with matplotlib.rc_context(_STYLE):
+    with matplotlib.rc_context(STYLE):
         figure = Figure(
             figsize=(1.5 + 3.4 * len(columns), 1.2 + 0.32 * len(methods)),
             layout='constrained',
@@ -179,7 +179,7 @@ def draw_seeds(results: StudyResults) -> Figure:
     return figure
 
 
-_STYLE: Any = {
+STYLE: Any = {
     'font.size': 9,
     'axes.grid': True,
     'grid.alpha': 0.3,
@@ -193,6 +193,6 @@ _STYLE: Any = {
 def svg(figure: Figure) -> bytes:
     """Return a figure as SVG, its text as outlines."""
     file = io.BytesIO()
-    with matplotlib.rc_context(_STYLE):
+    with matplotlib.rc_context(STYLE):
         figure.savefig(file, format='svg', metadata={'Date': None})
     return file.getvalue()

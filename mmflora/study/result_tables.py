@@ -148,11 +148,11 @@ def comparison_table(found: Sequence[Comparison], all_pairs: bool) -> Table:
             Cell(one.method),
             Cell(one.reference),
             Cell(str(one.pairs), one.pairs),
-            _number(one.difference, '+.2f'),
-            Cell(_interval(one), _known(one.low)),
-            _number(one.effect, '+.2f'),
+            number_cell(one.difference, '+.2f'),
+            interval_cell(one),
+            number_cell(one.effect, '+.2f'),
             *(
-                _number(p, '.3g')
+                number_cell(p, '.3g')
                 for p in (one.t, one.wilcoxon, one.t_holm, one.wilcoxon_holm)
             ),
         ]
@@ -168,22 +168,20 @@ def comparison_table(found: Sequence[Comparison], all_pairs: bool) -> Table:
     return Table('comparisons', 'Paired comparisons', header, rows, note)
 
 
-def _interval(one: Comparison) -> str:
+def interval_cell(one: Comparison) -> Cell:
+    """Return the interval of a difference, to be sorted by its lower end."""
     if math.isnan(one.low):
-        return '–'
-    return f'{one.low:+.2f} … {one.high:+.2f}'
+        return Cell('–', math.inf)
+    return Cell(f'{one.low:+.2f} … {one.high:+.2f}', one.low)
 
 
-def _number(value: float, form: str) -> Cell:
+def number_cell(value: float, form: str) -> Cell:
+    """Return a number that may be unknown (NaN)."""
     if math.isnan(value):
         return Cell('–', math.inf)
     if math.isinf(value):
         return Cell('∞' if value > 0 else '−∞', value)
     return Cell(format(value, form), value)
-
-
-def _known(value: float) -> float:
-    return math.inf if math.isnan(value) else value
 
 
 def lr_table(results: StudyResults) -> Table:

@@ -1,6 +1,7 @@
 """Entries of a study file: what is unknown or twice is an error."""
 
 import difflib
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import MISSING, fields
@@ -67,3 +68,32 @@ def different_numbers(value: Any, kind: type, where: str) -> tuple[Any, ...]:
 def as_list(value: Any) -> list[Any]:
     """Return a list of what may be one thing alone."""
     return list(value) if isinstance(value, (list, tuple)) else [value]
+
+
+def check_points(methods: Mapping[str, Any], path: str) -> None:
+    """Check the places of methods on the curves of a sweep.
+
+    Raises:
+        ValueError: If one has no curve or no place there, or that of another.
+    """
+    taken: dict[Any, str] = {}
+    for name, method in methods.items():
+        if not method.curve and not method.at:
+            continue
+        where = f"{path}: the method '{name}'"
+        numbers = isinstance(method.at, Mapping) and all(
+            isinstance(value, (int, float)) and math.isfinite(value)
+            for value in method.at.values()
+        )
+        if not method.curve or not numbers or len(method.at) != 1:
+            raise ValueError(
+                f'{where} has curve={method.curve!r} and at={method.at!r}. A '
+                "point of a sweep has both: curve='flora', at=dict(scale=4)."
+            )
+        point = (method.curve, *method.at.items())
+        if point in taken:
+            raise ValueError(
+                f"{where} is at the place of '{taken[point]}' on the curve "
+                f"'{method.curve}': {dict(method.at)}. Change `at` or `curve`."
+            )
+        taken[point] = name

@@ -11,6 +11,7 @@ from mmflora.config.command_line import parse_count
 
 from .study_entries import (
     as_list,
+    check_points,
     different_numbers,
     entry_of,
     named_entries,
@@ -61,6 +62,8 @@ class Method:
         parts: The parts to adapt, as ``peft_config`` takes them.
         base: The weights to start from, likewise.
         cfg_options: Changes of the config once the method is in it.
+        curve: The curve of a sweep that it is a point of.
+        at: Its place there: a setting and its value, ``dict(scale=4)``.
     """
 
     name: str
@@ -70,6 +73,8 @@ class Method:
     parts: Any = None
     base: str | None = None
     cfg_options: Mapping[str, Any] = field(default_factory=dict)
+    curve: str = ''
+    at: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -229,6 +234,7 @@ def _check(study: Study) -> None:
                 f"'{other}', which trains nothing itself. Name "
                 f"'{study.tasks[other].trained_as}'."
             )
+    check_points(study.methods, study.path)
     for method in study.methods.values():
         if method.budget is None:
             continue
@@ -283,5 +289,6 @@ def _methods(entries: Any, path: str) -> list[Any]:
             continue
         for rank in as_list(ranks):
             name = f'{entry.get("name")}-r{rank}'
-            result.append(dict(entry, name=name, rank=rank))
+            point = dict(curve=entry.get('name'), at=dict(rank=rank))
+            result.append({**point, **entry, 'name': name, 'rank': rank})
     return result

@@ -20,6 +20,7 @@ from .result_tables import (
 )
 from .study_file import Study
 from .study_results import StudyResults, read_results
+from .sweep_curves import draw_sweep, sweep_table, sweeps
 
 PICTURES_NOTE = (
     'Pictures show the first seed. The number below a picture is the score '
@@ -58,6 +59,10 @@ def write_report(
         for task in results.tasks
         if any(results.metric(task).values())
     }
+    for setting in sweeps(study):
+        for task in results.tasks:
+            name = f'{task.name}: metric by {setting}'
+            figures[name] = draw_sweep(results, task, setting)
     figures['Every seed'] = draw_seeds(results)
     pictures = {
         task.name: picture_rows(results, task) for task in results.tasks
@@ -93,6 +98,7 @@ def report_tables(
         metric_table(results),
         comparison_table(comparisons(results, all_pairs), all_pairs),
         cost_table(results),
+        *(sweep_table(results, setting) for setting in sweeps(results.study)),
         lr_table(results),
         run_table(results),
     ]

@@ -21,8 +21,8 @@ TASKS.remove('lite0')
     [
         ('real_images', 15),
         ('domain_gap', 6),
-        ('rank_sweep', 10),
-        ('scale_sweep', 15),
+        ('rank_sweep', 11),
+        ('scale_sweep', 16),
         ('backbone_rate', 10),
     ],
 )

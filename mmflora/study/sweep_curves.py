@@ -1,0 +1,156 @@
+"""Sweeps: a metric by rank, scale or another setting of a method."""
+
+import math
+from collections.abc import Mapping
+
+import matplotlib
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from .paired_tests import compare, corrected
+from .report_tables import Cell, Table
+from .result_plots import STYLE
+from .result_tables import interval_cell, number_cell, spread_cell
+from .study_file import Study, Task
+from .study_results import StudyResults, Values, spread
+
+Curves = Mapping[str, Mapping[float, str]]
+"""By curve and setting, the method."""
+
+
+def sweeps(study: Study) -> dict[str, Curves]:
+    """Return the curves of a study by the setting that they are over.
+
+    A curve has two points at least, in the order of the setting.
+    """
+    found: dict[str, dict[str, dict[float, str]]] = {}
+    for name, method in study.methods.items():
+        for setting, value in method.at.items():
+            curve = found.setdefault(setting, {}).setdefault(method.curve, {})
+            curve[value] = name
+    return {
+        setting: {
+            name: dict(sorted(curve.items()))
+            for name, curve in curves.items()
+            if len(curve) > 1
+        }
+        for setting, curves in found.items()
+        if any(len(curve) > 1 for curve in curves.values())
+    }
+
+
+def draw_sweep(results: StudyResults, task: Task, setting: str) -> Figure:
+    """Draw a task's metric by a setting, a curve for each kind of method.
+
+    Bars are standard deviations, pale points the seeds.  Baselines that are
+    on no curve are lines across.
+    """
+    curves, metrics = sweeps(results.study)[setting], results.metric(task)
+    on_curves = {name for curve in curves.values() for name in curve.values()}
+    across = [x for x in results.study.baselines if x not in on_curves]
+    with matplotlib.rc_context(STYLE):
+        figure = Figure(figsize=(7.5, 4.5), layout='constrained')
+        axes = figure.subplots()
+        for number, (name, curve) in enumerate(curves.items()):
+            _draw_curve(axes, curve, metrics, name, f'C{number}')
+        for number, name in enumerate(across):
+            mean, deviation = spread(metrics[name])
+            shade = str(0.35 + 0.5 * number / len(across))
+            axes.axhline(mean, color=shade, linestyle='--', label=name)
+            if deviation > 0:
+                ends = mean - deviation, mean + deviation
+                axes.axhspan(*ends, color=shade, alpha=0.12, linewidth=0)
+        settings = {value for curve in curves.values() for value in curve}
+        _scale_of_settings(axes, settings)
+        axes.set_xlabel(setting)
+        axes.set_ylabel(f'{task.name}: {task.metric}')
+        figure.legend(loc='outside right center')
+    return figure
+
+
+def _draw_curve(
+    axes: Axes,
+    curve: Mapping[float, str],
+    metrics: Values,
+    label: str,
+    color: str,
+) -> None:
+    there = {x: metrics[name] for x, name in curve.items() if metrics[name]}
+    for x, seeds in there.items():
+        points = [*seeds.values()]
+        axes.plot([x] * len(points), points, '.', color=color, alpha=0.35)
+    spreads = [spread(seeds) for seeds in there.values()]
+    axes.errorbar(
+        [*there],
+        [mean for mean, _ in spreads],
+        # A single seed has none.
+        yerr=[0 if math.isnan(x) else x for _, x in spreads],
+        marker='o',
+        color=color,
+        capsize=3,
+        label=label,
+    )
+
+
+def _scale_of_settings(axes: Axes, settings: set[float]) -> None:
+    """Choose an axis with a mark for each setting."""
+    least, most = min(settings), max(settings)
+    if least > 0 and most >= 8 * least:
+        axes.set_xscale('log', base=2)
+    ticks = sorted(settings)
+    axes.set_xticks(ticks, [f'{x:g}' for x in ticks])
+    axes.minorticks_off()
+
+
+def sweep_table(results: StudyResults, setting: str) -> Table:
+    """Return how far each setting is from the best one of its curve."""
+    rows = []
+    study = results.study
+    for task in results.tasks:
+        metrics = results.metric(task)
+        for name, curve in sweeps(study)[setting].items():
+            rows += _curve_rows(results, task, name, curve, metrics)
+    note = (
+        f'Each {setting} beside the one with the best mean of its curve, '
+        "paired by seed; p values of the t-test, with Holm's correction over "
+        'the curve. The best is chosen by the same runs, which favors it.'
+    )
+    header = ('task', 'curve', setting, 'metric', 'from the best')
+    header += ('95 % interval', 't-test', 't, Holm')
+    return Table(f'by_{setting}', f'Metric by {setting}', header, rows, note)
+
+
+def _curve_rows(
+    results: StudyResults,
+    task: Task,
+    label: str,
+    curve: Mapping[float, str],
+    metrics: Values,
+) -> list[list[Cell]]:
+    means = {name: spread(metrics[name])[0] for name in curve.values()}
+    there = {name: mean for name, mean in means.items() if metrics[name]}
+    if not there:
+        return []
+    pick = max if task.higher_is_better else min
+    best = pick(there, key=lambda name: there[name])
+    others = [name for name in there if name != best]
+    family = [compare(task.name, name, best, metrics) for name in others]
+    beside = dict(zip(others, corrected(family), strict=True))
+    rows = []
+    for value, name in curve.items():
+        cell = spread_cell(metrics[name], len(results.study.seeds))
+        row = [Cell(task.name), Cell(label), Cell(f'{value:g}', value)]
+        row.append(Cell(cell.text, cell.value, name == best))
+        one = beside.get(name)
+        row += (
+            [Cell('–', math.inf)] * 4
+            if one is None
+            else [
+                number_cell(one.difference, '+.2f'),
+                interval_cell(one),
+                number_cell(one.t, '.3g'),
+                number_cell(one.t_holm, '.3g'),
+            ]
+        )
+        rows.append(row)
+    return rows
