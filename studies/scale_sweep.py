@@ -3,16 +3,26 @@
 _base_ = './rank_sweep.py'
 
 scales = [0.0625, 0.25, 1.0, 4.0, 16.0]
-methods = ['frozen']
+methods = [
+    'frozen',
+    # Scale 4, the paper's. These runs are those of the ranks.
+    dict(
+        name='flora-r16',
+        method='flora-r16',
+        rank=16,
+        curve='flora-r16',
+        at=dict(scale=4.0),
+    ),
+]
 methods += [
     dict(
-        # Scale 4 is the paper's, that of flora-r16: the runs of the ranks.
-        name='flora-r16' if scale == 4 else f'flora-s{scale:g}',
+        name=f'flora-s{scale:g}',
         method=dict(type='FLoRA', rank=16, kernel_rank=2, scale=scale),
         curve='flora-r16',
         at=dict(scale=scale),
     )
     for scale in scales
+    if scale != 4
 ]
 methods += [
     # The scale of LoRA is alpha over the rank.

@@ -76,6 +76,8 @@ def _draw_curve(
     color: str,
 ) -> None:
     there = {x: metrics[name] for x, name in curve.items() if metrics[name]}
+    if not there:
+        return
     for x, seeds in there.items():
         points = [*seeds.values()]
         axes.plot([x] * len(points), points, '.', color=color, alpha=0.35)

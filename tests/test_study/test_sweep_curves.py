@@ -21,6 +21,11 @@ METHODS = [
         dict(method='flora-r16', name=f's{x}', curve='flora', at=dict(scale=x))
         for x in (0.25, 4, 1)
     ),
+    # Nothing is done of these.
+    *(
+        dict(method='dora-r8', name=f'd{x}', curve='dora', at=dict(scale=x))
+        for x in (1, 4)
+    ),
 ]
 VALUES = {
     'frozen': [40, 41, 42],
@@ -34,7 +39,7 @@ VALUES = {
 
 @pytest.fixture
 def study(tmp_path):
-    """A study with lines in its log; nothing is done of one method."""
+    """A study with lines in its log."""
     path = write_study(
         tmp_path / 'sweep.py',
         methods=METHODS,
@@ -55,7 +60,10 @@ def test_points_of_a_curve_are_in_order(study):
     assert sweeps(study) == {
         # A single rank of LoRA is no curve.
         'rank': {'flora': {4: 'flora-r4', 16: 'flora-r16'}},
-        'scale': {'flora': {0.25: 's0.25', 1: 's1', 4: 's4'}},
+        'scale': {
+            'flora': {0.25: 's0.25', 1: 's1', 4: 's4'},
+            'dora': {1: 'd1', 4: 'd4'},
+        },
     }
     assert [*sweeps(study)['scale']['flora']] == [0.25, 1, 4]
 
