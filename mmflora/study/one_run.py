@@ -130,6 +130,8 @@ def machine() -> dict[str, Any]:
     found = dict(
         system=platform.platform(terse=True),
         processor=processor_name(),
+        # What its sums are rounded by, which one name leaves open.
+        instructions=torch.backends.cpu.get_cpu_capability(),
         threads=torch.get_num_threads(),
         cpus=sorted(os.sched_getaffinity(0)),
     )

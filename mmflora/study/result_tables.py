@@ -4,6 +4,7 @@ import math
 import statistics
 from collections.abc import Mapping, Sequence
 from itertools import combinations
+from typing import Any
 
 from .paired_tests import (
     Comparison,
@@ -99,9 +100,8 @@ def cost_table(results: StudyResults) -> Table:
         rows.append(row)
     where = 'on the GPU' if on_gpu else 'of the process (resident)'
     machines = {
-        f'{m["processor"]}, {m["threads"]} thread(s)'
-        + (f', {m["gpu"]}' if 'gpu' in m else '')
-        for m in (line['machine'] for line in results.lines())
+        f'{processors_of(line)}, {line["machine"]["threads"]} thread(s)'
+        for line in results.lines()
     }
     note = (
         "Median over the seeds of a run's median step, loading included, and "
@@ -109,6 +109,13 @@ def cost_table(results: StudyResults) -> Table:
         f'Measured on: {"; ".join(sorted(machines))}.'
     )
     return Table('cost', 'Time and memory', header, rows, note)
+
+
+def processors_of(line: Mapping[str, Any]) -> str:
+    """Return what a run was done with: processor, instructions, GPU."""
+    machine = line['machine']
+    known = ('processor', 'instructions', 'gpu')
+    return ', '.join(str(machine[key]) for key in known if key in machine)
 
 
 def _on_gpu(results: StudyResults) -> bool:

@@ -16,6 +16,7 @@ from .result_tables import (
     cost_table,
     lr_table,
     metric_table,
+    processors_of,
     run_table,
 )
 from .study_file import Study
@@ -145,12 +146,29 @@ def _missing(results: StudyResults) -> list[str]:
         found.append(
             f'Kept with --keep-changed: {count} runs were done with {change}.'
         )
+    for task in results.tasks:
+        found += _different_processors(results, task.name)
     for line in results.failed:
         found.append(
             f'Failed: {line["task"]}/{line["method"]}/{line["seed"]} with lr '
             f'{line["lr"]:g} ({line["stage"]}): {line["reason"]}'
         )
     return found
+
+
+def _different_processors(results: StudyResults, task: str) -> list[str]:
+    """Say on what the runs of a task were done, if not all on the same."""
+    kinds = Counter(
+        processors_of(line) for line in results.lines() if line['task'] == task
+    )
+    if len(kinds) < 2:
+        return []
+    counts = '; '.join(f'{count} on {kind}' for kind, count in kinds.items())
+    return [
+        f'Runs of {task} were done on different processors: {counts}. They '
+        'round otherwise, and a training makes much of that: the same run may '
+        'differ between them as seeds do.'
+    ]
 
 
 def _markdown(

@@ -176,6 +176,19 @@ def test_kept_runs_are_said(study_of, tmp_path):
         assert said in (tmp_path / 'out' / name).read_text(), name
 
 
+def test_other_processors_are_said(study_of, tmp_path):
+    lines = made_lines()
+    for line in lines[:3]:
+        line['machine'] = dict(line['machine'], instructions='AVX512')
+    write_report(study_of(lines), tmp_path / 'out')
+    text = (tmp_path / 'out/report.md').read_text()
+    assert (
+        'Runs of pixels were done on different processors: 3 on one, AVX512; '
+        '6 on one.'
+    ) in text
+    assert 'Runs of boxes' not in text
+
+
 def test_missing_and_failed_runs_are_said(study_of, tmp_path):
     lines = made_lines()
     lines[3] = dict(lines[3], status='failed', reason='out of <memory>')
