@@ -60,7 +60,7 @@ def write_report(
         for task in results.tasks
         if any(results.metric(task).values())
     }
-    for setting in sweeps(study):
+    for setting in sweeps(results.study):
         for task in results.tasks:
             name = f'{task.name}: metric by {setting}'
             figures[name] = draw_sweep(results, task, setting)

@@ -129,11 +129,12 @@ def read_results(study: Study, only: Sequence[str] = ()) -> StudyResults:
 
     Args:
         study: The study.
-        only: Leave out runs whose ``task/method/seed`` matches none of these.
+        only: Patterns of the cells to read; methods without any are left out.
 
     Raises:
         ValueError: If there are none, or they cannot be compared.
     """
+    study = _with_methods(study, only)
     last: dict[tuple[Any, ...], dict[str, Any]] = {}
     for line in read_lines(study.work_dir / LOG):
         if line['task'] in study.tasks and line['method'] in study.methods:
@@ -186,6 +187,19 @@ def read_results(study: Study, only: Sequence[str] = ()) -> StudyResults:
     )
     _refuse_unequal(results)
     return results
+
+
+def _with_methods(study: Study, only: Sequence[str]) -> Study:
+    """Return a study of the methods alone that have a wanted cell."""
+    methods = {
+        name: method
+        for task, (name, method), seed in product(
+            study.tasks, study.methods.items(), study.seeds
+        )
+        if matches(cell_of(task, name, seed), only)
+    }
+    baselines = tuple(name for name in study.baselines if name in methods)
+    return replace(study, methods=methods, baselines=baselines)
 
 
 def _without_metric(study: Study, cells: Any) -> list[dict[str, Any]]:

@@ -324,6 +324,10 @@ def test_a_report_of_some_cells(study_of, tmp_path):
     results = read_results(study, ['pixels/*/[01]'])
     assert {*results.cells} == {('pixels', name) for name in COUNTS}
     assert {tuple(cell) for cell in results.cells.values()} == {(0, 1)}
+    study = study_of(baselines=['flora', 'frozen'])
+    results = read_results(study, ['*/lora/*', '*/frozen/*'])
+    assert [*results.study.methods] == ['lora', 'frozen']
+    assert results.study.baselines == ('frozen',)
     with pytest.raises(ValueError, match=r'no finished run .* of night/\*'):
         read_results(study, ['night/*'])
 
