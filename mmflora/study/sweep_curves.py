@@ -47,7 +47,11 @@ def draw_sweep(results: StudyResults, task: Task, setting: str) -> Figure:
     """
     curves, metrics = sweeps(results.study)[setting], results.metric(task)
     on_curves = {name for curve in curves.values() for name in curve.values()}
-    across = [x for x in results.study.baselines if x not in on_curves]
+    across = [
+        name
+        for name in results.study.baselines
+        if name not in on_curves and metrics[name]
+    ]
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(7.5, 4.5), layout='constrained')
         axes = figure.subplots()
