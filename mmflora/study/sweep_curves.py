@@ -121,8 +121,10 @@ def sweep_table(results: StudyResults, setting: str) -> Table:
         "paired by seed; p values of the t-test, with Holm's correction over "
         'the curve. The best is chosen by the same runs, which favors it.'
     )
-    header = ('task', 'curve', setting, 'metric', 'from the best')
-    header += ('95 % interval', 't-test', 't, Holm')
+    header = (
+        *('task', 'curve', setting, 'metric', 'from the best'),
+        *('95 % interval', 't-test', 't, Holm'),
+    )
     return Table(f'by_{setting}', f'Metric by {setting}', header, rows, note)
 
 
