@@ -1,21 +1,10 @@
 # Is the core low-rank? The paper's figure 3: metric by rank, on the task of
 # domain_gap.py on which adapters pay, at the rate that did best there with a
 # frozen backbone, LoRA and FLoRA alike.
-_base_ = './methods.py'
+_base_ = './domain_gap.py'
 
 work_dir = 'work_dirs/sweeps'
-tasks = [
-    dict(
-        name='fluorescence',
-        config='tasks/nuclei.py',
-        metric='coco/segm_mAP',
-        cfg_options={
-            'train_dataloader.dataset.ann_file': 'train_fluorescence.json'
-        },
-        val=dict(ann_file='val_fluorescence.json'),
-        test=dict(ann_file='test_fluorescence.json'),
-    )
-]
+tasks = [dict(_base_.tasks[0], name='fluorescence')]
 methods = [
     'frozen',
     dict(name='flora', method='flora-r16', ranks=[1, 4, 16, 64]),

@@ -110,11 +110,10 @@ def _scale_of_settings(axes: Axes, settings: set[float]) -> None:
 
 def sweep_table(results: StudyResults, setting: str) -> Table:
     """Return how far each setting is from the best one of its curve."""
-    rows = []
-    study = results.study
+    rows, curves = [], sweeps(results.study)[setting]
     for task in results.tasks:
         metrics = results.metric(task)
-        for name, curve in sweeps(study)[setting].items():
+        for name, curve in curves.items():
             rows += _curve_rows(results, task, name, curve, metrics)
     note = (
         f'Each {setting} beside the one with the best mean of its curve, '
@@ -135,8 +134,11 @@ def _curve_rows(
     curve: Mapping[float, str],
     metrics: Values,
 ) -> list[list[Cell]]:
-    means = {name: spread(metrics[name])[0] for name in curve.values()}
-    there = {name: mean for name, mean in means.items() if metrics[name]}
+    there = {
+        name: spread(metrics[name])[0]
+        for name in curve.values()
+        if metrics[name]
+    }
     if not there:
         return []
     pick = max if task.higher_is_better else min

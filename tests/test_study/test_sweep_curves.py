@@ -51,7 +51,6 @@ def study(tmp_path):
     for name, values in VALUES.items():
         for seed, value in enumerate(values):
             line = example_line('pixels', name, seed, metrics={'mIoU': value})
-            line['first_batches'] = f'batches-{seed}'
             append_line(study.work_dir / 'runs.jsonl', line)
     return study
 
