@@ -1,8 +1,9 @@
 """Paired comparisons of methods over seeds."""
 
 import math
+import statistics
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -130,6 +131,27 @@ def corrected(family: Sequence[Comparison]) -> list[Comparison]:
     ]
 
 
+def best_mean(
+    values: Mapping[str, Mapping[int, float]],
+    names: Iterable[str],
+    higher_is_better: bool,
+) -> str | None:
+    """Return the name with the best mean over seeds, the first of equal ones.
+
+    Args:
+        values: By method, the value of each seed.
+        names: Those to choose from; without a value they are left out.
+        higher_is_better: What better means.
+    """
+    means = {
+        name: statistics.fmean(values[name].values())
+        for name in names
+        if values.get(name)
+    }
+    pick = max if higher_is_better else min
+    return pick(means, key=lambda name: means[name]) if means else None
+
+
 def best_references(
     values: Mapping[str, Mapping[int, float]],
     baselines: Sequence[str],
@@ -142,19 +164,10 @@ def best_references(
         baselines: Their names; empty for all methods.
         higher_is_better: What better means.
     """
-    means = {
-        name: (1 if higher_is_better else -1)
-        * float(np.mean([*seeds.values()]))
-        for name, seeds in values.items()
-        if seeds
-    }
     best = {}
-    for name in means:
-        others = [
-            other
-            for other in baselines or means
-            if other != name and other in means
-        ]
-        if others:
-            best[name] = max(others, key=lambda other: means[other])
+    for name in filter(values.get, values):
+        others = (other for other in baselines or values if other != name)
+        reference = best_mean(values, others, higher_is_better)
+        if reference:
+            best[name] = reference
     return best

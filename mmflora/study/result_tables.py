@@ -8,6 +8,7 @@ from typing import Any
 
 from .paired_tests import (
     Comparison,
+    best_mean,
     best_references,
     compare,
     corrected,
@@ -47,9 +48,7 @@ def metric_table(results: StudyResults) -> Table:
         task = study.tasks.get(name) if name != MEAN else None
         arrow = '↑' if higher else '↓'
         header.append(f'{name} ({task.metric} {arrow})' if task else name)
-        means = {m: spread(v)[0] for m, v in values.items() if v}
-        pick = max if higher else min
-        best[name] = pick(means, key=lambda m: means[m]) if means else ''
+        best[name] = best_mean(values, values, higher)
     method = results.counts()
     trained = {name: _trained(results, name) for name in study.methods}
     rows = []

@@ -85,10 +85,12 @@ def check_points(methods: Mapping[str, Any], path: str) -> None:
             isinstance(value, (int, float)) and math.isfinite(value)
             for value in method.at.values()
         )
-        if not method.curve or not numbers or len(method.at) != 1:
+        named = numbers and all(map(_NAME.fullmatch, map(str, method.at)))
+        if not method.curve or not named or len(method.at) != 1:
             raise ValueError(
                 f'{where} has curve={method.curve!r} and at={method.at!r}. A '
-                "point of a sweep has both: curve='flora', at=dict(scale=4)."
+                "point of a sweep has both: curve='flora', at=dict(scale=4); "
+                'the name of the setting has letters, digits and . + - _'
             )
         point = (method.curve, *method.at.items())
         if point in taken:

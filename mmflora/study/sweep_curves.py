@@ -7,7 +7,7 @@ import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from .paired_tests import compare, corrected
+from .paired_tests import best_mean, compare, corrected
 from .report_tables import Cell, Table
 from .result_plots import STYLE
 from .result_tables import interval_cell, number_cell, spread_cell
@@ -134,15 +134,10 @@ def _curve_rows(
     curve: Mapping[float, str],
     metrics: Values,
 ) -> list[list[Cell]]:
-    there = {
-        name: spread(metrics[name])[0]
-        for name in curve.values()
-        if metrics[name]
-    }
-    if not there:
+    there = [name for name in curve.values() if metrics[name]]
+    best = best_mean(metrics, there, task.higher_is_better)
+    if best is None:
         return []
-    pick = max if task.higher_is_better else min
-    best = pick(there, key=lambda name: there[name])
     others = [name for name in there if name != best]
     family = [compare(task.name, name, best, metrics) for name in others]
     beside = dict(zip(others, corrected(family), strict=True))

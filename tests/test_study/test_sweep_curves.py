@@ -116,6 +116,7 @@ def test_a_report_has_them(study, tmp_path):
         (dict(curve='a', at=dict(scale=1, rank=2)), 'has both'),
         (dict(curve='a', at=dict(scale='1')), 'has both'),
         (dict(curve='a', at=3), 'has both'),
+        (dict(curve='a', at={'../rank': 3}), 'letters, digits'),
         (dict(curve='flora', at=dict(rank=4)), "place of 'flora-r4'"),
     ],
     ids=str,
