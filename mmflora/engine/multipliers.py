@@ -147,11 +147,11 @@ class Multipliers:
 def _kinds_of(item: NamedParameter) -> tuple[str, ...]:
     """Return what MMEngine's multipliers call a parameter, first counts."""
     module = item.module
+    flat = item.parameter.dim() == 1
     if is_norm(module):
-        return ('norm',)
+        return ('norm', 'flat') if flat else ('norm',)
     if '.conv_offset.' in item.name:
         return ('dcn_offset',)
-    flat = item.parameter.dim() == 1
     depthwise = (
         isinstance(module, nn.Conv2d) and module.in_channels == module.groups
     )

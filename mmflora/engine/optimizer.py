@@ -1,7 +1,7 @@
 """The optimizer wrapper constructor for frozen bases with adapters."""
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 from mmengine.logging import print_log
 from mmengine.model import is_model_wrapper
@@ -31,6 +31,14 @@ _GROUP_NAMES = {
 }
 
 
+class _Settings(NamedTuple):
+    """What the parameters of a group have in common."""
+
+    role: str
+    lr_mult: float
+    decay_mult: float
+
+
 @OPTIM_WRAPPER_CONSTRUCTORS.register_module()
 class PEFTOptimWrapperConstructor(DefaultOptimWrapperConstructor):
     """Trains adapters, tuned and new backbone parameters, neck and heads.
@@ -49,7 +57,8 @@ class PEFTOptimWrapperConstructor(DefaultOptimWrapperConstructor):
 
     Args:
         optim_wrapper_cfg: Configuration of the optimizer wrapper, with
-            ``optimizer``.
+            ``optimizer``.  Multipliers count for its own defaults, too, such
+            as the weight decay of 0.01 that AdamW has if none is given.
         paramwise_cfg: Multipliers of learning rate and weight decay:
 
             - ``adapter_lr_mult``, ``adapter_decay_mult``: adapters;
@@ -124,7 +133,10 @@ class PEFTOptimWrapperConstructor(DefaultOptimWrapperConstructor):
         scales = {} if decay is None else layer_scales(inner, decay)
         groups = self._groups(trained, scales)
         self.multipliers.check_used(items)
-        optimizer = OPTIMIZERS.build(dict(self.optimizer_cfg, params=groups))
+        optimizer = OPTIMIZERS.build(
+            dict(self.optimizer_cfg, params=[*groups.values()])
+        )
+        self._scale_defaults(optimizer, list(groups))
         config = dict(self.optim_wrapper_cfg)
         config.setdefault('type', 'OptimWrapper')
         print_log(f'What trains:\n{parameter_table(inner)}', logger='current')
@@ -165,14 +177,14 @@ class PEFTOptimWrapperConstructor(DefaultOptimWrapperConstructor):
         self,
         items: list[NamedParameter],
         scales: Mapping[nn.Parameter, float],
-    ) -> list[dict[str, Any]]:
+    ) -> dict[_Settings, dict[str, Any]]:
         """Sort parameters into groups of equal settings."""
-        groups: dict[tuple[Any, ...], dict[str, Any]] = {}
+        groups: dict[_Settings, dict[str, Any]] = {}
         for item in items:
             lr_mult, decay_mult = self.multipliers.of(item)
             lr_mult *= scales.get(item.parameter, 1.0)
             role = _GROUP_NAMES[item.role]
-            key = (role, lr_mult, decay_mult)
+            key = _Settings(role, lr_mult, decay_mult)
             if key not in groups:
                 groups[key] = dict(params=[], param_names=[], name=role)
                 if self.base_lr is not None:
@@ -181,5 +193,17 @@ class PEFTOptimWrapperConstructor(DefaultOptimWrapperConstructor):
                     groups[key]['weight_decay'] = self.base_wd * decay_mult
             groups[key]['params'].append(item.parameter)
             groups[key]['param_names'].append(item.name)
-        ordered = sorted(groups.items(), key=lambda entry: str(entry[0]))
-        return [group for _, group in ordered]
+        ordered = sorted(groups, key=lambda key: str(tuple(key)))
+        return {key: groups[key] for key in ordered}
+
+    def _scale_defaults(
+        self, optimizer: Any, settings: list[_Settings]
+    ) -> None:
+        """Multiply what the config leaves to the optimizer's own defaults."""
+        for group, own in zip(optimizer.param_groups, settings, strict=True):
+            for name, given, multiplier in (
+                ('lr', self.base_lr, own.lr_mult),
+                ('weight_decay', self.base_wd, own.decay_mult),
+            ):
+                if given is None and isinstance(group.get(name), float | int):
+                    group[name] *= multiplier

@@ -1,6 +1,7 @@
 """What `paramwise_cfg` may hold, and what weight decay leaves alone."""
 
 import pytest
+from mmengine.optim import build_optim_wrapper
 
 from .test_optimizer import build, settings
 from .test_tuned_parameters import toy
@@ -88,3 +89,29 @@ def test_decay_of_tuned_parameters(method, decay):
     bias = 'backbone.stages.0.blocks.0.norm.bias'
     assert got[bias] == (1.0, decay)
     assert got['head.bias'] == (1.0, 0.5)
+
+
+def test_flat_parameters_are_those_of_norms_too():
+    model = ToyModel(backbone_cfg())
+    got = settings(build(model, flat_decay_mult=0.0), model)
+    assert {got[name][1] for name in ('neck.1.weight', 'head.bias')} == {0.0}
+    assert got['head.weight'][1] == 0.5
+    got = settings(
+        build(model, flat_decay_mult=0.0, norm_decay_mult=0.1), model
+    )
+    assert got['neck.1.weight'][1] == 0.05
+
+
+def test_multipliers_count_for_the_optimizers_own_defaults():
+    model = toy(dict(type='DoRA', rank=2))
+    wrapper = dict(
+        type='OptimWrapper',
+        constructor='mmflora.PEFTOptimWrapperConstructor',
+        optimizer=dict(type='AdamW'),  # lr 1e-3, weight decay 1e-2
+        paramwise_cfg=dict(head_lr_mult=0.1, adapter_decay_mult=0.5),
+    )
+    optimizer = build_optim_wrapper(model, wrapper).optimizer
+    got = settings(optimizer, model)
+    assert got[f'{BLOCK}.magnitude'] == (1e-3, 0.0)
+    assert got[f'{BLOCK}.up'] == (1e-3, 5e-3)
+    assert got['head.weight'] == (1e-4, 1e-2)
