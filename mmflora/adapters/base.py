@@ -186,12 +186,14 @@ class Adapter(AdapterBase):
 
     Attributes:
         additive: Whether the adapted weight is W + ΔW with ΔW apart from W.
+        is_calibrated: Whether its start was made, where data gives it.
 
     Raises:
         ValueError: If ``dropout`` is not in ``[0, 1)``, or ``path`` unknown.
     """
 
     additive: ClassVar[bool] = True
+    is_calibrated: bool = True
 
     def __init__(
         self, weight: Tensor, dropout: float = 0.0, path: str = 'auto'
@@ -246,6 +248,9 @@ class Adapter(AdapterBase):
     def entries(self) -> Entries | None:
         """Return the update by its entries, ``None`` if it is not sparse."""
         return None
+
+    def check_start(self) -> None:
+        """Refuse to train without a start from data; here there is none."""
 
     def adapted_weight(self, weight: Tensor) -> Tensor:
         """Return W + ΔW, added in the wider type, in the type of W."""

@@ -64,8 +64,8 @@ class Calibration:
 class Calibrated(AdapterBase):
     """An adapter, of a layer or a block, that may ask for a statistic.
 
-    Its constructor calls :meth:`ask_for`; before it computes in training, it
-    calls :meth:`check_start`.
+    Its constructor calls :meth:`ask_for`; before it computes in training,
+    :meth:`check_start` is called, by a block's adapter itself.
 
     Attributes:
         by_batches: Whether batches of training data give the statistic.
@@ -166,14 +166,10 @@ class Calibrated(AdapterBase):
 
 
 class CalibratedAdapter(Calibrated, Adapter):
-    """A weight's adapter that may ask for a statistic of its layer."""
+    """A weight's adapter that may ask for a statistic of its layer.
 
-    def forward_layer(
-        self, layer: nn.Module, inputs: Tensor, *arguments: Any
-    ) -> Tensor | None:
-        """Leave the layer to its weight; see :meth:`check_start`."""
-        self.check_start()
-        return None
+    Its layer calls :meth:`check_start`.
+    """
 
 
 def calibrated_layers(model: nn.Module) -> dict[str, Any]:

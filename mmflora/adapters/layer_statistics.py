@@ -119,14 +119,15 @@ class MeanGradient(Statistic):
     def add(self, run: Callable[[], Tensor]) -> None:
         names = list(self.layers)
         weights = [self.layers[name].base_weight() for name in names]
+        trained = [weight.requires_grad for weight in weights]
         for weight in weights:
             weight.requires_grad_(True)
         try:
             with torch.enable_grad():
                 found = torch.autograd.grad(run(), weights, allow_unused=True)
         finally:
-            for weight in weights:
-                weight.requires_grad_(False)
+            for weight, trains in zip(weights, trained, strict=True):
+                weight.requires_grad_(trains)
         for name, gradient in zip(names, found, strict=True):
             if gradient is not None:
                 self.totals[name] += self.term(gradient.to(self.totals[name]))

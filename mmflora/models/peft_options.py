@@ -107,7 +107,7 @@ class PEFTOptions:
                 among them, as before there was ``peft``, are taken away.
             peft: The settings.
             names: Settings that are the backbone's own arguments.
-            adapter: The method where none is named.
+            adapter: The method where the settings say nothing of one.
 
         Raises:
             TypeError: See :meth:`of`.
@@ -118,7 +118,7 @@ class PEFTOptions:
             if name in arguments and name not in names
         }
         settings = peft_settings({'peft': peft, **direct})
-        if adapter is not None and settings.get('adapter') is None:
+        if adapter is not None and 'adapter' not in settings:
             settings['adapter'] = adapter
         return cls.of(settings)
 

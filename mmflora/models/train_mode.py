@@ -119,15 +119,19 @@ def keep_statistics(
 
 
 def _callers(part: nn.Module, names: Iterable[str]) -> dict[str, list[str]]:
-    """Group layers by the module that calls them; names are relative to it.
+    """Group layers by the modules that call them; names are relative to these.
 
     Heads are entered by other methods than ``forward``, so that a hook on the
-    whole part would not run.  Lists of modules are never called.
+    whole part would not run.  Lists of modules are never called.  A
+    ``Sequential`` may be: some classes (VGG, DenseNet) go through its layers
+    one by one.  So what holds it counts as a caller, too.
     """
     callers: dict[str, list[str]] = {}
     for name in names:
         caller, _, called = name.rpartition('.')
-        while caller and isinstance(part.get_submodule(caller), _LISTS):
+        while caller and isinstance(part.get_submodule(caller), _ITERATED):
+            if isinstance(part.get_submodule(caller), nn.Sequential):
+                callers.setdefault(caller, []).append(called)
             caller, _, last = caller.rpartition('.')
             called = f'{last}.{called}'
         if isinstance(part.get_submodule(caller), _LISTS):
@@ -137,3 +141,4 @@ def _callers(part: nn.Module, names: Iterable[str]) -> dict[str, list[str]]:
 
 
 _LISTS = (nn.ModuleList, nn.ModuleDict)
+_ITERATED = (*_LISTS, nn.Sequential)

@@ -383,9 +383,24 @@ def test_the_start_is_kept_loaded_and_never_made_again(net, batches, method):
 
 
 @pytest.mark.parametrize('method', METHODS)
+def test_no_way_through_a_layer_trains_without_a_start(net, batches, method):
+    dropped = copy.deepcopy(net)
+    inject(dropped, dict(METHODS[method], dropout=0.5))
+    read = nn.MultiheadAttention(8, 2).double()  # its weights are read
+    inject(read, METHODS[method], r'.*out_proj')
+    row = torch.randn(3, 8, dtype=torch.float64)
+    with pytest.raises(RuntimeError, match='no start yet'):
+        dropped(batches[0])
+    with pytest.raises(RuntimeError, match='no start yet'):
+        read(row, row, row)[0].sum().backward()
+    dropped.eval()(batches[0])
+
+
+@pytest.mark.parametrize('method', METHODS)
 def test_nothing_else_changes(net, batches, method):
     model = copy.deepcopy(net)
     inject(model, METHODS[method])
+    model.convs[0].weight.requires_grad_(True)  # a base that is new trains
     trains = {n: p.requires_grad for n, p in model.named_parameters()}
     frozen = {n: model.state_dict()[n].clone() for n in net.state_dict()}
     mmflora.calibrate(model.eval().train(), batches, loss_of(model))

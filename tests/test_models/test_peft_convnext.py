@@ -37,6 +37,14 @@ def test_defaults_are_the_papers():
     } == {4.0}
 
 
+def test_none_is_a_frozen_backbone():
+    backbone = FLoRAConvNeXt(arch=SMALL, peft=dict(adapter=None))
+    assert not adapted_layers(backbone)
+    assert {key.split('.')[0][:4] for key in trained_keys(backbone)} == {
+        'norm'
+    }
+
+
 def test_targets_and_options_of_a_configuration():
     backbone = MODELS.build(
         dict(

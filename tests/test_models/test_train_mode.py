@@ -82,6 +82,28 @@ def test_statistics_are_kept_by_what_takes_its_place(copied):
     assert not moved(before, statistics(backbone))
 
 
+@pytest.mark.parametrize('name', ['vgg11_bn', 'densenet121'])
+@pytest.mark.parametrize(
+    'copied',
+    [lambda model: model, nn.SyncBatchNorm.convert_sync_batchnorm],
+    ids=['as it is', 'SyncBN'],
+)
+def test_statistics_are_kept_where_layers_are_called_one_by_one(name, copied):
+    backbone = MODELS.build(
+        dict(
+            type='mmflora.PEFTBackbone',
+            backbone=dict(
+                type='mmflora.TimmBackbone', model_name=name, out_indices=(2, 3)
+            ),
+            peft=dict(adapter=dict(type='BitFit')),
+        )
+    )
+    backbone = copied(backbone)
+    before = statistics(backbone)
+    assert before
+    assert not moved(before, step(backbone))
+
+
 def test_statistics_may_move(log_text):
     backbone = small(peft=dict(norm_eval=False))
     before = statistics(backbone)

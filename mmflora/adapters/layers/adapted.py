@@ -57,7 +57,11 @@ class AdaptedLayer(nn.Module):
         """Return W + ΔW, or W where the adapter is disabled."""
         if not self.adapter_enabled:
             return self.base_weight()
-        return self.adapter.adapted_weight(self.base_weight())
+        weight = self.adapter.adapted_weight(self.base_weight())
+        if weight.requires_grad and not self.adapter.is_calibrated:
+            # Whoever reads the weight may look at its type alone.
+            weight.register_hook(lambda _: self.adapter.check_start())
+        return weight
 
     def adapted_bias(self) -> Tensor | None:
         """Return the adapted bias, the frozen one if it is disabled."""
@@ -102,6 +106,7 @@ class OperatorLayer(AdaptedLayer):
         """
         if not self.adapter_enabled:
             return self.compute(input, self.weight, self.bias, *arguments)
+        self.adapter.check_start()
         if self.training and self.adapter.dropout > 0:
             dropped = F.dropout(input, self.adapter.dropout)
             delta = self.delta_weight().to(self.weight.dtype)
