@@ -93,7 +93,9 @@ def test_statistics_are_kept_where_layers_are_called_one_by_one(name, copied):
         dict(
             type='mmflora.PEFTBackbone',
             backbone=dict(
-                type='mmflora.TimmBackbone', model_name=name, out_indices=(2, 3)
+                type='mmflora.TimmBackbone',
+                model_name=name,
+                out_indices=(2, 3),
             ),
             peft=dict(adapter=dict(type='BitFit')),
         )
