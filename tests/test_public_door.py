@@ -7,11 +7,13 @@ import pytest
 import torch
 from safetensors.torch import load_file
 from torch import nn
+from torch.optim.swa_utils import AveragedModel
 
 import mmflora
 from mmflora.adapter_files import of_model
 from mmflora.adapter_files.read import read_any
 from mmflora.adapters import adapted_modules
+from mmflora.models import FLoRAConvNeXt
 
 FLORA = dict(type='FLoRA', rank=2)
 LORA = dict(type='LoRA', rank=2)
@@ -143,6 +145,45 @@ def test_a_file_names_no_module_to_import(stock, tmp_path, monkeypatch):
     with pytest.raises(ValueError, match='Unknown adapter type'):
         mmflora.load_adapter(stock, path)
     assert 'evil_method' not in sys.modules
+
+
+@pytest.mark.parametrize('method', [FLORA, dict(type='BitFit')])
+def test_adapters_are_saved_though_they_are_frozen_now(
+    stock, tmp_path, method
+):
+    model = adapted(stock, dict(adapter=method))
+    model.backbone.requires_grad_(False)
+    path = mmflora.save_adapter(model, tmp_path / 'a.safetensors')
+    found = mmflora.load_adapter(copy.deepcopy(stock), path).eval()
+    assert torch.equal(found(IMAGES), model(IMAGES))
+
+
+def test_a_copy_that_hides_what_trained_is_not_saved(stock, tmp_path):
+    model = copy.deepcopy(stock)
+    mmflora.inject(model, FLORA, targets=r'backbone\..*')
+    model.head.requires_grad_(True)
+    average = AveragedModel(train(model)).module.requires_grad_(False)
+    with pytest.raises(ValueError, match='requires a gradient'):
+        mmflora.save_adapter(average, tmp_path / 'a.safetensors')
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_merged_model_is_not_saved(stock, tmp_path):
+    model = adapted(stock)
+    way_back = mmflora.merge(model)
+    with pytest.raises(ValueError, match="'backbone' .*merged or taken off"):
+        mmflora.save_adapter(model, tmp_path / 'a.safetensors')
+    assert not list(tmp_path.iterdir())
+    way_back.unmerge()
+    mmflora.save_adapter(model, tmp_path / 'a.safetensors')
+
+
+def test_a_merged_model_of_a_config_is_not_saved(tmp_path):
+    arch = dict(depths=(1, 1, 1, 1), dims=(4, 4, 4, 4))
+    backbone = FLoRAConvNeXt(arch=arch)
+    mmflora.merge(backbone)
+    with pytest.raises(ValueError, match='merged or taken off'):
+        mmflora.save_adapter(backbone, tmp_path / 'a.safetensors')
 
 
 def test_a_model_without_adapters_is_not_saved(stock, tmp_path):

@@ -6,13 +6,19 @@ settings, and its base by the content of its frozen parameters.
 """
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor, nn
 
-from mmflora.adapters import adapted_modules, inject, injections, unload
+from mmflora.adapters import (
+    adapted_modules,
+    inject,
+    injections,
+    tuned_parameters,
+    unload,
+)
 from mmflora.checkpoint.keys import compare_keys, float_shapes, state_shapes
 from mmflora.checkpoint.record import base_records, content_hash
 from mmflora.checkpoint.state import adapter_state_dict
@@ -47,7 +53,9 @@ def save_adapter(
     Raises:
         OSError: If the disk is full or not writable; what was there before
             is still there.
-        ValueError: If the model has no adapter.
+        ValueError: If the model has no adapter, or a merged one, or if
+            :func:`mmflora.inject` has adapted it and nothing requires a
+            gradient now, as in an averaged copy.
 
     Example:
         >>> mmflora.inject(model, dict(type='FLoRA', rank=16))
@@ -107,6 +115,9 @@ def load_adapter(model: nn.Module, path: str | os.PathLike[str]) -> nn.Module:
 def _from_records(
     model: nn.Module, metrics: Mapping[str, float]
 ) -> AdapterFile:
+    for name, (part, record) in base_records(model).items():
+        if record.method.get('adapter') is not None:
+            _check_unmerged(part, name)
     config = getattr(model, 'cfg', None)
     meta = dict(
         cfg=getattr(config, 'pretty_text', ''),
@@ -136,6 +147,15 @@ def _from_injections(
             'was adapted by mmflora.inject() or built from a config of '
             'mmflora.'
         )
+    for name, part in parts.items():
+        _check_unmerged(part, name)
+    if not any(parameter.requires_grad for parameter in model.parameters()):
+        raise ValueError(
+            f'Nothing in {type(model).__name__} requires a gradient, as in an '
+            'averaged copy. So what trained beside the adapters, such as a '
+            'head, cannot be told from the frozen base. Call '
+            'requires_grad_(True) on all parameters that trained.'
+        )
     state = {
         key: value
         for key, value in model.state_dict().items()
@@ -143,10 +163,11 @@ def _from_injections(
     }
     backbones = {}
     for name, part in parts.items():
+        learnt = {id(parameter) for parameter in _parameters_of(part)}
         frozen = {
             key: parameter
             for key, parameter in part.named_parameters()
-            if not parameter.requires_grad
+            if not parameter.requires_grad and id(parameter) not in learnt
         }
         backbones[name] = dict(
             method=_describe(part),
@@ -171,6 +192,24 @@ def _from_injections(
         metrics=dict(metrics),
     )
     return AdapterFile(plain_json(config), state)
+
+
+def _parameters_of(part: nn.Module) -> Iterator[nn.Parameter]:
+    """Yield what adapters and tuning methods train, frozen now or not."""
+    for module in adapted_modules(part).values():
+        yield from module.adapter.parameters()
+    for key in tuned_parameters(part):
+        yield part.get_parameter(key)
+
+
+def _check_unmerged(part: nn.Module, name: str) -> None:
+    if not adapted_modules(part) and not tuned_parameters(part):
+        raise ValueError(
+            f"The part '{name}' ({type(part).__name__}) was adapted, and has "
+            'no adapter any more: it was merged or taken off. Save before '
+            'that, undo the merge (merge() returns the way back), or keep the '
+            'merged weights with torch.save(model.state_dict()).'
+        )
 
 
 def _describe(part: nn.Module) -> dict[str, Any]:
@@ -221,11 +260,7 @@ def _check_method(
             'adapters, which is then adapted as the file says.'
         )
     prefix = f'{name}.' if name else ''
-    own = {
-        id(parameter)
-        for module in adapted_modules(part).values()
-        for parameter in module.adapter.parameters()
-    }
+    own = {id(parameter) for parameter in _parameters_of(part)}
     base = {
         key: parameter
         for key, parameter in part.named_parameters()
