@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from mmengine.hooks import EMAHook
 
 from mmflora.adapters import adapted_layers
 from mmflora.engine import SaRAHook
@@ -11,7 +12,7 @@ from .toy import backbone_cfg, runner, write_base
 SARA = dict(type='SaRA', density=0.3)
 
 
-def sara_runner(tmp_path, name, hook=None, adapter=SARA, **kwargs):
+def sara_runner(tmp_path, name, hook=None, adapter=SARA, more=(), **kwargs):
     base = tmp_path / 'base.pth'
     if not base.exists():
         write_base(base)
@@ -20,6 +21,7 @@ def sara_runner(tmp_path, name, hook=None, adapter=SARA, **kwargs):
     hooks = [
         dict(type='mmflora.SaRAHook', **(hook or {})),
         dict(type='mmflora.IterationSeedHook'),
+        *more,
     ]
     return runner(
         tmp_path / name,
@@ -57,6 +59,23 @@ def test_settles_once_and_resumes_exactly(tmp_path, half):
     second.train()
     for key, value in whole.model.state_dict().items():
         assert torch.equal(second.model.state_dict()[key], value), key
+
+
+@pytest.mark.parametrize('update_buffers', [False, True])
+def test_an_average_settles_the_same_entries(tmp_path, update_buffers):
+    ema = dict(type='EMAHook', momentum=0.2, update_buffers=update_buffers)
+    built = sara_runner(tmp_path, 'run', more=[ema])
+    built.train()
+    average = next(h for h in built.hooks if isinstance(h, EMAHook)).ema_model
+    ours = adapted_layers(built.model)
+    settled = 0
+    for name, copy in adapted_layers(average.module).items():
+        kept = ~ours[name].adapter.active
+        settled += int(kept.sum())
+        assert torch.equal(
+            copy.adapter.current()[kept], ours[name].adapter.settled[kept]
+        )
+    assert settled
 
 
 def test_penalty_is_added_to_one_layer_in_its_turn(tmp_path):
