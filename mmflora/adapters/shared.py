@@ -43,9 +43,19 @@ class Sharing(AdapterBase):
         """Return a module of the parameters that adapters share.
 
         Args:
-            adapters: The adapters of all layers, in the model's order.
+            adapters: The adapters of all layers, in the order in which
+                ``targets`` chose them: that of its patterns, and the model's
+                for each.
         """
         raise NotImplementedError
+
+    def place(self) -> tuple[int, ...] | None:
+        """Return which part of what is shared is this layer's.
+
+        ``None``, the default, where it does not follow from the order of the
+        layers.
+        """
+        return None
 
 
 class SharingAdapter(Sharing, Adapter):

@@ -10,6 +10,7 @@ from torch import nn
 from mmflora.adapters import adapted_modules, tuned_parameters
 from mmflora.adapters.inject import Targets
 from mmflora.adapters.quantized import Quantization
+from mmflora.adapters.shared import Sharing
 
 
 def describe_method(
@@ -42,7 +43,31 @@ def _signature(backbone: nn.Module) -> str:
         f'{name}: {tuning.signature()}'
         for name, tuning in tuned_parameters(backbone).items()
     ]
+    lines += [
+        f'{name}: at {place}' for name, place in _unusual_places(backbone)
+    ]
     return condensed(lines)
+
+
+def _unusual_places(backbone: nn.Module) -> list[tuple[str, tuple[int, ...]]]:
+    """Return the layers' places in what they share, if it is not their order.
+
+    Patterns of ``targets`` can choose the last layers first.  Then the same
+    tensors mean something else than in the order of the model.
+    """
+    places: dict[int, list[tuple[str, tuple[int, ...]]]] = {}
+    for name, layer in adapted_modules(backbone).items():
+        adapter = layer.adapter
+        if isinstance(adapter, Sharing) and adapter.place() is not None:
+            places.setdefault(id(adapter.shared), []).append(
+                (name, adapter.place())
+            )
+    return [
+        entry
+        for sharing in places.values()
+        if sharing != sorted(sharing, key=lambda entry: entry[1])
+        for entry in sharing
+    ]
 
 
 def condensed(lines: Iterable[str]) -> str:

@@ -487,3 +487,20 @@ def test_settings_told_by_extra_repr_alone_stay_in_the_signature(
     kind, written
 ):
     assert kind(torch.zeros(4, 6)).signature() == written
+
+
+def test_another_order_of_the_patterns_is_another_meaning():
+    def signature(targets):
+        torch.manual_seed(0)
+        net = nn.Sequential(*[nn.Linear(4, 4) for _ in range(4)])
+        method = dict(type='SuperLoRA', groups=2)
+        inject(net, method, targets)
+        state = {key: value.shape for key, value in net.state_dict().items()}
+        described = describe_method(net, method, targets, (), None)
+        return described['signature'], state
+
+    usual, state = signature('.*')
+    assert signature(['0', '.*']) == (usual, state)
+    other, same_shapes = signature(['0', '2', '.*'])
+    assert same_shapes == state
+    assert other != usual

@@ -136,6 +136,10 @@ class SuperLoRA(SharingAdapter):
             {group: FoldedTensor(first, size) for group, size in sizes.items()}
         )
 
+    def place(self) -> tuple[int, int]:
+        """Return the layer's group, and where its part of it starts."""
+        return int(self.group), self.start
+
     def delta_weight(self) -> Tensor:
         """Return the layer's part of its group, in the weight's shape."""
         with full_precision(self.sample.device.type):
