@@ -13,7 +13,7 @@ from .base import Adapter, AdapterBase
 from .block_hooks import adapt_block
 from .blocks import BlockAdapter
 from .candidates import Candidates, Survey
-from .layer_weights import describe_layer
+from .layer_weights import check_untied, describe_layer
 from .layers import adapt_layer, check_adapter
 from .memory.lean import make_lean
 from .settings import check_type, settings_for
@@ -71,8 +71,9 @@ def inject(
 
     Raises:
         ValueError: If a pattern matches no layer or is no regular
-            expression, if a layer already has an adapter, or if the adapter
-            refuses its options.
+            expression, if a layer already has an adapter or holds a weight
+            that another one holds, too, or if the adapter refuses its
+            options.
         TypeError: If ``adapter`` names no type.
 
     Example:
@@ -109,6 +110,14 @@ def inject(
     _check_chosen(chosen, groups, report)
     built = _build(chosen, survey.read, report)
     _check_chosen(built, groups, report)
+    check_untied(
+        model,
+        {
+            n: layer
+            for n, (layer, a) in built.items()
+            if isinstance(a, Adapter)
+        },
+    )
     freeze(model)
     _put_in_place(model, built, survey.read, report)
     make_lean(model, norms_only=not lean)

@@ -1,5 +1,7 @@
 """What adapters read from a layer."""
 
+from collections.abc import Mapping
+
 from torch import Tensor, nn
 from torch.nn.utils.parametrize import ParametrizationList
 
@@ -31,6 +33,32 @@ def bias_name(layer: nn.Module) -> str:
 def held_weight(layer: nn.Module) -> nn.Parameter | None:
     """Return the parameter that an adapter of a layer updates, if any."""
     return layer._parameters.get(weight_name(layer))
+
+
+def check_untied(model: nn.Module, layers: Mapping[str, nn.Module]) -> None:
+    """Refuse adapters on weights that other modules hold, too.
+
+    An adapter would change such a weight in one place alone, and a stock
+    model, which ties the places, could not take the merged weights.
+
+    Raises:
+        ValueError: If there are any; both places are named.
+    """
+    held: dict[nn.Parameter, list[str]] = {}
+    for name, parameter in model.named_parameters(remove_duplicate=False):
+        held.setdefault(parameter, []).append(name)
+    # A module that stands in several places is one: all of them change.
+    modules = dict(model.named_modules(remove_duplicate=False))
+    for name, layer in layers.items():
+        weight = held_weight(layer)
+        for place in held.get(weight, ()) if weight is not None else ():
+            if modules[place.rpartition('.')[0]] is not layer:
+                raise ValueError(
+                    f'{describe_layer(name, layer)}: its weight is also '
+                    f"'{place}', which an adapter would not change, and a "
+                    'merged weight could not serve both. Leave the layer out '
+                    'with `exclude`.'
+                )
 
 
 def describe_layer(name: str, layer: nn.Module) -> str:

@@ -126,3 +126,28 @@ def test_an_error_leaves_the_model_as_it_was(net):
     assert list(net.state_dict()) == keys
     assert adapted_layers(net) == {}
     assert all(value.requires_grad for value in net.parameters())
+
+
+class Tied(nn.Module):
+    """An output layer that holds the weight of an embedding."""
+
+    def __init__(self):
+        super().__init__()
+        self.words = nn.Embedding(10, 4)
+        self.inner = nn.Linear(4, 4)
+        self.twice = self.inner  # one module of two names
+        self.out = nn.Linear(4, 10, bias=False)
+        self.out.weight = self.words.weight
+
+
+@pytest.mark.parametrize('targets', ['.*', 'out', 'words'])
+def test_a_weight_that_two_layers_hold_is_refused(targets):
+    net = Tied()
+    kind, message = error_of(net, dict(type='LoRA', rank=2), targets)
+    assert kind is ValueError
+    assert "'words.weight'" in message or "'out.weight'" in message
+    assert 'exclude' in message
+    assert not adapted_layers(net)
+    assert all(parameter.requires_grad for parameter in net.parameters())
+    inject(net, dict(type='LoRA', rank=2), exclude='words|out')
+    assert list(adapted_layers(net)) == ['inner']
