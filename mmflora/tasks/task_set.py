@@ -27,11 +27,20 @@ class Task:
         name: Its name.
         model: Its whole model, over the shared base.
         merged: The way back from a merge, ``None`` while unmerged.
+        enabled: Whether its adapters are to count, ``None`` if nothing was
+            said: they stay as they are.
     """
 
     name: str
     model: nn.Module
     merged: Merged | None = None
+    enabled: bool | None = None
+
+    def enable(self, enabled: bool) -> None:
+        """Let its adapters count or not; of a merge, once it is undone."""
+        self.enabled = enabled
+        for module in adapted_modules(self.model).values():
+            module.adapter_enabled = enabled
 
 
 class TaskSet:
@@ -130,10 +139,10 @@ class TaskSet:
         Returns:
             Its model.
         """
-        model = self[name].model
-        _enable(model, True)
+        task = self[name]
+        task.enable(True)
         self._active = name
-        return model
+        return task.model
 
     def disable(self) -> nn.Module:
         """Let the active task's backbone compute without its adapters.
@@ -152,7 +161,7 @@ class TaskSet:
                 f"Task '{task.name}' is merged, so that its adapters cannot "
                 f"be disabled. Unmerge it first: unmerge('{task.name}')."
             )
-        _enable(task.model, False)
+        task.enable(False)
         return task.model
 
     @contextmanager
@@ -202,6 +211,8 @@ class TaskSet:
             raise ValueError(f"Task '{name}' is not merged.")
         task.merged.unmerge()
         task.merged = None
+        if task.enabled is not None:
+            task.enable(task.enabled)
 
     @property
     def active(self) -> str:
@@ -250,8 +261,3 @@ class TaskSet:
                 f"There is a task '{name}' already: unload it, or give the "
                 'new one another name.'
             )
-
-
-def _enable(model: nn.Module, enabled: bool) -> None:
-    for module in adapted_modules(model).values():
-        module.adapter_enabled = enabled

@@ -5,6 +5,7 @@ import copy
 import pytest
 import torch
 from layer_cases import CASES, DEFORMABLE, call
+from mmcv.cnn import fuse_conv_bn
 from torch import nn
 
 from mmflora.adapters import (
@@ -200,6 +201,20 @@ def test_merging_a_whole_model(randomise):
         way_back.unmerge()
     merge(model).unmerge()
     assert torch.equal(model(inputs), expected)
+
+
+def test_fusing_with_a_norm_asks_for_a_merge_first(randomise):
+    net = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4)).double()
+    nn.init.normal_(net[1].running_mean)
+    inject(net, dict(type='LoRA', rank=2))
+    randomise(net.eval())
+    images = torch.randn(2, 3, 5, 5, dtype=torch.float64)
+    expected = net(images)
+    with pytest.raises(RuntimeError, match='Merge first'):
+        fuse_conv_bn(net)
+    assert torch.equal(net(images), expected)
+    merge(net)
+    torch.testing.assert_close(fuse_conv_bn(net)(images), expected, **EXACT)
 
 
 def test_model_without_adapters_is_not_merged():

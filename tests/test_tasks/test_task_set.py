@@ -128,6 +128,16 @@ def test_merged_and_back(three):
         tasks.unmerge('a')
 
 
+def test_a_merged_task_that_is_activated_is_enabled_once_unmerged(three):
+    tasks, expected = three
+    tasks.activate('a')
+    tasks.disable()
+    tasks.merge('a')
+    tasks.activate('a')
+    tasks.unmerge('a')
+    assert torch.equal(outputs(tasks.model), expected['a'])
+
+
 def test_unloading(three):
     tasks, expected = three
     tasks.unload('a')

@@ -34,6 +34,23 @@ class AdaptedLayer(nn.Module):
     weight_name: ClassVar[str] = 'weight'
     bias_name: ClassVar[str] = 'bias'
 
+    def __setattr__(self, name: str, value: Any) -> None:
+        """Refuse a new weight in the place of a frozen one.
+
+        ``mmcv.cnn.fuse_conv_bn`` puts the product of W and a norm there, and
+        would leave ΔW as it is.
+        """
+        if isinstance(value, nn.Parameter) and name == self.weight_name:
+            old = self._parameters.get(name)
+            if old is not None and value.requires_grad > old.requires_grad:
+                raise RuntimeError(
+                    f'The frozen {name} of {type(self).__name__} cannot be '
+                    'replaced by a new parameter, as fusing with a norm does: '
+                    'it has an adapter, which would stay as it is. Merge '
+                    'first, with mmflora.merge(model) or tools/merge.py.'
+                )
+        super().__setattr__(name, value)
+
     def base_weight(self) -> nn.Parameter:
         """Return the frozen weight W."""
         weight = self._parameters[self.weight_name]
