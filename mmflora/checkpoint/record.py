@@ -74,6 +74,7 @@ class BaseRecord(nn.Module):
         tuned_keys: Names of the base's parameters that train; they are loaded
             with the base, saved with the adapters, and no part of the frozen
             base's content.
+        steady_keys: Those of them that weight decay leaves alone.
         method: The adapter's configuration, for the checkpoint's reader.
         allow_random: Whether training over a base without a source is
             allowed.
@@ -101,6 +102,7 @@ class BaseRecord(nn.Module):
         optional: Iterable[str] = (),
         unused: Iterable[str] = (),
         tuned_keys: Iterable[str] = (),
+        steady_keys: Iterable[str] = (),
         other_quantization: bool = False,
         own_keys: bool = False,
     ) -> None:
@@ -108,6 +110,7 @@ class BaseRecord(nn.Module):
         self.base_keys = tuple(base_keys)
         self.new_keys = tuple(new_keys)
         self.tuned_keys = tuple(tuned_keys)
+        self.steady_keys = tuple(steady_keys)
         self.method = dict(method)
         self.allow_random = allow_random
         self.other_quantization = other_quantization

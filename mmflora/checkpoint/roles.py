@@ -10,7 +10,7 @@ from enum import Enum
 
 from torch import nn
 
-from mmflora.adapters import adapted_modules, tuned_parameters
+from mmflora.adapters import adapted_modules
 
 from .record import base_records
 
@@ -69,9 +69,9 @@ def parameter_roles(model: nn.Module) -> Iterator[NamedParameter]:
         roles = dict.fromkeys(record.base_keys, Role.BASE)
         roles |= dict.fromkeys(record.new_keys, Role.NEW)
         known |= {own[key]: (name, role, True) for key, role in roles.items()}
-        tunings = tuned_parameters(part)
+        steady_keys = set(record.steady_keys)
         for key in record.tuned_keys:
-            known[own[key]] = (name, Role.TUNED, tunings[key].ordinary)
+            known[own[key]] = (name, Role.TUNED, key not in steady_keys)
         for layer in adapted_modules(part).values():
             steady = set(layer.adapter.no_decay_parameters())
             cores = set(layer.adapter.core_parameters())

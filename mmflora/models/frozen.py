@@ -178,6 +178,8 @@ def freeze_part(
     set_calibration(part, options.calibration)
     base, new_names, tuned = _split_base(part, shapes, new)
     check_frozen(part, (*new_names, *tuned))
+    # Noted by name: a conversion to SyncBN replaces the tuned layers.
+    tunings = tuned_parameters(part)
     release_stages(part)
     keep_statistics(part, shapes, new_names, options.norm_eval)
     record = BaseRecord(
@@ -191,6 +193,7 @@ def freeze_part(
         optional=new,
         unused=unused,
         tuned_keys=tuned,
+        steady_keys=[key for key in tuned if not tunings[key].ordinary],
         other_quantization=options.allow_other_quantization,
         own_keys=own_keys,
     )

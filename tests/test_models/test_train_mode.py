@@ -6,6 +6,7 @@ import pickle
 import pytest
 import torch
 from backbone_cases import CASES, FLORA, RESNET, in_mode
+from mmengine.optim import build_optim_wrapper
 from mmengine.registry import MODELS
 from torch import nn
 
@@ -130,6 +131,32 @@ def test_statistics_of_what_trains_in_full_can_be_kept():
     assert not moved(statistics(kept), step(kept))
     usual = small(dict(type='Full'))
     assert len(moved(statistics(usual), step(usual))) == 20
+
+
+@pytest.mark.parametrize(
+    ('method', 'decay'), [('NormTuning', 0.0), ('Full', 0.5)]
+)
+def test_tuned_norms_train_on_as_synchronized_ones(method, decay):
+    backbone = small(dict(type=method))
+    model = nn.SyncBatchNorm.convert_sync_batchnorm(
+        nn.ModuleDict(dict(backbone=backbone))
+    )
+    optimizer = build_optim_wrapper(
+        model,
+        dict(
+            type='OptimWrapper',
+            constructor='mmflora.PEFTOptimWrapperConstructor',
+            optimizer=dict(type='AdamW', lr=1.0, weight_decay=0.5),
+        ),
+    ).optimizer
+    norm = model['backbone'].layer1[0].bn1
+    assert isinstance(norm, nn.SyncBatchNorm)
+    groups = [
+        group
+        for group in optimizer.param_groups
+        if any(norm.weight is parameter for parameter in group['params'])
+    ]
+    assert [group['weight_decay'] for group in groups] == [decay]
 
 
 SWIN = CASES['mmdet SwinTransformer'].config
