@@ -145,27 +145,35 @@ class SparseAdapter(Adapter):
     def _load_from_state_dict(
         self, state_dict: Any, prefix: str, *rest: Any
     ) -> None:
-        """Load, unless the places are of another weight."""
-        errors: list[str] = rest[-1]
+        """Load, unless the places are of another weight.
+
+        Raises:
+            ValueError: If they are.  MMEngine only logs what ``nn.Module``
+                collects instead.
+        """
         shape, places = (
             state_dict.get(prefix + name) for name in ('shape', 'places')
         )
         known = shape is not None and not shape.is_meta
         if known and tuple(shape.tolist()) != self.weight_shape:
-            errors.append(
+            raise ValueError(
                 f'{prefix}shape: the places are those of a weight of shape '
                 f'{tuple(shape.tolist())}, but this one has '
-                f'{tuple(self.weight_shape)}.'
+                f'{tuple(self.weight_shape)}. Load the adapter into the model '
+                'that it was trained with.'
             )
-            return
         if places is None and prefix + 'values' in state_dict:
-            errors.append(f'{prefix}places: the values have no places.')
-            return
+            raise ValueError(
+                f'{prefix}places: the values have no places. Take the file as '
+                'the training wrote it.'
+            )
         if places is not None and places.numel() and not places.is_meta:
             size = self.size()
             if int(places.min()) < 0 or int(places.max()) >= size:
-                errors.append(f'{prefix}places: not all are below {size}.')
-                return
+                raise ValueError(
+                    f'{prefix}places: not all are from 0 to {size - 1}. The '
+                    'file was changed or damaged: take another copy of it.'
+                )
         super()._load_from_state_dict(state_dict, prefix, *rest)
 
     @classmethod

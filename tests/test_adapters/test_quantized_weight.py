@@ -177,6 +177,9 @@ def test_copies_and_files_hold_the_same_bits(bits):
     fresh.load_state_dict(loaded)
     assert torch.equal(fresh.weight.codes, weight.codes)
     assert fresh.weight.origin == weight.origin
+    known = weight.origin, weight.error
+    layer.load_state_dict(layer.state_dict())
+    assert (weight.origin, weight.error) == known
 
 
 @pytest.mark.parametrize('bits', [8, 4])

@@ -134,8 +134,9 @@ class QuantizedWeight(Tensor):
             if _alike(self, values):
                 self.codes.copy_(values.codes)
                 self.scales.copy_(values.scales)
+                facts = dict(values.facts)  # both may have the same ones
                 self.facts.clear()
-                self.facts.update(values.facts)
+                self.facts.update(facts)
                 return
             values = values.dequantize()
         dense = values.detach().to(self.device, self.scales.dtype)
