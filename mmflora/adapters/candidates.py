@@ -23,6 +23,9 @@ _READ: dict[type[nn.Module], tuple[str, ...]] = {
     nn.TransformerEncoderLayer: ('linear1', 'linear2'),
 }
 
+# mmcv's ConvModule multiplies the kernel by its norm's scale, if it has this.
+_FUSED_IF = 'efficient_conv_bn_eval_forward'
+
 # EVA and BEiT read it to add biases; without these they call the layer.
 _CALLED_WITHOUT = re.compile(r'if self\.(\w+) is None:\s+\w+ = self\.(\w+)\(')
 
@@ -149,6 +152,8 @@ def read_layers(model: nn.Module) -> dict[str, str]:
         for parent, names in _READ.items():
             if isinstance(module, parent):
                 children = {**children, **dict.fromkeys(names, '')}
+        if hasattr(module, _FUSED_IF):
+            children = {**children, 'conv': _FUSED_IF}
         for child, condition in children.items():
             if condition and getattr(module, condition, '') is None:
                 continue

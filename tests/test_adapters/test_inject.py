@@ -3,7 +3,9 @@ import inspect
 
 import pytest
 import torch
+import torch.nn.functional as F
 from inject_cases import ADAPTABLE, FLORA, LEFT_OUT, NO_BLOCK, Net
+from mmcv.cnn import ConvModule
 from torch import nn
 
 from mmflora.adapters import (
@@ -14,6 +16,7 @@ from mmflora.adapters import (
     inject,
     merge,
 )
+from mmflora.adapters.layers import ReadLayer
 
 
 @pytest.fixture
@@ -170,6 +173,30 @@ class ReadsKernel(nn.Module):
 
     def attended(self):
         return self.queries.weight
+
+
+@pytest.mark.parametrize('fused', [True, False])
+def test_a_kernel_that_is_multiplied_by_its_norm_has_its_update(
+    randomise, fused
+):
+    block = ConvModule(
+        3, 4, 3, norm_cfg=dict(type='BN'), efficient_conv_bn_eval=fused
+    ).double()
+    inject(block, dict(type='LoRA', rank=2))
+    randomise(block)
+    nn.init.uniform_(block.norm.running_var, 0.5, 2.0)
+    images = torch.randn(2, 3, 6, 6, dtype=torch.float64)
+    for norm_trains in (True, False):
+        block.norm.train(norm_trains)
+        found = block(images)
+        kernel = block.conv.base_weight() + block.conv.delta_weight()
+        expected = block.norm(F.conv2d(images, kernel)).relu()
+        torch.testing.assert_close(found, expected, rtol=1e-10, atol=1e-10)
+    gradients = torch.autograd.grad(
+        found.sum(), list(block.conv.adapter.parameters())
+    )
+    assert all(gradient.any() for gradient in gradients)
+    assert isinstance(block.conv, ReadLayer) is fused
 
 
 def test_weights_of_any_kind_that_their_parent_reads(randomise):
