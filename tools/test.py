@@ -22,8 +22,9 @@ def parse_args(argv=None):
     parser.add_argument('config', help='path of the config file')
     parser.add_argument(
         'checkpoint',
-        help='a checkpoint of an adapted or a full model, or an adapter: its '
-        'folder or .safetensors file',
+        help='a checkpoint of an adapted or a full model (a file, or the '
+        'folder that DeepSpeed wrote), or an adapter: its folder or '
+        '.safetensors file',
     )
     add_arguments(parser)
     parser.add_argument(
@@ -149,12 +150,13 @@ def prepare(args):
     from mmflora.config.check import check_paths, check_weights_file
     from mmflora.config.classes import check_classes
     from mmflora.config.launch import load_config, start_processes
+    from mmflora.files.training_checkpoints import checkpoint_file
 
     cfg = load_config(args)
     check_weights_file('checkpoint', args.checkpoint)
     check_paths(cfg, 'test')
     check_classes(cfg, 'test')
-    cfg.load_from = args.checkpoint
+    cfg.load_from = checkpoint_file(args.checkpoint)
     if args.show or args.show_dir:
         enable_drawing(cfg, args)
     if args.out is not None:

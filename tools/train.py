@@ -102,6 +102,7 @@ def set_resume(cfg, resume):
     from mmflora.adapter_files import is_adapter
     from mmflora.config.check import check_weights_file
     from mmflora.config.command_line import option
+    from mmflora.files.training_checkpoints import checkpoint_file
 
     if resume is None:
         return
@@ -116,6 +117,18 @@ def set_resume(cfg, resume):
                 'optimizer nor schedule. Start a training from it: '
                 + option('load_from', resume)
             )
+        if os.path.isdir(resume):
+            # DeepSpeed finds its files by the folder's last name.
+            resume = os.path.normpath(resume)
+            strategy = str(cfg.get('strategy', {}).get('type'))
+            if not strategy.endswith('DeepSpeedStrategy'):
+                raise ValueError(
+                    f"--resume is '{resume}', a folder: it holds the "
+                    "optimizer's state for DeepSpeed alone, and the config's "
+                    f'strategy is {strategy}. Resume with the config that '
+                    'wrote it, or start a training from its weights: '
+                    + option('load_from', checkpoint_file(resume))
+                )
         cfg.load_from = resume
 
 

@@ -16,6 +16,7 @@ from mmengine.utils import apply_to
 
 from mmflora.files.pickles import read_safely
 from mmflora.files.sources import download, read_file
+from mmflora.files.stored_tensors import FOLDER_CHECKPOINT
 from mmflora.files.tensor_files import read_head
 
 from .convert import to_checkpoint
@@ -61,8 +62,9 @@ def load_from_local(
     if not os.path.isfile(path):
         raise FileNotFoundError(
             f"Checkpoint not found: '{filename}' (looked in "
-            f"'{os.path.abspath(path)}'). Give a file, or the folder of an "
-            'adapter.'
+            f"'{os.path.abspath(path)}'). Give a file, such as "
+            f"'{FOLDER_CHECKPOINT}' in DeepSpeed's folder, or the folder of "
+            'an adapter.'
         )
     return read_file(path, map_location, mmap)
 

@@ -14,6 +14,7 @@ from typing import Any
 
 from mmflora.files.pickles import read_safely
 from mmflora.files.sources import check_source, find_source, is_local
+from mmflora.files.training_checkpoints import checkpoint_file
 
 from .walk import find_dicts, frozen_parts
 
@@ -63,7 +64,8 @@ def check_weights_file(key: str, source: str, remedy: str = '') -> None:
 
     Args:
         key: What names it: an option, or a place in the config.
-        source: A path; a URL or scheme is left to the loader.
+        source: A path, also that of a folder of weights; a URL or scheme is
+            left to the loader.
         remedy: What to do, beyond giving another file.
 
     Raises:
@@ -73,8 +75,9 @@ def check_weights_file(key: str, source: str, remedy: str = '') -> None:
     source = find_source(source)
     try:
         check_source(source)
-        if is_local(source) and source.endswith(('.pth', '.pt', '.bin')):
-            read_safely(source, 'meta')
+        file = checkpoint_file(source)
+        if is_local(file) and file.endswith(('.pth', '.pt', '.bin')):
+            read_safely(file, 'meta')
     except (FileNotFoundError, ValueError) as error:
         text = f'{key}: {error}'
         raise type(error)(f'{text} {remedy}' if remedy else text) from error

@@ -10,6 +10,7 @@ from torch import nn
 from mmflora.adapter_files.loaders import load_from_local
 from mmflora.checkpoint import check_source
 from mmflora.config import build
+from mmflora.files.training_checkpoints import checkpoint_file
 
 
 def build_model(cfg: Config) -> nn.Module:
@@ -31,8 +32,8 @@ def read_checkpoint(path: str) -> dict[str, Any]:
     """Read a checkpoint or an adapter without running anything in it.
 
     Args:
-        path: A checkpoint, an adapter (its folder or ``.safetensors``), or
-            weights as ``.safetensors``.
+        path: A checkpoint (a file, or DeepSpeed's folder), an adapter (its
+            folder or ``.safetensors``), or weights as ``.safetensors``.
 
     Returns:
         With ``state_dict`` and ``meta``.
@@ -42,6 +43,7 @@ def read_checkpoint(path: str) -> dict[str, Any]:
         ValueError: If it is damaged, holds no weights, or objects that could
             run code.
     """
+    path = checkpoint_file(path)
     check_source(path)
     # Mapped: its tensors are copied into a model, one by one.
     checkpoint = load_from_local(path, 'cpu', mmap=True)

@@ -44,12 +44,15 @@ _SAFETENSORS_DTYPES = {
     'U8': torch.uint8,
     'BOOL': torch.bool,
 }
-# What a folder of published weights holds, the first found being taken.
+FOLDER_CHECKPOINT = 'weights.pth'
+"""The ordinary checkpoint in a folder that DeepSpeed writes."""
+# What a folder of weights holds, the first found being taken.
 _FOLDER_NAMES = (
     'model.safetensors.index.json',
     'pytorch_model.bin.index.json',
     'model.safetensors',
     'pytorch_model.bin',
+    FOLDER_CHECKPOINT,
 )
 
 

@@ -13,9 +13,20 @@ from mmengine.logging import print_log
 from .atomic import staged_file
 from .pickles import read_safely
 from .sources import check_source, is_local
+from .stored_tensors import FOLDER_CHECKPOINT
 
 LAST = 'last_checkpoint'
 """The file of a work directory that names the last checkpoint."""
+
+
+def checkpoint_file(path: str | os.PathLike[str]) -> str:
+    """Return the file of a checkpoint, which DeepSpeed keeps in a folder.
+
+    Returns:
+        The ordinary checkpoint in such a folder; any other path itself.
+    """
+    inner = os.path.join(os.path.expanduser(path), FOLDER_CHECKPOINT)
+    return inner if os.path.isfile(inner) else os.fspath(path)
 
 
 def load_checkpoint(
@@ -24,7 +35,8 @@ def load_checkpoint(
     """Read a training checkpoint without running what it may hold.
 
     Args:
-        path: A file that training wrote, with mmflora's hook or MMEngine's.
+        path: What training wrote, with mmflora's hook or MMEngine's: a file,
+            or DeepSpeed's folder.
         bare: Take a file that is nothing but a state dict, too.
 
     Returns:
@@ -35,7 +47,7 @@ def load_checkpoint(
         ValueError: If it is damaged, or holds objects of other kinds, see
             :mod:`mmflora.files.pickles`.
     """
-    name = os.fspath(path)
+    name = checkpoint_file(path)
     check_source(name)
     checkpoint = read_safely(name, 'cpu')
     if bare and isinstance(checkpoint, Mapping):

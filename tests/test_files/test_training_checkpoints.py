@@ -7,7 +7,12 @@ import torch
 from mmengine import runner as mmengine_runner
 
 from mmflora.files import training_checkpoints
-from mmflora.files.training_checkpoints import LAST, find_newest
+from mmflora.files.stored_tensors import FOLDER_CHECKPOINT
+from mmflora.files.training_checkpoints import (
+    LAST,
+    find_newest,
+    load_checkpoint,
+)
 
 
 @pytest.fixture
@@ -98,3 +103,17 @@ def test_nothing_to_go_on_from(tmp_path, said):
 def test_an_object_store_is_left_to_mmengine(tmp_path):
     (tmp_path / LAST).write_text('s3://bucket/epoch_3.pth')
     assert find_newest(tmp_path) == 's3://bucket/epoch_3.pth'
+
+
+def test_the_checkpoint_in_a_folder_of_deepspeed(tmp_path):
+    """Exports and merges read it; a strategy writes it."""
+    from mmflora.engine.strategies import deepspeed_strategy
+    from mmflora.export.trained_model import read_checkpoint
+
+    assert deepspeed_strategy.WEIGHTS == FOLDER_CHECKPOINT
+    for name in ('mp_rank_00_model_states.pt', 'optim_states.pt'):
+        torch.save(dict(module=dict(a=torch.ones(9))), tmp_path / name)
+    state = dict(b=torch.ones(9))
+    torch.save(dict(meta={}, state_dict=state), tmp_path / FOLDER_CHECKPOINT)
+    for read in (load_checkpoint, read_checkpoint):
+        assert list(read(str(tmp_path))['state_dict']) == ['b']

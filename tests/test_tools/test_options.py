@@ -1,6 +1,7 @@
 """What each option of the tools changes in the config."""
 
 import pytest
+import torch
 from mmengine.config import Config
 
 from .conftest import CONFIGS, ROOT
@@ -81,6 +82,52 @@ def test_resume(prepare_train):
     assert (cfg.resume, cfg.load_from) == (True, BASE)
     with pytest.raises(FileNotFoundError, match='^--resume: .*nix'):
         prepare_train(MASK_RCNN, '--resume', 'nix.pth')
+
+
+@pytest.fixture
+def deepspeed_folder(workspace, tmp_path):
+    """A checkpoint as mmflora.DeepSpeedStrategy lays it out."""
+    folder = tmp_path / 'epoch_1.pth'
+    folder.mkdir()
+    checkpoint = torch.load(workspace.folder / BASE)
+    torch.save(checkpoint, folder / 'weights.pth')
+    for name in (
+        'mp_rank_00_model_states.pt',
+        'zero_pp_rank_0_mp_rank_00_optim_states.pt',
+    ):
+        torch.save(dict(ds_version='0.19.8'), folder / name)
+    return folder
+
+
+def test_a_folder_of_deepspeed_is_tested_and_resumed(
+    prepare_train, prepare_test, test_tool, deepspeed_folder
+):
+    args = test_tool.parse_args([str(MASK_RCNN), str(deepspeed_folder)])
+    weights = str(deepspeed_folder / 'weights.pth')
+    assert test_tool.prepare(args).load_from == weights
+    engine = (
+        *('--cfg-options', 'runner_type=FlexibleRunner'),
+        'strategy.type=mmflora.DeepSpeedStrategy',
+    )
+    # As the shell completes the name of a folder.
+    words = ('--resume', f'{deepspeed_folder}/')
+    cfg = prepare_train(MASK_RCNN, *words, *engine)
+    assert (cfg.resume, cfg.load_from) == (True, str(deepspeed_folder))
+    with pytest.raises(ValueError, match=f'load_from={weights}'):
+        prepare_train(MASK_RCNN, *words)
+
+
+def test_weights_in_a_folder_of_deepspeed_are_checked(
+    test_tool, prepare_test, deepspeed_folder
+):
+    file = deepspeed_folder / 'weights.pth'
+    file.write_bytes(file.read_bytes()[:1000])
+    args = test_tool.parse_args([str(MASK_RCNN), str(deepspeed_folder)])
+    with pytest.raises(ValueError, match=r'^checkpoint: .*truncated'):
+        test_tool.prepare(args)
+    file.unlink()
+    with pytest.raises(FileNotFoundError, match=r'weights\.pth'):
+        test_tool.prepare(args)
 
 
 def test_no_validate(prepare_train):
