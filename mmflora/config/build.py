@@ -20,6 +20,7 @@ from mmflora.models.text_models import (
     text_models_without_weights,
 )
 
+from .command_line import merge_options
 from .walk import find_dicts, use_plain_batch_norm
 from .zoo_names import zoo_config
 
@@ -74,7 +75,7 @@ def read_config(
 
     Raises:
         FileNotFoundError: If there is no such file; names the nearest ones.
-        ValueError: If it is no config.
+        ValueError: If it is no config, or has no place for a setting.
     """
     if not isinstance(config, Config):
         path = resolve_config(config)
@@ -85,7 +86,7 @@ def read_config(
                 f"'{path}' cannot be read as a config: {error}"
             ) from error
     if options:
-        config.merge_from_dict(dict(options))
+        merge_options(config, options)
     return config
 
 

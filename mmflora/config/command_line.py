@@ -1,12 +1,15 @@
 """What command lines hold: ``--cfg-options KEY=VALUE``, and numbers."""
 
+import argparse
 import math
 import re
 import shlex
+from collections.abc import Mapping
 from typing import Any
 
-from mmengine.config import DictAction
+from mmengine.config import Config, DictAction
 
+_EXAMPLE = 'model.backbone.lean=True'
 _SUFFIXES = {'': 1, 'k': 1e3, 'M': 1e6, 'G': 1e9}
 
 
@@ -15,7 +18,37 @@ class ConfigOptions(DictAction):
 
     A value with blanks that is no list stays as it is, and so does one with
     blanks or commas between quotation marks of its own, ``key='"a, b"'``.
+    A word that is no setting is an error that names it.
     """
+
+    def __call__(
+        self,
+        parser: argparse.ArgumentParser,
+        namespace: argparse.Namespace,
+        values: Any,
+        option_string: str | None = None,
+    ) -> None:
+        """Read the words after the option."""
+        for word in values or ():
+            self._check(word)
+        super().__call__(parser, namespace, values, option_string)
+
+    def _check(self, word: str) -> None:
+        key, equals, value = word.partition('=')
+        if not (key and equals):
+            text = f'{word!r} is no KEY=VALUE, such as {_EXAMPLE}.'
+            if re.search(r'\.(py|pth|pt|safetensors)$|::|/', word):
+                text += (
+                    ' Arguments without a name, such as the config, go before '
+                    f'{self.option_strings[0]}.'
+                )
+            raise argparse.ArgumentError(self, text)
+        try:
+            self._parse_iterable(value)
+        except AssertionError as error:
+            raise argparse.ArgumentError(
+                self, f'{word!r}: its brackets do not match.'
+            ) from error
 
     @staticmethod
     def _parse_iterable(val: str) -> Any:
@@ -31,6 +64,69 @@ def option(key: str, value: object) -> str:
     """Return ``--cfg-options`` with one setting, to be pasted in a shell."""
     text = f'"{value}"' if ',' in str(value) else value
     return '--cfg-options ' + shlex.quote(f'{key}={text}')
+
+
+def merge_options(cfg: Config, options: Mapping[str, Any]) -> None:
+    """Change settings of a config, named by their place in it.
+
+    Args:
+        cfg: The config.
+        options: Such as ``{'model.backbone.lean': True}``; numbers in a key
+            count into lists.
+
+    Raises:
+        ValueError: If a key leads nowhere; says where it ends, and what to
+            write.
+    """
+    try:
+        cfg.merge_from_dict(dict(options))
+    except (AttributeError, KeyError, TypeError) as error:
+        for key, value in options.items():
+            reason = _dead_end(cfg.to_dict(), key, value)
+            if reason:
+                raise ValueError(
+                    f'--cfg-options {key}={value}: {reason}'
+                ) from error
+        words = ' '.join(f'{key}={value}' for key, value in options.items())
+        raise ValueError(
+            f'--cfg-options {words}: they do not go together, or not into '
+            f'the config ({type(error).__name__}: {error}).'
+        ) from error
+
+
+def _dead_end(node: Any, key: str, value: Any) -> str:
+    """Return where a key ends in a config before it should, and why."""
+    names = key.split('.')
+    for depth, name in enumerate(names):
+        place, rest = '.'.join(names[:depth]), '.'.join(names[depth:])
+        if isinstance(node, Mapping):
+            if name not in node:
+                return ''
+            node = node[name]
+        elif not isinstance(node, list | tuple):
+            return (
+                f'{place} is {node!r:.60} ({type(node).__name__}), no dict '
+                f"that could have {rest!r}. Replace it in the config's file."
+            )
+        elif not name.isdigit():
+            return (
+                f'{place} is a list of {len(node)}, so an index comes before '
+                f'{rest!r}: {place}.0.{rest}={value}'
+            )
+        elif int(name) >= len(node):
+            return (
+                f'{place} is a list of {len(node)}: there is no {name}; the '
+                f'last one is {len(node) - 1}.'
+            )
+        elif depth == len(names) - 1:
+            return (
+                f'an item of a list cannot be replaced. Set the whole list, '
+                f'{place}="[…]", or a key of an item that is a dict: '
+                f'{key}.KEY=VALUE'
+            )
+        else:
+            node = node[int(name)]
+    return ''
 
 
 def parse_count(text: str, what: str) -> float:

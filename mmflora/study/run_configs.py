@@ -15,7 +15,7 @@ from mmengine.config import Config
 from mmflora.config.build import read_config
 from mmflora.config.check import check_paths
 from mmflora.config.classes import check_classes
-from mmflora.config.command_line import parse_count
+from mmflora.config.command_line import merge_options, parse_count
 from mmflora.config.launch import settle_workers
 from mmflora.config.peft import peft_config
 from mmflora.count.budget import rank_for_budget, with_rank
@@ -93,7 +93,7 @@ class StudyConfigs:
             return self._tasks[task.name]
         try:
             cfg = copy.deepcopy(read_config(self._path(task.config)))
-            cfg.merge_from_dict(dict(task.cfg_options))
+            merge_options(cfg, task.cfg_options)
             for split in ('val', 'test'):
                 set_split(cfg, split, getattr(task, split))
             searches = len(self.study.lrs_of(task)) > 1
@@ -193,7 +193,7 @@ class StudyConfigs:
             cfg = with_rank(cfg, method.rank)
         elif method.budget is not None:
             cfg = with_rank(cfg, self._rank(cfg, task, method))
-        cfg.merge_from_dict(dict(method.cfg_options))
+        merge_options(cfg, method.cfg_options)
         hooks = cfg.get('default_hooks', {})
         if 'checkpoint' in hooks:
             hooks.checkpoint.max_keep_ckpts = 1
