@@ -275,10 +275,10 @@ def megabytes(path):
 def main(argv=None):
     """Do what the command line says."""
     args = parse_args(argv)
-    try:
+    from mmflora.config.command_line import user_errors
+
+    with user_errors():
         COMMANDS[args.command](args)
-    except (ImportError, OSError, ValueError) as error:
-        sys.exit(f'error: {error}')
 
 
 if __name__ == '__main__':

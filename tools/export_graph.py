@@ -69,10 +69,10 @@ def export(args):
 def main():
     """Export, and say how exact the graph is."""
     args = parse_args()
-    try:
+    from mmflora.config.command_line import user_errors
+
+    with user_errors():
         difference = export(args)
-    except (FileNotFoundError, ImportError, TypeError, ValueError) as error:
-        sys.exit(f'error: {error}')
     print(difference)
     print(f'{args.out}  {os.path.getsize(args.out) / 1e6:,.1f} MB')
 

@@ -92,10 +92,10 @@ def merge(args):
 def main():
     """Merge, and say what was written."""
     args = parse_args()
-    try:
+    from mmflora.config.command_line import user_errors
+
+    with user_errors():
         report = merge(args)
-    except (FileNotFoundError, TypeError, ValueError) as error:
-        sys.exit(f'error: {error}')
     for remark in report.remarks:
         print(f'note: {remark}')
     for path in report.files:

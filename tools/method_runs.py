@@ -238,15 +238,15 @@ def device():
 def main():
     """Train, and print or write the table."""
     args = parse_args()
-    try:
+    from mmflora.config.command_line import user_errors
+
+    with user_errors(RuntimeError):
         configs = choose(args)
         args.out = args.out.resolve()
         args.out.mkdir(parents=True, exist_ok=True)
         os.chdir(args.out)  # where the configs look for data and base
         prepare()
         run_methods(configs, args)
-    except (OSError, RuntimeError, ValueError) as error:
-        sys.exit(f'error: {error}')
     logging.disable()  # MMEngine's go to files of runs that are over
     lines = table(configs, args.out)
     print('\n'.join(lines))

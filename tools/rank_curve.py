@@ -42,15 +42,10 @@ def parse_args(argv=None):
     return parser.parse_args(argv)
 
 
-def run(args):
-    """Test as the command line says."""
-    from mmflora.adapter_files.rank_curve import (
-        adapters_of_ranks,
-        curve_table,
-        draw_curve,
-    )
+def prepare(args):
+    """Make the adapters of all ranks; return each rank, size and config."""
+    from mmflora.adapter_files.rank_curve import adapters_of_ranks
     from mmflora.adapter_files.read import read_any
-    from mmflora.config.build import build_runner
     from mmflora.config.check import check_paths, check_weights_file
     from mmflora.config.classes import check_classes
     from mmflora.config.launch import load_config, start_processes
@@ -60,23 +55,44 @@ def run(args):
     check_paths(cfg, 'test')
     check_classes(cfg, 'test')
     start_processes(cfg)
-    ranks, parameters, results = sorted(set(args.ranks)), [], []
-    adapter = read_any(args.checkpoint)
-    for _, count, own in adapters_of_ranks(
-        cfg, adapter, ranks, cfg.work_dir, prefix=not args.compress
-    ):
-        found = build_runner(own).test()
-        names = args.metrics or list(found)
-        unknown = [name for name in names if name not in found]
-        if unknown:
-            raise ValueError(
-                f'--metrics: the test has no {unknown}; it has {list(found)}.'
-            )
-        parameters.append(count)
-        results.append({name: found[name] for name in names})
+    return adapters_of_ranks(
+        cfg,
+        read_any(args.checkpoint),
+        sorted(set(args.ranks)),
+        cfg.work_dir,
+        prefix=not args.compress,
+    )
+
+
+def chosen(found, names):
+    """Return the metrics that the command line asks for."""
+    unknown = [name for name in names or () if name not in found]
+    if unknown:
+        raise ValueError(
+            f'--metrics: the test has no {unknown}; it has {list(found)}.'
+        )
+    return {name: found[name] for name in names or found}
+
+
+def run(args):
+    """Test as the command line says."""
+    from mmflora.adapter_files.rank_curve import curve_table, draw_curve
+    from mmflora.config.build import build_runner
+    from mmflora.config.command_line import user_errors
+
+    with user_errors():
+        adapters = prepare(args)
+    results = []
+    for rank, _, cfg in adapters:
+        found = build_runner(cfg).test()
+        with user_errors():
+            results.append(chosen(found, args.metrics))
+        print(f'rank {rank} is tested: {results[-1]}', flush=True)
+    ranks, parameters, _ = zip(*adapters, strict=True)
     print(curve_table(ranks, parameters, results))
     if args.plot:
-        draw_curve(ranks, results, names, args.plot)
+        with user_errors():
+            draw_curve(ranks, results, list(results[0]), args.plot)
         print(f'drawn to {args.plot}')
 
 
@@ -85,11 +101,8 @@ def main():
     args = parse_args()
     from mmflora.checkpoint import trusted_checkpoints
 
-    try:
-        with trusted_checkpoints(args.trust_checkpoints):
-            run(args)
-    except (FileNotFoundError, ValueError) as error:
-        sys.exit(f'error: {error}')
+    with trusted_checkpoints(args.trust_checkpoints):
+        run(args)
 
 
 if __name__ == '__main__':

@@ -139,12 +139,10 @@ def main():
     """Read the command line, and search."""
     args = parse_args()
     from mmflora.checkpoint import trusted_checkpoints
+    from mmflora.config.command_line import user_errors
 
-    try:
-        with trusted_checkpoints(args.trust_checkpoints):
-            run(args)
-    except (OSError, TypeError, ValueError) as error:
-        sys.exit(f'error: {error}')
+    with user_errors(), trusted_checkpoints(args.trust_checkpoints):
+        run(args)
 
 
 if __name__ == '__main__':

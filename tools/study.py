@@ -127,15 +127,15 @@ def main():
     args = parse_args()
     from mmengine.logging import MMLogger
 
+    from mmflora.config.command_line import user_errors
+
     MMLogger.get_current_instance().setLevel('ERROR')
     warnings.simplefilter('ignore')
     say = partial(print, file=sys.stdout, flush=True)
     try:
         # What libraries print goes elsewhere.
-        with contextlib.redirect_stdout(sys.stderr):
+        with user_errors(), contextlib.redirect_stdout(sys.stderr):
             status = run(args, say)
-    except (FileNotFoundError, TypeError, ValueError) as error:
-        sys.exit(f'error: {error}')
     except KeyboardInterrupt:
         say('Stopped. The same command goes on from here.')
         status = 130

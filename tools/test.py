@@ -169,10 +169,10 @@ def prepare(args):
 
 def run(args):
     """Test as the command line says."""
-    try:
+    from mmflora.config.command_line import user_errors
+
+    with user_errors():
         cfg = prepare(args)
-    except (FileNotFoundError, ValueError) as error:
-        sys.exit(f'error: {error}')
 
     from mmflora.config.build import build_runner
 

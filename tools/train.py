@@ -159,10 +159,10 @@ def prepare(args):
 
 def run(args):
     """Train as the command line says."""
-    try:
+    from mmflora.config.command_line import user_errors
+
+    with user_errors():
         cfg = prepare(args)
-    except (FileNotFoundError, TypeError, ValueError) as error:
-        sys.exit(f'error: {error}')
 
     from mmflora.config.build import build_runner
 

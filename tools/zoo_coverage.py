@@ -130,10 +130,10 @@ def run(args):
 def main():
     """Do what the command line says."""
     args = parse_args()
-    try:
+    from mmflora.config.command_line import user_errors
+
+    with user_errors():
         run(args)
-    except (FileNotFoundError, ModuleNotFoundError, ValueError) as error:
-        sys.exit(f'error: {error}')
 
 
 if __name__ == '__main__':

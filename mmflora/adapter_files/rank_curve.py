@@ -1,7 +1,7 @@
 """The curve of what an adapter reaches at each of its lower ranks."""
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import matplotlib
@@ -22,8 +22,11 @@ def adapters_of_ranks(
     ranks: Sequence[int],
     folder: str | Path,
     prefix: bool,
-) -> Iterator[tuple[int, int, Config]]:
-    """Write an adapter of each rank, and yield the config that tests it.
+) -> list[tuple[int, int, Config]]:
+    """Write an adapter of each rank, and return the configs that test them.
+
+    All are made before the first test, which takes longer: a rank that the
+    adapter does not have is found at once.
 
     Args:
         config: The config of the adapter.
@@ -32,9 +35,14 @@ def adapters_of_ranks(
         folder: Where the adapters are written, and their tests log.
         prefix: See :func:`~mmflora.adapter_files.reduce.reduce_ranks`.
 
-    Yields:
-        The rank, the number of parameters of all adapters, and the config.
+    Returns:
+        Each rank, the number of parameters of all its adapters, and the
+        config.
+
+    Raises:
+        ValueError: If the adapter has no such rank.
     """
+    made = []
     for rank in ranks:
         lower, rows = reduce_ranks(adapter, prefix=prefix, rank=rank)
         own = config_of(config, lower)
@@ -44,7 +52,8 @@ def adapters_of_ranks(
         own.experiment_name = f'rank_{rank}'
         if own.get('visualizer'):  # else MMEngine takes the first run's
             own.visualizer['name'] = f'rank_{rank}'
-        yield rank, sum(row.parameters[1] for row in rows), own
+        made.append((rank, sum(row.parameters[1] for row in rows), own))
+    return made
 
 
 def area_under_curve(

@@ -1,10 +1,12 @@
-"""What command lines hold: ``--cfg-options KEY=VALUE``, and numbers."""
+"""What command lines hold, and how the errors of users end a tool."""
 
 import argparse
 import math
 import re
 import shlex
-from collections.abc import Mapping
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 from mmengine.config import Config, DictAction
@@ -58,6 +60,24 @@ class ConfigOptions(DictAction):
         if split or inner[:1] in ('[', '(') or not {' ', ','} & {*inner}:
             return DictAction._parse_iterable(val)
         return inner
+
+
+@contextmanager
+def user_errors(*more: type[Exception]) -> Iterator[None]:
+    """End the process with a message, without traceback, on a user's error.
+
+    These are what bad input, a full disk and a package that is not installed
+    raise.  Every tool checks and reads within it; a training or a test runs
+    outside, where the place of an error counts.
+
+    Args:
+        *more: Errors that are a user's in this tool alone.
+    """
+    kinds = (ImportError, OSError, TypeError, ValueError, *more)
+    try:
+        yield
+    except kinds as error:
+        sys.exit(f'error: {error}')
 
 
 def option(key: str, value: object) -> str:

@@ -8,6 +8,8 @@ from pathlib import Path
 
 from mmengine.logging import MMLogger
 
+from .command_line import user_errors
+
 
 def print_report(report: Callable[[], str]) -> None:
     """Print a report; what libraries print on the way is not part of it.
@@ -20,11 +22,13 @@ def print_report(report: Callable[[], str]) -> None:
     level = logger.level
     logger.setLevel('ERROR')
     try:
-        with warnings.catch_warnings(), contextlib.redirect_stdout(sys.stderr):
+        with (
+            user_errors(),
+            warnings.catch_warnings(),
+            contextlib.redirect_stdout(sys.stderr),
+        ):
             warnings.simplefilter('ignore')
             text = report()
-    except (FileNotFoundError, TypeError, ValueError) as error:
-        sys.exit(f'error: {error}')
     finally:
         logger.setLevel(level)
     print(text)

@@ -11,6 +11,7 @@ from test_tasks.conftest import deltas, outputs, randomise
 from mmflora.adapter_files import apply_adapter, read_adapter, write_adapter
 from mmflora.adapter_files.convert import from_checkpoint, write_checkpoint
 from mmflora.adapter_files.rank_choice import ranks_of_budget
+from mmflora.adapter_files.rank_curve import adapters_of_ranks
 from mmflora.adapter_files.reduce import reduce_ranks
 from mmflora.adapter_files.reduced_report import config_of, reduction_table
 from mmflora.adapters import adapted_layers
@@ -158,6 +159,18 @@ def test_config_of_the_result(toy, run):
     assert torch.equal(outputs(found.eval()), outputs(whole))
     with pytest.raises(ValueError, match="no frozen part 'backbone'"):
         config_of(Config(dict(model=dict(type='ToyModel'))), lower)
+
+
+def test_ranks_of_a_curve_are_made_before_the_first_test(toy, run, tmp_path):
+    adapter = adapter_of(toy(1, adapter=LORA))
+    backbone = backbone_cfg(run / 'base.pth')
+    config = Config(dict(model=dict(type='ToyModel', backbone=backbone)))
+    options = dict(folder=tmp_path, prefix=True)
+    made = adapters_of_ranks(config, adapter, [1, 6], **options)
+    assert [rank for rank, _, _ in made] == [1, 6]
+    assert made[1][1] == 6 * made[0][1]
+    with pytest.raises(ValueError, match='number from 1 to 6'):
+        adapters_of_ranks(config, adapter, [1, 7], **options)
 
 
 def test_refusals(toy):
