@@ -25,6 +25,7 @@ from adapters_options import (  # noqa: E402
     add_files,
     add_lower_ranks,
     add_tasks,
+    add_trust,
 )
 
 
@@ -40,11 +41,14 @@ def parse_args(argv=None):
     add_tasks(commands)
     add_lower_ranks(commands)
     add_extract(commands)
+    add_trust(commands)
     commands.add_parser('merge', help='same as tools/merge.py', add_help=False)
     args, rest = parser.parse_known_args(argv)
     if rest and args.command != 'merge':
         parser.error(f'unrecognized arguments: {" ".join(rest)}')
     args.rest = rest
+    # The option of merge is among the rest.
+    args.trust_checkpoints = getattr(args, 'trust_checkpoints', False)
     return args
 
 
@@ -275,9 +279,10 @@ def megabytes(path):
 def main(argv=None):
     """Do what the command line says."""
     args = parse_args(argv)
+    from mmflora.checkpoint import trusted_checkpoints
     from mmflora.config.command_line import user_errors
 
-    with user_errors():
+    with user_errors(), trusted_checkpoints(args.trust_checkpoints):
         COMMANDS[args.command](args)
 
 

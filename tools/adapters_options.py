@@ -180,3 +180,18 @@ def add_extract(commands):
         required=True,
         help='a config with LotteryTicket adapters over the same base',
     )
+
+
+def add_trust(commands):
+    """Add the option that lets checkpoints run code, to each command.
+
+    As ``mmflora.config.command_line.add_trust_option``, without the seconds
+    that an import of mmflora takes.
+    """
+    for command in commands.choices.values():
+        command.add_argument(
+            '--trust-checkpoints',
+            action='store_true',
+            help='read checkpoints that hold other objects than tensors and '
+            'plain values, too: they can run any code that their author chose',
+        )

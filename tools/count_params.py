@@ -16,7 +16,7 @@ sys.path.append(str(Path(__file__).resolve().parents[1]))
 
 def parse_args(argv=None):
     """Read the command line."""
-    from mmflora.config.command_line import ConfigOptions
+    from mmflora.config.command_line import ConfigOptions, add_trust_option
     from mmflora.config.peft.arguments import add_peft_arguments
 
     parser = argparse.ArgumentParser(description=__doc__)
@@ -48,6 +48,7 @@ def parse_args(argv=None):
         'model.backbone.peft.adapter.rank=24',
     )
     add_peft_arguments(parser)
+    add_trust_option(parser)
     return parser.parse_args(argv)
 
 
@@ -130,10 +131,12 @@ def document(parts, argv):
 
 def main():
     """Count as the command line says."""
+    from mmflora.checkpoint import trusted_checkpoints
     from mmflora.config.printed_report import print_report
 
     args = parse_args()
-    print_report(lambda: report(args))
+    with trusted_checkpoints(args.trust_checkpoints):
+        print_report(lambda: report(args))
 
 
 if __name__ == '__main__':

@@ -20,7 +20,7 @@ sys.path.append(str(Path(__file__).resolve().parents[1]))
 
 def parse_args(argv=None):
     """Read the command line."""
-    from mmflora.config.command_line import ConfigOptions
+    from mmflora.config.command_line import ConfigOptions, add_trust_option
     from mmflora.config.peft.arguments import add_peft_arguments
 
     parser = argparse.ArgumentParser(description=__doc__)
@@ -67,6 +67,7 @@ def parse_args(argv=None):
         help='change settings of the config, as tools/train.py does',
     )
     add_peft_arguments(parser)
+    add_trust_option(parser)
     return parser.parse_args(argv)
 
 
@@ -171,10 +172,12 @@ def report(args):
 
 def main():
     """Predict as the command line says."""
+    from mmflora.checkpoint import trusted_checkpoints
     from mmflora.config.printed_report import print_report
 
     args = parse_args()
-    print_report(lambda: report(args))
+    with trusted_checkpoints(args.trust_checkpoints):
+        print_report(lambda: report(args))
 
 
 if __name__ == '__main__':

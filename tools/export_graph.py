@@ -15,7 +15,7 @@ sys.path.append(str(Path(__file__).resolve().parents[1]))
 
 def parse_args(argv=None):
     """Read the command line."""
-    from mmflora.config.command_line import ConfigOptions
+    from mmflora.config.command_line import ConfigOptions, add_trust_option
 
     parser = argparse.ArgumentParser(
         description=__doc__,
@@ -49,6 +49,7 @@ def parse_args(argv=None):
         metavar='KEY=VALUE',
         help='change settings of the config: a.b=1',
     )
+    add_trust_option(parser)
     return parser.parse_args(argv)
 
 
@@ -69,9 +70,10 @@ def export(args):
 def main():
     """Export, and say how exact the graph is."""
     args = parse_args()
+    from mmflora.checkpoint import trusted_checkpoints
     from mmflora.config.command_line import user_errors
 
-    with user_errors():
+    with user_errors(), trusted_checkpoints(args.trust_checkpoints):
         difference = export(args)
     print(difference)
     print(f'{args.out}  {os.path.getsize(args.out) / 1e6:,.1f} MB')

@@ -15,7 +15,7 @@ sys.path.append(str(Path(__file__).resolve().parents[1]))
 
 def parse_args(argv=None):
     """Read the command line."""
-    from mmflora.config.command_line import ConfigOptions
+    from mmflora.config.command_line import ConfigOptions, add_trust_option
 
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument('config', help='path of the config of the training')
@@ -63,6 +63,7 @@ def parse_args(argv=None):
         metavar='KEY=VALUE',
         help='change settings of the config: a.b=1',
     )
+    add_trust_option(parser)
     return parser.parse_args(argv)
 
 
@@ -92,9 +93,10 @@ def merge(args):
 def main():
     """Merge, and say what was written."""
     args = parse_args()
+    from mmflora.checkpoint import trusted_checkpoints
     from mmflora.config.command_line import user_errors
 
-    with user_errors():
+    with user_errors(), trusted_checkpoints(args.trust_checkpoints):
         report = merge(args)
     for remark in report.remarks:
         print(f'note: {remark}')

@@ -16,11 +16,11 @@ sys.path.append(str(Path(__file__).resolve().parents[1]))
 
 def parse_args(argv=None):
     """Read the command line."""
+    from mmflora.config.command_line import add_trust_option
     from mmflora.config.peft.arguments import add_peft_arguments
     from mmflora.new_config.annotated_images import TASKS
     from mmflora.new_config.formats_of_data import READERS
     from mmflora.new_config.splits import DEFAULT_PARTS
-    from mmflora.new_config.wishes import Wishes
 
     parser = argparse.ArgumentParser(
         description=__doc__,
@@ -40,6 +40,7 @@ def parse_args(argv=None):
         '--out', required=True, metavar='FILE.py', help='the config to write'
     )
     add_peft_arguments(parser)
+    add_trust_option(parser)
     parser.add_argument(
         '--format',
         choices=READERS,
@@ -108,16 +109,19 @@ def parse_args(argv=None):
         action='store_true',
         help='replace the config and what stands beside it',
     )
-    return Wishes(**vars(parser.parse_args(argv)))
+    return parser.parse_args(argv)
 
 
 def main():
     """Read the command line, write the config, print the report."""
-    wishes = parse_args()
+    args = vars(parse_args())
+    from mmflora.checkpoint import trusted_checkpoints
     from mmflora.config.printed_report import print_report
     from mmflora.new_config.make_config import make_config
+    from mmflora.new_config.wishes import Wishes
 
-    print_report(lambda: make_config(wishes))
+    with trusted_checkpoints(args.pop('trust_checkpoints')):
+        print_report(lambda: make_config(Wishes(**args)))
 
 
 if __name__ == '__main__':

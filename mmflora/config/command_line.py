@@ -11,6 +11,8 @@ from typing import Any
 
 from mmengine.config import Config, DictAction
 
+from mmflora.files.trust import OPTION
+
 _EXAMPLE = 'model.backbone.lean=True'
 _SUFFIXES = {'': 1, 'k': 1e3, 'M': 1e6, 'G': 1e9}
 
@@ -78,6 +80,16 @@ def user_errors(*more: type[Exception]) -> Iterator[None]:
         yield
     except kinds as error:
         sys.exit(f'error: {error}')
+
+
+def add_trust_option(parser: argparse.ArgumentParser) -> None:
+    """Add the option that lets files run code while they are read."""
+    parser.add_argument(
+        OPTION,
+        action='store_true',
+        help='read checkpoints that hold other objects than tensors and '
+        'plain values, too: they can run any code that their author chose',
+    )
 
 
 def option(key: str, value: object) -> str:

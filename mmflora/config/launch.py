@@ -12,10 +12,8 @@ from pathlib import Path
 from mmengine.config import Config
 from mmengine.device import get_device
 
-from mmflora.files.trust import OPTION
-
 from .build import read_config
-from .command_line import ConfigOptions
+from .command_line import ConfigOptions, add_trust_option
 from .engines import check_engine, use_cpu_wrapper
 from .peft.arguments import read_adapted
 from .walk import find_dicts, use_plain_batch_norm
@@ -53,12 +51,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default='none',
         help='how several processes were started (default: none)',
     )
-    parser.add_argument(
-        OPTION,
-        action='store_true',
-        help='read checkpoints that hold other objects than tensors and '
-        'plain values, too: they can run any code that their author chose',
-    )
+    add_trust_option(parser)
     # torchrun says it in the environment; older launchers in either spelling.
     parser.add_argument(
         '--local_rank',

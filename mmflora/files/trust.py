@@ -10,9 +10,9 @@ from contextvars import ContextVar
 
 OPTION = '--trust-checkpoints'
 REMEDY = (
-    'If you trust the author of the file, give tools/train.py or '
-    f'tools/test.py the option {OPTION}; in Python, read it within '
-    '`mmflora.checkpoint.trusted_checkpoints()`.'
+    'If you trust the author of the file, give the tool that reads it (each '
+    f'of mmflora but tools/study.py) the option {OPTION}; in Python, read it '
+    'within `mmflora.checkpoint.trusted_checkpoints()`.'
 )
 _TRUSTED: ContextVar[bool] = ContextVar('trusted', default=False)
 

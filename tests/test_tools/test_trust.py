@@ -1,12 +1,15 @@
 """Checkpoints of strangers at the tools' door."""
 
+import sys
+
 import pytest
 import torch
 from test_adapter_files.test_refusals import Malicious
 
 from mmflora.checkpoint import trusted_checkpoints
+from mmflora.files.trust import OPTION
 
-from .conftest import CONFIGS
+from .conftest import CONFIGS, ROOT, load_tool, refused
 
 UPERNET = CONFIGS / 'flora/upernet_convnextv2-atto_flora-r16_shapes-128x128.py'
 BASE = 'work_dirs/shapes_base/base.pth'
@@ -56,6 +59,44 @@ def test_who_trusts_says_so(test_tool, workspace, tmp_path, monkeypatch):
     args = test_tool.parse_args(words)
     with trusted_checkpoints(args.trust_checkpoints):
         assert test_tool.prepare(args).load_from == str(path)
+    assert marker.exists()
+
+
+# The start of a command line of each tool that reads checkpoints.
+DOORS = {
+    'adapters': 'export {} out',
+    'count_params': f'{UPERNET} --peft flora-r16 --base {{}}',
+    'estimate_memory': f'{UPERNET} --peft flora-r16 --base {{}}',
+    'export_graph': f'{UPERNET} {{}} --out graph.onnx',
+    'merge': f'{UPERNET} {{}} --out merged.pth',
+    'new_config': '--data data --out new.py --base {}',
+    'rank_curve': f'{UPERNET} {{}} --ranks 1',
+    'search_adapters': f'{UPERNET} {{}} --budget 1k --out found',
+    'test': f'{UPERNET} {{}}',
+    'train': f'{UPERNET} --resume {{}}',
+}
+
+
+@pytest.mark.parametrize('name', DOORS)
+def test_every_tool_has_the_option(name, monkeypatch):
+    monkeypatch.setattr(sys, 'path', [*sys.path, str(ROOT / 'tools')])
+    tool = load_tool(name)
+    words = DOORS[name].format('x.pth').split()
+    assert not tool.parse_args(words).trust_checkpoints
+    assert tool.parse_args([*words, OPTION]).trust_checkpoints
+
+
+@pytest.mark.parametrize('name', ['adapters', 'merge', 'export_graph'])
+def test_the_option_counts(name, run_main, workspace, tmp_path, monkeypatch):
+    monkeypatch.setattr(sys, 'path', [*sys.path, str(ROOT / 'tools')])
+    monkeypatch.chdir(workspace.folder)
+    path, marker = tmp_path / 'odd.pth', tmp_path / 'ran'
+    torch.save(dict(meta=Malicious(marker), state_dict={}), path)
+    tool, words = load_tool(name), DOORS[name].format(path).split()
+    assert OPTION in refused(run_main, tool, *words)
+    assert not marker.exists()
+    # Read, and refused for what it lacks.
+    assert OPTION not in refused(run_main, tool, *words, OPTION)
     assert marker.exists()
 
 
