@@ -81,6 +81,8 @@ def read_config(
         path = resolve_config(config)
         try:
             config = Config.fromfile(path)
+        except ImportError as error:
+            raise _not_imported(path, error) from error
         except (OSError, SyntaxError) as error:
             raise ValueError(
                 f"'{path}' cannot be read as a config: {error}"
@@ -88,6 +90,18 @@ def read_config(
     if options:
         merge_options(config, options)
     return config
+
+
+def _not_imported(path: str, error: ImportError) -> ValueError:
+    """Return the error for a config that imports what is not there."""
+    reason: BaseException = error
+    while reason.__cause__ or reason.__context__:
+        reason = reason.__cause__ or reason.__context__ or reason
+    return ValueError(
+        f"'{path}' imports what cannot be imported, in its `custom_imports` "
+        f'or at its head: {reason}. Install that package; or, for a file of '
+        'your own, name its folder in the environment: PYTHONPATH=FOLDER'
+    )
 
 
 def register_toolkit(cfg: Config) -> None:
@@ -141,8 +155,9 @@ def build_model(
 
     Raises:
         FileNotFoundError: If a base's file is missing.
-        ValueError: If the config has no model, or its ``default_scope`` names
-            no library that mmflora works with.
+        ValueError: If the config has no model, names a type that nothing
+            registers, or its ``default_scope`` names no library that mmflora
+            works with.
     """
     if not isinstance(cfg.get('model'), Mapping):
         raise ValueError(
@@ -171,10 +186,44 @@ def build_model(
         if device == 'meta':
             stack.enter_context(_WithoutValues())
             stack.enter_context(text_models_without_weights())
-        model: nn.Module = MODELS.build(node)
+        try:
+            model: nn.Module = MODELS.build(node)
+        except KeyError as error:
+            raise not_built(cfg, part, error) from error
     if part == 'model':
         model.cfg = cfg
     return model
+
+
+def not_built(
+    cfg: Config, part: str, error: Exception, when: str = ''
+) -> ValueError:
+    """Return the error for what a config's own class or type refuses.
+
+    Args:
+        cfg: The config.
+        part: The place of what was built.
+        error: What came of it.
+        when: When it was built, if that counts.
+    """
+    if isinstance(error.__cause__, KeyError):
+        error = error.__cause__  # it has been through here
+    node: Any = cfg
+    for key in part.split('.'):
+        node = node[key]
+    kind = node.get('type')
+    name = kind if isinstance(kind, str) else getattr(kind, '__name__', '?')
+    reason = ' '.join(str(error.args[0] if error.args else error).split())
+    text = (
+        f"'{part}' ({name}) cannot be built as the config has it{when}: "
+        f'{type(error).__name__}: {reason}'
+    )
+    if isinstance(error, KeyError):
+        text += (
+            ' A type of your own is registered by a module that '
+            '`custom_imports` of the config names.'
+        )
+    return ValueError(text)
 
 
 class _WithoutValues(TorchFunctionMode):

@@ -158,3 +158,28 @@ def test_autocast_is_left_out_wherever_it_stands(place):
         )
         hooks = built._forward_pre_hooks.values()
         assert ('enter' in [hook.__name__ for hook in hooks]) is autocast
+
+
+def test_a_config_whose_imports_are_missing(tmp_path, monkeypatch):
+    path = tmp_path / 'my_config.py'
+    path.write_text("custom_imports = dict(imports=['my_own.layers'])\n")
+    with pytest.raises(ValueError, match='PYTHONPATH=FOLDER') as caught:
+        read_config(str(path))
+    assert str(path) in str(caught.value)
+    assert "No module named 'my_own'" in str(caught.value)
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / 'my_own').mkdir()
+    (tmp_path / 'my_own/layers.py').write_text('import its_need\n')
+    with pytest.raises(ValueError, match="No module named 'its_need'"):
+        read_config(str(path))
+
+
+@pytest.mark.parametrize('device', ['cpu', 'meta'])
+def test_a_type_that_nothing_registers(device):
+    cfg = Config(CFG.to_dict())
+    cfg.model.decode_head.type = 'NoSuchHead'
+    with pytest.raises(ValueError, match='NoSuchHead is not in') as caught:
+        build_model(cfg, weights=False, device=device)
+    text = str(caught.value)
+    assert text.startswith("'model' (EncoderDecoder) cannot be built as the ")
+    assert 'custom_imports' in text

@@ -17,7 +17,7 @@ from mmflora.checkpoint.base_weights import pretrained_cfg
 from mmflora.files.sources import read_state_dict
 from mmflora.models.peft_model import check_parts
 
-from ..build import build_model
+from ..build import build_model, not_built
 from .backbones import (
     check_weights,
     find_backbones,
@@ -27,7 +27,7 @@ from .backbones import (
     say_statistics,
     wrap_backbone,
 )
-from .changes import Change, name_of
+from .changes import Change
 from .named_methods import Method, fit_patterns, say_layers
 from .new_params import declare_new
 from .optimizer_settings import leave_amp
@@ -187,8 +187,6 @@ def _build(cfg: Config, place: str) -> nn.Module:
     try:
         return build_model(cfg, place, weights=False, device='meta')
     except Exception as error:
-        kind = name_of(_node(cfg, place).get('type'))
-        raise ValueError(
-            f"'{place}' ({kind}) cannot be built as the config has it, before "
-            f'anything was changed: {type(error).__name__}: {error}'
+        raise not_built(
+            cfg, place, error, ', before anything was changed'
         ) from error
