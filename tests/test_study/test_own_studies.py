@@ -1,6 +1,7 @@
 """The files of studies/: they are read, and their models are built."""
 
 import importlib.util
+import json
 
 import pytest
 from mmengine.config import Config
@@ -43,12 +44,50 @@ def test_a_task_is_built(name):
     assert count.method > 0
 
 
-def test_keys_of_the_published_weights():
+@pytest.fixture
+def prepare():
     spec = importlib.util.spec_from_file_location(
         'prepare', STUDIES / 'prepare.py'
     )
-    prepare = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(prepare)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_data_sets_that_are_there_are_prepared(
+    prepare, tmp_path, monkeypatch, capsys
+):
+    data, out = tmp_path / 'data', tmp_path / 'out'
+    monkeypatch.setattr(prepare, 'write_base', lambda path: None)
+    monkeypatch.setattr('sys.argv', ['', str(data), '--out', str(out)])
+    with pytest.raises(SystemExit, match='has none of bccd, nuclei'):
+        prepare.main()
+    for folder in ('bccd', 'boxes', 'nuclei/images'):
+        (data / folder).mkdir(parents=True)
+    nuclei = dict(
+        images=[
+            dict(id=1, file_name='a.png', width=256, height=256),
+            dict(id=2, file_name='b.png', width=320, height=256),
+        ],
+        annotations=[dict(id=1, image_id=2), dict(id=2, image_id=1)],
+        categories=[dict(id=1, name='nucleus')],
+    )
+    for split in ('train', 'val'):
+        (data / f'nuclei/{split}.json').write_text(json.dumps(nuclei))
+    prepare.main()
+    said = capsys.readouterr().out
+    assert 'camvid is left out' in said
+    assert 'lacks nuclei/test.json' in said
+    assert sorted(path.name for path in out.iterdir()) == ['bccd', 'boxes']
+    (data / 'nuclei/test.json').write_text(json.dumps(nuclei))
+    prepare.main()
+    assert 'nuclei' not in capsys.readouterr().out
+    tissue = json.loads((out / 'nuclei/test_tissue.json').read_text())
+    assert [image['id'] for image in tissue['images']] == [2]
+    assert [one['id'] for one in tissue['annotations']] == [1]
+
+
+def test_keys_of_the_published_weights(prepare):
     names = {
         '_conv_stem.weight': 'conv_stem.weight',
         '_bn1.bias': 'bn2.bias',
