@@ -5,9 +5,11 @@ Models are built on PyTorch's meta device, so the largest takes a second.
 
 import argparse
 import glob
+import os
 import re
 import shlex
 import sys
+from collections import Counter
 from pathlib import Path
 
 # A clone works without being installed; what is installed comes first.
@@ -66,7 +68,25 @@ def find_configs(patterns):
         if not found:
             raise FileNotFoundError(f"No config matches '{pattern}'.")
         paths += sorted(found, key=_natural)
-    return list(dict.fromkeys(paths))
+    return list({os.path.abspath(path): path for path in paths}.values())
+
+
+def short_names(paths):
+    """Return a name for each path: its stem, with folders where two agree."""
+    depths = dict.fromkeys(paths, 1)
+    while True:
+        names = {
+            path: '/'.join(
+                Path(os.path.abspath(path)).with_suffix('').parts[-depth:]
+            )
+            for path, depth in depths.items()
+        }
+        uses = Counter(names.values())
+        same = [path for path, name in names.items() if uses[name] > 1]
+        if not same:
+            return names
+        for path in same:
+            depths[path] += 1
 
 
 def _natural(path):
@@ -94,15 +114,16 @@ def report(args):
     paths = find_configs(args.configs)
     options = args.cfg_options
     configs = {p: read_adapted(p, args, options, False) for p in paths}
+    names = short_names(paths)
     counts = {
-        Path(path).stem: count_model(build_on_meta(cfg))
+        names[path]: count_model(build_on_meta(cfg))
         for path, cfg in configs.items()
     }
     parts = [count_table(counts, beside or None)]
     if budget:
         for path, cfg in configs.items():
             choice = rank_for_budget(cfg, budget)
-            parts.append(f'{Path(path).stem}\n{choice}')
+            parts.append(f'{names[path]}\n{choice}')
     if args.out:
         Path(args.out).write_text(document(parts, sys.argv[1:]))
     return '\n\n'.join(parts)

@@ -39,6 +39,24 @@ def test_patterns_sort_ranks_as_numbers(tool):
     assert ranks == ['16', '42', '83', '130']
 
 
+def test_configs_of_one_file_name(run, tool, tmp_path):
+    for folder, rank in (('a', 8), ('b', 16)):
+        path = tmp_path / f'{folder}/my_config.py'
+        path.parent.mkdir()
+        path.write_text(
+            f"_base_ = '{FLORA}'\n"
+            f'model = dict(backbone=dict(adapter=dict(rank={rank})))\n'
+        )
+    # The first one twice, in another spelling.
+    text = run(f'{tmp_path}/a/../a/my_config.py', f'{tmp_path}/*/my_config.py')
+    first, second = rows(text)[2:]
+    assert first.startswith('| a/my_config ')
+    assert second.startswith('| b/my_config ')
+    assert first.split('|')[5] != second.split('|')[5]
+    paths = ['x/a.py', 'x/y/b.py', 'z/y/b.py']
+    assert [*tool.short_names(paths).values()] == ['a', 'x/y/b', 'z/y/b']
+
+
 def test_budget_and_page(run, tmp_path):
     page = tmp_path / 'table.md'
     options = ('--cfg-options', 'model.backbone.adapter.kernel_rank=1')
