@@ -160,8 +160,10 @@ def run_import(args):
 
 def run_predict(args):
     """Predict with all tasks, and draw what each finds."""
+    from mmflora.config.command_line import check_device
     from mmflora.tasks import MultiTaskInferencer
 
+    check_device(args.device, '--device')
     sources = {name: rest for name, *rest in args.task}
     inferencer = MultiTaskInferencer(sources, args.device, args.base)
     tasks = inferencer.tasks
@@ -213,6 +215,7 @@ def run_lower_ranks(args):
 def run_extract(args):
     """Make an adapter of a full fine-tuning, and say what it explains."""
     from mmflora.adapter_files.convert import write_any
+    from mmflora.config.command_line import parse_count
     from mmflora.extract.command import extract
     from mmflora.extract.report import draw_spectra, energy_table
 
@@ -221,7 +224,7 @@ def run_extract(args):
         args.base,
         args.finetuned,
         rank=args.rank,
-        budget=args.budget,
+        budget=args.budget and int(parse_count(args.budget, '--budget')),
         say=print,
     )
     print(energy_table(rows))

@@ -110,7 +110,11 @@ def add_tasks(commands):
     )
     predict.add_argument('--out', required=True, help='folder for pictures')
     predict.add_argument('--base', help='where the base is, if elsewhere')
-    predict.add_argument('--device', default='cpu')
+    predict.add_argument(
+        '--device',
+        default='cpu',
+        help='where to compute, such as cuda or cuda:1 (default: cpu)',
+    )
     combine = commands.add_parser(
         'combine', help='make the weighted sum of adapters of one method'
     )
@@ -166,7 +170,7 @@ def add_extract(commands):
     size = extract.add_mutually_exclusive_group()
     size.add_argument('--rank', type=int, help="(default: the config's)")
     size.add_argument(
-        '--budget', type=int, help='the most parameters of all adapters'
+        '--budget', help='the most parameters of all adapters, such as 200k'
     )
     extract.add_argument('--spectrum', help='a picture to write')
     ticket = commands.add_parser(

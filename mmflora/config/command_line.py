@@ -161,6 +161,30 @@ def _dead_end(node: Any, key: str, value: Any) -> str:
     return ''
 
 
+def check_device(text: str, what: str) -> None:
+    """Check that something can be computed on a device.
+
+    Args:
+        text: Its name for PyTorch, such as ``cuda:1``.
+        what: What names it, for the error.
+
+    Raises:
+        ValueError: If it is no device, or is not here.
+    """
+    import torch
+
+    try:
+        torch.zeros(1, device=text).item()
+    except (AssertionError, NotImplementedError, RuntimeError) as error:
+        reason = str(error).partition('\n')[0]
+        count = torch.cuda.device_count()
+        gpus = [f'cuda:{index}' for index in range(count)]
+        raise ValueError(
+            f'{what}: {text!r} cannot be used here ({reason}). There is '
+            f'{", ".join(["cpu", *gpus])}.'
+        ) from error
+
+
 def parse_count(text: str, what: str) -> float:
     """Read a number of parameters such as ``12.94M``, ``200k`` or ``4857349``.
 

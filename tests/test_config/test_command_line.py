@@ -7,7 +7,7 @@ import pytest
 from mmengine.config import Config
 
 from mmflora.config.build import read_config
-from mmflora.config.command_line import ConfigOptions, option
+from mmflora.config.command_line import ConfigOptions, check_device, option
 
 READ = {
     '/a b/c.pth': '/a b/c.pth',
@@ -98,3 +98,11 @@ def test_keys_that_reach_into_lists():
     cfg = read_config(Config(CONFIG), changes)
     first, second = cfg.param_scheduler
     assert (first.by.epoch, second.end) == (1, 7)
+
+
+@pytest.mark.parametrize('device', ['cud', 'cuda:99', 'meta', ''])
+def test_a_device_that_cannot_compute(device):
+    check_device('cpu', '--device')
+    message = f"^--device: '{device}' cannot be used here .*There is cpu"
+    with pytest.raises(ValueError, match=message):
+        check_device(device, '--device')

@@ -84,6 +84,22 @@ def test_extract(tool, tuned, tmp_path, capsys):
         )
 
 
+def test_a_budget_is_written_as_in_the_other_tools(tool, monkeypatch):
+    asked = []
+
+    def extract(*_, budget, **__):
+        asked.append(budget)
+        raise ValueError('enough')
+
+    monkeypatch.setattr('mmflora.extract.command.extract', extract)
+    words = ['extract', 'b.pth', 't.pth', 'out', '--config', 'c.py']
+    with pytest.raises(SystemExit, match='error: enough'):
+        tool.main([*words, '--budget', '19.3k'])
+    assert asked == [19_300]
+    with pytest.raises(SystemExit, match="error: --budget: 'much' is no num"):
+        tool.main([*words, '--budget', 'much'])
+
+
 # What changes in a shipped config, and a budget that a rank of another kernel
 # rank would just keep.
 BUDGETS = {

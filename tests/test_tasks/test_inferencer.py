@@ -176,6 +176,8 @@ def test_the_tool_predicts_and_combines(shared, tmp_path, capsys):
         config.dump(path)
         words += ['--task', name, path, file]
     tool = load_tool('adapters')
+    with pytest.raises(SystemExit, match="error: --device: 'cuda:99' cannot"):
+        tool.main([*map(str, words), '--device', 'cuda:99'])
     tool.main([str(word) for word in words])
     printed = capsys.readouterr().out
     assert 'shared base' in printed
