@@ -49,13 +49,16 @@ def split_images(
         said = f'by image, stratified, seed {seed}'
     elif not sizes['val'] and not sizes['test']:
         train = data.split('train')
-        share = parts[1] / (parts[0] + parts[1])
+        # Without a part for validation, the one for a test, which serves.
+        name, part = ('val', parts[1]) if parts[1] else ('test', parts[2])
+        share = part / (parts[0] + part)
         _divide(
             _clusters(train, repeats),
-            dict(train=1 - share, val=share),
+            {'train': 1 - share, name: share},
             seed,
         )
-        said += f'; validation cut off training, stratified, seed {seed}'
+        what = dict(val='validation', test='a test')[name]
+        said += f'; {what} cut off training, stratified, seed {seed}'
     for one, other in (('val', 'test'), ('test', 'val')):
         if not data.split(one) and data.split(other):
             said += f'; no {one} images: those of {other} serve'

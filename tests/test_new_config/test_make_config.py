@@ -353,6 +353,15 @@ def test_without_a_test_split_validation_serves(make, tmp_path):
     assert cfg.test_evaluator.ann_file == 'my_config_data/val.json'
 
 
+def test_a_part_for_the_test_alone_is_cut_off_training(make, tmp_path):
+    voc(tmp_path / 'data')
+    voc_lists(tmp_path / 'data', train=[0, 1, 2, 3, 4, 5])
+    cfg, report = make(None, LIKE['boxes'], split=(0.8, 0, 0.2))
+    assert 'a test cut off training' in report
+    assert 'no val images: those of test serve' in report
+    assert cfg.val_evaluator.ann_file == 'my_config_data/test.json'
+
+
 def test_the_command_prints_the_report_or_an_error(
     tmp_path, monkeypatch, capsys
 ):
