@@ -17,7 +17,10 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from method_trials import (
+# A clone works without being installed; what is installed comes first.
+sys.path.append(str(Path(__file__).resolve().parents[1]))
+
+from method_trials import (  # noqa: E402
     ADAPTS,
     LAYERS,
     MERGES,
@@ -25,10 +28,18 @@ from method_trials import (
     Outcome,
     try_method,
 )
-from peft_descriptions import DESCRIPTIONS, OPTIONS, VARIANTS
+from peft_descriptions import (  # noqa: E402
+    DESCRIPTIONS,
+    OPTIONS,
+    VARIANTS,
+)
 
-from mmflora.adapters.hf_peft import load_peft, refused_types, supported_types
-from mmflora.registry import ADAPTERS
+from mmflora.adapters.hf_peft import (  # noqa: E402
+    load_peft,
+    refused_types,
+    supported_types,
+)
+from mmflora.registry import ADAPTERS  # noqa: E402
 
 PAGE = Path(__file__).resolve().parents[1] / 'docs' / 'methods.md'
 HEAD = """\

@@ -9,15 +9,20 @@ the system is not here.  Papers and configs of a class are found.
 
 import argparse
 import re
+import sys
 from pathlib import Path
 from typing import Any
 
 from mmengine.config import Config
-from systems import SYSTEMS
-
-from mmflora.registry import ADAPTERS
 
 ROOT = Path(__file__).resolve().parents[1]
+# A clone works without being installed; what is installed comes first.
+sys.path.append(str(ROOT))
+
+from systems import SYSTEMS  # noqa: E402
+
+from mmflora.registry import ADAPTERS  # noqa: E402
+
 PAGE = ROOT / 'docs' / 'systems.md'
 METHODS = ROOT / 'configs' / '_base_' / 'methods'
 HEAD = """\
