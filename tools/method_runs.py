@@ -1,4 +1,4 @@
-"""Train every method on the small Mask R-CNN, and say what came of it.
+"""Train each method of the small Mask R-CNN, and say what came of it.
 
     python tools/method_runs.py             # train, print a table
     python tools/method_runs.py --write     # and write docs/method_runs.md
@@ -40,7 +40,7 @@ BATCH = 4
 # So many iterations are averaged at the beginning and at the end.
 AVERAGED = 5
 HEAD = """\
-# Every method on the small Mask R-CNN
+# Each method of the small Mask R-CNN
 
 Written by
 
@@ -48,12 +48,14 @@ Written by
 python tools/method_runs.py --write
 ```
 
-which trains the small Mask R-CNN with each method on the generated target
-domain: {iterations} iterations of {batch} pictures of 128×128, over the same
-base, with the same seed and schedule. The losses show that every method
-trains in the same harness. So few iterations do not show which method is
-better. Over the frozen base the losses fall by the heads alone, whose random
-start differs where a method draws random numbers before them.
+which trains the small Mask R-CNN with each method that has a config for it
+(VPT, Rein and NOAH are for transformers; LotteryTicket needs a fully trained
+model first) on the generated target domain: {iterations} iterations of {batch}
+pictures of 128×128, over the same base, with the same seed and schedule. The
+losses show that every method trains in the same harness. So few iterations do
+not show which method is better. Over the frozen base the losses fall by the
+heads alone, whose random start differs where a method draws random numbers
+before them.
 `tests/test_tools/test_method_runs.py` checks that each method's own parameters
 change, resume and merge.
 
@@ -83,7 +85,11 @@ def parse_args(argv=None):
     parser.add_argument(
         '--epochs', type=int, default=1, help='of each method, at least 1'
     )
-    parser.add_argument('--write', action='store_true', help=f'write {PAGE}')
+    parser.add_argument(
+        '--write',
+        action='store_true',
+        help=f'replace {PAGE}, all of it: one table of all methods',
+    )
     return parser.parse_args(argv)
 
 

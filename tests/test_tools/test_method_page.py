@@ -42,6 +42,13 @@ def test_every_method_stands_in_the_page_with_a_loss_that_falls(tool):
     assert all(float(last) < float(first) for *_, first, last in rows)
 
 
+def test_the_page_and_the_tool_have_one_title(tool):
+    text = PAGE.read_text(encoding='utf-8')
+    assert text.startswith(tool.HEAD.partition('\n')[0] + '\n')
+    # What the tool does not write says so.
+    assert ('added by hand' in text) == (text.count('| method |') > 1)
+
+
 def test_table_is_of_the_last_log(tool, tmp_path):
     configs = {'bitfit': tool.small_configs()['bitfit']}
     write_log(tmp_path / 'bitfit/20260101_000000/vis_data', [9] * 20)
