@@ -1,6 +1,6 @@
 # ADE20K (150 classes, label 0 unlabelled) in crops of 512x512, two images per
-# GPU: 16 on eight of them. Written out, because MMEngine does not resolve
-# `mmseg::` bases.
+# GPU: 16 on eight of them. Written out, as bases of `mmseg::` resolve only
+# once mmflora is imported.
 dataset_type = 'ADE20KDataset'
 data_root = 'data/ade/ADEChallengeData2016'
 crop_size = (512, 512)
