@@ -63,7 +63,8 @@ def _refine(exact: Tensor, start: Update, iterations: int) -> list[Tensor]:
         from tensorly.decomposition import tucker
     except ImportError as error:
         raise MissingTensorLy(
-            'Extraction needs TensorLy: pip install mmflora[extract].'
+            "Extraction needs TensorLy: `pip install 'mmflora[extract]'` or "
+            '`pip install tensorly`.'
         ) from error
     with warnings.catch_warnings():
         # Of ranks that exceed what the other modes span, as a depthwise
