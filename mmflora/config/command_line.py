@@ -75,7 +75,8 @@ def user_errors(*more: type[Exception]) -> Iterator[None]:
     Args:
         *more: Errors that are a user's in this tool alone.
     """
-    kinds = (ImportError, OSError, TypeError, ValueError, *more)
+    usual = (ImportError, OSError, TypeError, ValueError)
+    kinds: tuple[type[Exception], ...] = (*usual, *more)
     try:
         yield
     except kinds as error:
