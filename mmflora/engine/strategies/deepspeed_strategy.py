@@ -20,12 +20,10 @@ from mmengine.registry import OPTIMIZERS
 from torch import nn
 
 from mmflora.adapters.quantized_base import refuse_quantized
+from mmflora.files.stored_tensors import FOLDER_CHECKPOINT
 from mmflora.registry import STRATEGIES
 
 from .checkpoint_file import describe_run, write_checkpoint
-
-WEIGHTS = 'weights.pth'
-"""The ordinary checkpoint within the folder that DeepSpeed writes."""
 
 
 @STRATEGIES.register_module()
@@ -153,7 +151,7 @@ class DeepSpeedStrategy(_DeepSpeedStrategy):
                 save_param_scheduler=save_param_scheduler,
                 extra_ckpt=dict(extra),
             )
-            target = osp.join(filename, WEIGHTS)
+            target = osp.join(filename, FOLDER_CHECKPOINT)
         if is_main_process():
             checkpoint = dict(extra, state_dict=weights)
             if callback is not None:
@@ -171,7 +169,7 @@ class DeepSpeedStrategy(_DeepSpeedStrategy):
                 "strategy.type='mmflora.FSDPStrategy'."
             )
         if osp.isdir(filename):
-            filename = osp.join(filename, WEIGHTS)
+            filename = osp.join(filename, FOLDER_CHECKPOINT)
         loaded: dict[str, Any] = SingleDeviceStrategy.load_checkpoint(
             self, filename, **options
         )
