@@ -39,6 +39,7 @@ def load_from_timm(
         map_location: Where the tensors go.
 
     Raises:
+        ConnectionError: If they are not in the cache, and cannot be fetched.
         ValueError: If timm knows no weights under that tag.
     """
     import timm
@@ -55,12 +56,17 @@ def load_from_timm(
     config = timm.get_pretrained_cfg(tag)
     if not config.hf_hub_id:
         return read_file(download(config.url), map_location)
-    # The registered identifier already is timm's own spelling of it.
-    state = load_state_dict_from_hf(
-        config.hf_hub_id,
-        config.hf_hub_filename or 'model.safetensors',
-        weights_only=True,
-    )
+    try:
+        # The registered identifier already is timm's own spelling of it.
+        state = load_state_dict_from_hf(
+            config.hf_hub_id,
+            config.hf_hub_filename or 'model.safetensors',
+            weights_only=True,
+        )
+    except OSError as error:
+        raise _not_reached(
+            filename, 'HF_HOME, or ~/.cache/huggingface', error
+        ) from error
     return {k: value.to(map_location or 'cpu') for k, value in state.items()}
 
 
@@ -70,6 +76,9 @@ def download(url: str, folder: str | None = None) -> str:
     Args:
         url: Its address.
         folder: Where to keep it; by default the cache of ``torch.hub``.
+
+    Raises:
+        ConnectionError: If it is not there, and cannot be fetched.
     """
     path = Path(
         folder or Path(torch.hub.get_dir(), 'checkpoints'),
@@ -77,8 +86,20 @@ def download(url: str, folder: str | None = None) -> str:
     )
     if not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)
-        torch.hub.download_url_to_file(url, str(path))
+        try:
+            torch.hub.download_url_to_file(url, str(path))
+        except OSError as error:
+            raise _not_reached(url, str(path), error) from error
     return str(path)
+
+
+def _not_reached(source: str, place: str, error: OSError) -> ConnectionError:
+    reason = ' '.join(str(error).split()) or type(error).__name__
+    return ConnectionError(
+        f"'{source}' cannot be downloaded: {reason} On a machine without "
+        'network, fetch the weights elsewhere. Copy the cache from there '
+        f'({place}), or name a file: init_cfg.checkpoint=FILE'
+    )
 
 
 def read_file(path: str, map_location: Any = None, mmap: bool = False) -> Any:

@@ -1,5 +1,7 @@
 """MMEngine's own loading reads adapters, and nothing that could run."""
 
+from urllib.error import URLError
+
 import pytest
 import torch
 from mmengine.runner import load_checkpoint
@@ -126,6 +128,21 @@ def test_a_file_from_the_web_is_read_the_same_way(
     with pytest.raises(ValueError, match='could run code'):
         CheckpointLoader.load_checkpoint('http://host/evil.pth')
     assert not (tmp_path / EVIL_MARK).exists()
+
+
+def test_a_file_that_cannot_be_fetched_is_an_error_with_a_way_out(
+    tmp_path, monkeypatch
+):
+    def fail(*_):
+        raise URLError('no route to host')
+
+    monkeypatch.setattr(torch.hub, 'get_dir', lambda: str(tmp_path / 'hub'))
+    monkeypatch.setattr(torch.hub, 'download_url_to_file', fail)
+    url = 'https://host/x/none.pth'
+    with pytest.raises(ConnectionError, match='no route to host') as caught:
+        CheckpointLoader.load_checkpoint(url)
+    assert url in str(caught.value)
+    assert str(tmp_path / 'hub') in str(caught.value)
 
 
 def test_what_is_not_there_is_told(tmp_path):

@@ -176,6 +176,20 @@ def test_timm_tag_reads_the_hubs_cache(tmp_path, monkeypatch):
     assert other.base_record.sha256 == backbone.base_record.sha256
 
 
+def test_a_tag_that_cannot_be_fetched_is_an_error_with_a_way_out(
+    tmp_path, monkeypatch
+):
+    monkeypatch.setattr('huggingface_hub.constants.HF_HUB_OFFLINE', True)
+    monkeypatch.setattr(
+        'huggingface_hub.constants.HF_HUB_CACHE', str(tmp_path / 'hub')
+    )
+    tag = 'timm://convnextv2_atto.fcmae'
+    with pytest.raises(ConnectionError, match=tag) as caught:
+        FLoRAConvNeXt(arch='convnextv2_atto', init_cfg=pretrained(tag))
+    assert 'HF_HOME' in str(caught.value)
+    assert 'init_cfg.checkpoint=FILE' in str(caught.value)
+
+
 def without(key):
     return lambda state: {k: v for k, v in state.items() if k != key}
 
