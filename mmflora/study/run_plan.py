@@ -270,7 +270,8 @@ class StudyPlan:
         start = root / 'first' / f'{run.task.name}-{run.seed}-{common[:8]}'
         start.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(f'{start}.py.lock'):  # several studies share it
-            write_text(start.with_suffix('.py'), config_text(frozen))
+            # Names may have dots, which with_suffix would cut off.
+            write_text(Path(f'{start}.py'), config_text(frozen))
         write_text(folder / 'config.py', config_text(cfg))
         line = dict(
             **self._identity(run),

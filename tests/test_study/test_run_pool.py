@@ -3,6 +3,7 @@
 Stubs stand in for the runs; `test_smoke_study.py` does real ones.
 """
 
+import json
 import multiprocessing
 import os
 import signal
@@ -12,6 +13,7 @@ import time
 import pytest
 from filelock import FileLock
 
+from mmflora.config.build import read_config
 from mmflora.files.json_lines import read_lines
 from mmflora.study.repeated_run import find_line
 from mmflora.study.run_process import LOCK, cpu_groups
@@ -340,3 +342,11 @@ def test_two_studies_write_what_they_share(plan_of, monkeypatch):
     for writer in writers:
         writer.join()
     assert [writer.exitcode for writer in writers] == [0, 0]
+
+
+def test_a_task_with_a_dot_in_its_name(plan_of):
+    (task,) = STUDY['tasks']
+    plan = plan_of(tasks=[dict(task, name='cells.v2')], lrs=0.004)
+    run, *_ = plan.runs({})
+    spec = json.loads((plan.prepare(run) / 'run.json').read_text())
+    assert read_config(spec['frozen']).model.type
