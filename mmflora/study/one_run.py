@@ -45,7 +45,7 @@ def run_one(folder: Path) -> dict[str, Any]:
     trained.mkdir(parents=True, exist_ok=True)
     with FileLock(trained / 'training.lock'):
         measured = (trained / 'training.json').is_file()
-        if not measured or not has_checkpoint(trained):
+        if not measured or newest_checkpoint(trained) is None:
             values, frozen = Path(spec['first_values']), Path(spec['frozen'])
             train(cfg, trained, values, frozen)
     split = 'val' if spec['stage'] == 'search' else 'test'
@@ -72,7 +72,7 @@ def train(cfg: Config, folder: Path, values: Path, frozen: Path) -> None:
     cfg.test_cfg = cfg.test_dataloader = cfg.test_evaluator = None
     cfg.work_dir = str(folder / 'training')
     first = {}
-    if has_checkpoint(folder):
+    if newest_checkpoint(folder) is not None:
         cfg.resume, cfg.load_from = True, None
     else:
         reference = read_config(str(frozen))
@@ -86,9 +86,17 @@ def train(cfg: Config, folder: Path, values: Path, frozen: Path) -> None:
     runner.train()
 
 
-def has_checkpoint(folder: Path) -> bool:
-    """Return whether there is a checkpoint of the training."""
-    return any(folder.glob('training/*.pth'))
+def newest_checkpoint(folder: Path) -> str | None:
+    """Return the newest whole checkpoint of a training.
+
+    Returns:
+        ``None`` where there is none, or damaged ones alone: the training
+        then starts at the beginning.
+    """
+    try:
+        return find_newest(folder / 'training')
+    except ValueError:
+        return None
 
 
 def evaluate(
@@ -109,7 +117,7 @@ def evaluate(
     cfg.param_scheduler = None
     cfg.work_dir = str(folder / split)
     register_toolkit(cfg)
-    cfg.load_from, cfg.resume = find_newest(trained / 'training'), False
+    cfg.load_from, cfg.resume = newest_checkpoint(trained), False
     if cfg.load_from is None:
         raise ValueError(
             f"There is no checkpoint in '{trained / 'training'}'. The config "
