@@ -72,7 +72,7 @@ def train(cfg: Config, folder: Path, values: Path, frozen: Path) -> None:
     cfg.test_cfg = cfg.test_dataloader = cfg.test_evaluator = None
     cfg.work_dir = str(folder / 'training')
     first = {}
-    if newest_checkpoint(folder) is not None:
+    if can_resume(folder):
         cfg.resume, cfg.load_from = True, None
     else:
         reference = read_config(str(frozen))
@@ -84,6 +84,16 @@ def train(cfg: Config, folder: Path, values: Path, frozen: Path) -> None:
     runner = build_runner(cfg)
     runner.register_hook(MeasuresHook(folder, first))
     runner.train()
+
+
+def can_resume(folder: Path) -> bool:
+    """Return whether a training goes on from a checkpoint.
+
+    One from before the start was noted is of an iteration or two: the
+    training begins again, as nothing else could hash the first batches.
+    """
+    noted = (folder / 'start.json').is_file()
+    return noted and newest_checkpoint(folder) is not None
 
 
 def newest_checkpoint(folder: Path) -> str | None:

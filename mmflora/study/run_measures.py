@@ -29,8 +29,8 @@ COMPARED_BATCHES = 3
 class MeasuresHook(Hook):
     """Sets the first values, and measures a training.
 
-    At the first iterations it writes ``start.json``: hashes of the first
-    values and of the first batches, and the parameters.  At the end it writes
+    Once it has seen the first batches it writes ``start.json``: hashes of the
+    first values and of these batches, and the parameters.  At the end it writes
     ``training.json``: the seconds of a step (the median, loading included)
     and the peak of memory.  Building the model is no part of the peak.
 
@@ -64,10 +64,12 @@ class MeasuresHook(Hook):
     def before_train_iter(
         self, runner: Any, batch_idx: int, data_batch: Any = None
     ) -> None:
-        """Hash the first batches."""
+        """Hash the first batches; note the start once all are there."""
         if not self.start or runner.iter >= COMPARED_BATCHES:
             return
         update_hash(self._batches, data_batch)
+        if runner.iter + 1 < min(COMPARED_BATCHES, runner.max_iters):
+            return
         batches = self._batches.hexdigest()[:16]
         write_text(
             self.folder / 'start.json',

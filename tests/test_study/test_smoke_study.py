@@ -129,7 +129,11 @@ def test_a_killed_run_resumes_and_ends_the_same(data):
     )
     command = [sys.executable, str(ROOT / 'tools/study.py'), study]
     process = subprocess.Popen([*command, '--work-dir', 'broken'], cwd=data)
-    while not any((data / 'broken').rglob('iter_*.pth')):
+    # A training is resumed once its first batches are noted.
+    while not all(
+        any((data / 'broken').rglob(name))
+        for name in ('iter_*.pth', 'start.json')
+    ):
         assert process.poll() is None
         time.sleep(0.1)
     process.kill()
