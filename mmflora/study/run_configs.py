@@ -194,10 +194,7 @@ class StudyConfigs:
         elif method.budget is not None:
             cfg = with_rank(cfg, self._rank(cfg, task, method))
         merge_options(cfg, method.cfg_options)
-        hooks = cfg.get('default_hooks', {})
-        if 'checkpoint' in hooks:
-            hooks.checkpoint.max_keep_ckpts = 1
-            hooks.checkpoint.pop('save_best', None)
+        _keep_the_end(cfg)
         return cfg
 
     def _rank(self, cfg: Config, task: Task, method: Method) -> int:
@@ -222,6 +219,27 @@ class StudyConfigs:
             known[key] = rank_for_budget(cfg, count).rank
             write_text(self._ranks, json.dumps(known))
         return int(known[key])
+
+
+def _keep_the_end(cfg: Config) -> None:
+    """Keep the end of a training, and nothing else.
+
+    Raises:
+        ValueError: If nothing is kept, so that nothing could be tested.
+    """
+    hooks = cfg.get('default_hooks') or {}
+    if 'checkpoint' not in hooks:
+        return  # MMEngine's own keeps the end
+    if hooks['checkpoint'] is None:
+        raise ValueError(
+            'its config has no checkpoint hook (default_hooks.checkpoint is '
+            'None), and a run is tested from its last checkpoint. Leave the '
+            'hook in.'
+        )
+    hooks.checkpoint.max_keep_ckpts = 1
+    hooks.checkpoint.pop('save_best', None)
+    if not hooks.checkpoint.get('save_last', True):
+        del hooks.checkpoint.save_last
 
 
 def _of(cfg: Config, key: str) -> Any:

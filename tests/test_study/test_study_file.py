@@ -157,3 +157,31 @@ def test_ranks_meet_a_budget(plan_of):
     assert abs(counts['flora-r16'] / counts['lora-r8'] - 1) < 0.1
     assert counts['flora-r2'] < 0.5 * counts['flora-r16']
     assert (plan.study.work_dir / 'ranks.json').is_file()
+
+
+@pytest.mark.parametrize(
+    'hook',
+    [
+        dict(type='CheckpointHook', interval=5, save_last=False),
+        dict(type='CheckpointHook', interval=5, save_best='mIoU'),
+        None,
+    ],
+    ids=str,
+)
+def test_the_end_of_a_training_is_kept(plan_of, hook):
+    cfg_options = {**TASK['cfg_options'], 'default_hooks.checkpoint': hook}
+    del cfg_options['default_hooks.checkpoint.interval']
+    plan = plan_of(tasks=[dict(TASK, cfg_options=cfg_options)])
+    run, *_ = plan.runs({})
+    cfg = plan.configs.run(run.task, run.method, run.lr, run.seed)
+    kept = cfg.default_hooks.checkpoint
+    assert kept.get('save_last', True)
+    assert 'save_best' not in kept
+    assert kept.max_keep_ckpts == 1
+
+
+def test_a_training_that_keeps_nothing_is_refused(plan_of):
+    options = {'default_hooks.checkpoint': None}
+    method = dict(method='bitfit', cfg_options=options)
+    with pytest.raises(ValueError, match='no checkpoint hook'):
+        plan_of(methods=[method]).check()
