@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from mmflora.count.parameters import build_on_meta, count_model
 
 from .run_plan import StudyPlan
-from .study_runs import select
+from .study_runs import asked_for
 
 
 def dry_run(plan: StudyPlan, patterns: Sequence[str] = ()) -> str:
@@ -13,20 +13,23 @@ def dry_run(plan: StudyPlan, patterns: Sequence[str] = ()) -> str:
 
     Args:
         plan: The runs of the study.
-        patterns: Those alone whose cell matches one of these.
+        patterns: Those runs alone that these ask for.
+
+    Raises:
+        ValueError: If they ask for none.
     """
     study, lines = plan.study, plan.lines()
+    total = sum(plan.totals(patterns).values())
     texts = ['parameters in the backbone:']
     for task in study.tasks.values():
         for method in study.methods.values():
             model = build_on_meta(plan.configs.method(task, method))
             count = count_model(model).method
             texts.append(f'  {task.name}/{method.name}: {count:,}')
-    runs = select([*plan.runs(lines)], patterns)
+    runs = asked_for(study, plan.runs(lines), patterns)
     missing = [run for run in runs if plan.key(run) not in lines]
     texts.append(
-        f'{len(lines)} runs are there; of '
-        f'{sum(plan.totals(patterns).values())} in all, these '
+        f'{len(lines)} runs are there; of {total} in all, these '
         f'{len(missing)} can start:'
     )
     return '\n'.join([*texts, *(f'  {run}' for run in missing)])

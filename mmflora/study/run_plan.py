@@ -18,7 +18,7 @@ from mmflora.files.json_lines import append_line, read_lines
 from .run_changes import change
 from .run_configs import StudyConfigs, config_text, fingerprint, versions
 from .study_file import Method, Study, Task
-from .study_runs import LOG, Run, best_lr, is_failed, metric_of, select
+from .study_runs import LOG, Run, asked_for, best_lr, is_failed, metric_of
 
 
 class StudyPlan:
@@ -125,7 +125,10 @@ class StudyPlan:
         """Return how many runs each task has in the end.
 
         Args:
-            patterns: Count those alone whose cell matches one of these.
+            patterns: Count those alone that these ask for.
+
+        Raises:
+            ValueError: If they ask for none.
         """
         study = self.study
         counts = {}
@@ -139,7 +142,15 @@ class StudyPlan:
                 for method in study.methods.values()
                 for stage in stages
             ]
-            counts[name] = len(select(runs, patterns))
+            counts[name] = len(asked_for(study, runs, patterns))
+        if not any(counts.values()):
+            raise ValueError(
+                f'The study has no cell --only {" ".join(patterns)}. Cells '
+                'are TASK/METHOD/SEED, of the tasks '
+                f'{", ".join(study.tasks)}, the methods '
+                f'{", ".join(study.methods)} and the seeds '
+                f'{", ".join(map(str, study.seeds))}.'
+            )
         return counts
 
     def chosen_lr(

@@ -13,7 +13,7 @@ from mmflora.files.json_lines import append_line
 
 from .run_plan import StudyPlan
 from .run_process import RunProcess, command_of, cpu_groups, hold
-from .study_runs import Run, is_failed, metric_of, select
+from .study_runs import Run, asked_for, is_failed, metric_of
 
 POLL_SECONDS = 0.2
 
@@ -43,7 +43,8 @@ class StudyRunner:
         """Do the missing runs.
 
         Args:
-            patterns: Leave out runs whose ``task/method/seed`` matches none.
+            patterns: Leave out runs that none of these asks for, see
+                :func:`asked_for`.
             retry: Repeat those that failed.
 
         Returns:
@@ -51,9 +52,11 @@ class StudyRunner:
 
         Raises:
             ValueError: If an evaluator gives no such metric as a task names,
-                or there are fewer processors than the study asks for.
+                there are fewer processors than the study asks for, or no
+                run matches the patterns.
         """
         cpu_groups(self.plan.study.resources)
+        self.plan.totals(patterns)
         tried: set[str] = set()
         self.patterns = patterns
         with _ended_by_signals():
@@ -70,8 +73,9 @@ class StudyRunner:
         )
 
     def _asked_for(self, lines: dict[str, Any]) -> list[Run]:
-        """Return the runs that can be named by now and match the patterns."""
-        return select([*self.plan.runs(lines)], self.patterns)
+        """Return the runs that can be named by now and are asked for."""
+        plan = self.plan
+        return asked_for(plan.study, plan.runs(lines), self.patterns)
 
     def _step(self, retry: bool, tried: set[str]) -> bool:
         """Note what has ended, start what can be; return whether to go on."""

@@ -1,12 +1,13 @@
 """A run of a study, and what its line in the log says."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
+from itertools import product
 from typing import Any
 
-from .study_file import Method, Task
+from .study_file import Method, Study, Task
 
 LOG = 'runs.jsonl'
 
@@ -85,9 +86,29 @@ def best_lr(scores: dict[float, float], higher_is_better: bool) -> float:
     return max(scores, key=lambda lr: sign * scores[lr])
 
 
-def select(runs: Sequence[Run], patterns: Sequence[str]) -> list[Run]:
-    """Return the runs whose cell matches one of some patterns."""
-    return [run for run in runs if matches(run.cell, patterns)]
+def asked_for(
+    study: Study, runs: Iterable[Run], patterns: Sequence[str]
+) -> list[Run]:
+    """Return the runs that some patterns ask for, and what these need.
+
+    A final run needs the search of its method, and the training of the task
+    whose models it tests.
+    """
+    return [run for run in runs if _is_asked_for(study, run, patterns)]
+
+
+def _is_asked_for(study: Study, run: Run, patterns: Sequence[str]) -> bool:
+    tasks = {run.task.name}
+    tasks |= {
+        task.name
+        for task in study.tasks.values()
+        if task.trained_as == run.task.name
+    }
+    seeds = {run.seed, *(study.seeds if run.stage == 'search' else ())}
+    return any(
+        matches(cell_of(task, run.method.name, seed), patterns)
+        for task, seed in product(tasks, seeds)
+    )
 
 
 def matches(cell: str, patterns: Sequence[str]) -> bool:

@@ -15,6 +15,7 @@ from filelock import FileLock
 
 from mmflora.config.build import read_config
 from mmflora.files.json_lines import read_lines
+from mmflora.study.dry_run import dry_run
 from mmflora.study.repeated_run import find_line
 from mmflora.study.run_process import LOCK, cpu_groups
 from mmflora.study.study_file import Resources
@@ -146,6 +147,32 @@ def test_only_some_cells(plan_of):
     Runner(plan).run(['pixels/*/1', 'pixels/bitfit/0'])
     cells = {(run['method'], run['seed']) for run in finished(plan)}
     assert cells == {('flora-r16', 1), ('bitfit', 1), ('bitfit', 0)}
+
+
+def test_a_cell_asks_for_the_search_that_it_needs(plan_of):
+    plan = plan_of()
+    assert Runner(plan).run(['pixels/bitfit/1']) == 0
+    runs = [(r['method'], r['seed'], r['stage']) for r in finished(plan)]
+    assert runs == [('bitfit', 0, 'search')] * 2 + [('bitfit', 1, 'final')]
+
+
+def test_a_cell_asks_for_the_training_that_it_tests(plan_of):
+    plan = plan_of(tasks=tasks_of_one_training())
+    runner = Runner(plan)
+    assert runner.run(['others/bitfit/1']) == 0
+    runs = [(r['task'], r['seed'], r['stage']) for r in finished(plan)]
+    assert runs == [
+        *[('pixels', 0, 'search')] * 2,
+        *[('pixels', 1, 'final'), ('others', 1, 'final')],
+    ]
+    assert '[4/4]' in runner.said[-1]
+
+
+def test_no_such_cell(plan_of):
+    with pytest.raises(ValueError, match=r'no cell .* pixels/lora/\*'):
+        Runner(plan_of()).run(['pixels/lora/*'])
+    with pytest.raises(ValueError, match=r'no cell .* pixels/lora/\*'):
+        dry_run(plan_of(), ['pixels/lora/*'])
 
 
 def test_progress_counts_what_was_asked_for(plan_of):
