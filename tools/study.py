@@ -89,6 +89,7 @@ def run(args, say):
     """Do what the command line asks for; return the exit status."""
     from mmflora.study.dry_run import dry_run
     from mmflora.study.repeated_run import repeat_run
+    from mmflora.study.run_changes import keep_changed, refuse_changes
     from mmflora.study.run_plan import StudyPlan
     from mmflora.study.run_pool import StudyRunner
     from mmflora.study.study_file import read_study
@@ -107,9 +108,11 @@ def run(args, say):
         return 0
     plan.check()
     if args.keep_changed:
-        say(f'{plan.keep_outdated()} runs with other settings were kept.')
+        kept = keep_changed(plan, args.only, write=not args.dry_run)
+        what = 'would be' if args.dry_run else 'were'
+        say(f'{kept} runs with other settings {what} kept.')
     if not args.accept_changes:
-        plan.refuse_changes()
+        refuse_changes(plan, args.only)
     if args.dry_run:
         say(dry_run(plan, args.only))
         return 0

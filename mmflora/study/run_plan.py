@@ -13,9 +13,8 @@ from typing import Any
 from filelock import FileLock
 
 from mmflora.files.atomic import write_text
-from mmflora.files.json_lines import append_line, read_lines
+from mmflora.files.json_lines import read_lines
 
-from .run_changes import change
 from .run_configs import StudyConfigs, config_text, fingerprint, versions
 from .study_file import Method, Study, Task
 from .study_runs import LOG, Run, asked_for, best_lr, is_failed, metric_of
@@ -26,6 +25,9 @@ class StudyPlan:
 
     Args:
         study: The study.
+
+    Attributes:
+        supposed: Lines, by their keys, that count as if the log had them.
     """
 
     def __init__(self, study: Study) -> None:
@@ -33,6 +35,7 @@ class StudyPlan:
         self.configs = StudyConfigs(study)
         self.log = study.work_dir / LOG
         self.versions = versions()
+        self.supposed: dict[str, dict[str, Any]] = {}
         self._keys: dict[Run, str] = {}
         self._hashes: dict[Any, str] = {}
 
@@ -59,7 +62,8 @@ class StudyPlan:
 
     def lines(self) -> dict[str, dict[str, Any]]:
         """Return the last line of each run, by its key."""
-        return {line['key']: line for line in read_lines(self.log)}
+        lines = {line['key']: line for line in read_lines(self.log)}
+        return {**lines, **self.supposed}
 
     def key(self, run: Run) -> str:
         """Return what identifies a run: config, seed, versions, stage.
@@ -179,68 +183,24 @@ class StudyPlan:
         return best_lr(scores, task.higher_is_better)
 
     def outdated(
-        self, lines: dict[str, dict[str, Any]]
+        self, lines: dict[str, dict[str, Any]], patterns: Sequence[str] = ()
     ) -> dict[Run, dict[str, Any]]:
-        """Return what is in the log under other settings or versions."""
-        wanted = {tuple(run.place.values()): run for run in self.runs(lines)}
+        """Return what was finished under other settings or versions.
+
+        Args:
+            lines: What :meth:`lines` returned.
+            patterns: Of those runs alone that these ask for.
+        """
+        runs = asked_for(self.study, self.runs(lines), patterns)
+        wanted = {tuple(run.place.values()): run for run in runs}
         found: dict[Run, dict[str, Any]] = {}
         for line in lines.values():
             run = wanted.get(tuple(line[name] for name in _PLACE))
-            if run and self.key(run) not in lines:
+            if run and not is_failed(line) and self.key(run) not in lines:
                 found[run] = line
         return found
 
-    def refuse_changes(self) -> None:
-        """Refuse a study that has changed since some of its runs.
-
-        Raises:
-            ValueError: If so; names the runs and what has changed.
-        """
-        outdated = self.outdated(self.lines())
-        changed = [
-            f'{run}: {self._change(run, line)}'
-            for run, line in outdated.items()
-        ]
-        if changed:
-            more = f'\n  … {len(changed) - 8} more' * (len(changed) > 8)
-            raise ValueError(
-                f'{len(changed)} runs in {self.log} were done otherwise:\n  '
-                + '\n  '.join(changed[:8])
-                + f'{more}\nUndo the change, give another --work-dir, '
-                'repeat these runs with --accept-changes, or, if the change '
-                'cannot matter to them, keep them with --keep-changed.'
-            )
-
-    def keep_outdated(self) -> int:
-        """Take the finished runs of other settings as if they were of these.
-
-        Each gets a new line in the log, which says what has changed.  Its
-        versions stay those that it ran with.
-
-        Returns:
-            How many were kept.
-        """
-        kept = 0
-        while True:  # the chosen rates name more runs
-            outdated = self.outdated(self.lines()).items()
-            finished = [(r, li) for r, li in outdated if not is_failed(li)]
-            if not finished:
-                return kept
-            for run, line in finished:
-                changes = [line.get('kept'), self._change(run, line)]
-                note = '; '.join(filter(None, changes))
-                append_line(
-                    self.log, {**line, **self._identity(run), 'kept': note}
-                )
-            kept += len(finished)
-
-    def _change(self, run: Run, line: dict[str, Any]) -> str:
-        """Return what has changed since a run."""
-        folder = self.study.work_dir / line['folder']
-        cfg = self.configs.run(run.task, run.method, run.lr, run.seed)
-        return change(line, folder / 'config.py', cfg, self.versions)
-
-    def _identity(self, run: Run) -> dict[str, str]:
+    def identity(self, run: Run) -> dict[str, str]:
         """Return the hashes of a run in its line of the log."""
         return dict(
             key=self.key(run),
@@ -285,7 +245,7 @@ class StudyPlan:
             write_text(Path(f'{start}.py'), config_text(frozen))
         write_text(folder / 'config.py', config_text(cfg))
         line = dict(
-            **self._identity(run),
+            **self.identity(run),
             **run.place,
             folder=str(folder.relative_to(root)),
             command=f'python tools/study.py {study.path} --repeat {run.cell}',

@@ -17,6 +17,7 @@ from mmflora.config.build import read_config
 from mmflora.files.json_lines import read_lines
 from mmflora.study.dry_run import dry_run
 from mmflora.study.repeated_run import find_line
+from mmflora.study.run_changes import keep_changed, refuse_changes
 from mmflora.study.run_process import LOCK, cpu_groups
 from mmflora.study.study_file import Resources
 
@@ -52,7 +53,7 @@ def test_more_seeds_add_runs_and_repeat_none(plan_of):
     plan = plan_of(lrs=[0.004])
     Runner(plan).run()
     more = Runner(plan_of(lrs=[0.004], seeds=[0, 1, 2]))
-    more.plan.refuse_changes()
+    refuse_changes(more.plan)
     more.run()
     assert len(more.said) == 2
     assert {run['seed'] for run in finished(plan)} == {0, 1, 2}
@@ -213,20 +214,20 @@ def test_a_changed_study_is_refused(plan_of):
     options = {**task['cfg_options'], 'train_cfg.max_iters': 6}
     plan = plan_of(lrs=0.004, tasks=[dict(task, cfg_options=options)])
     with pytest.raises(ValueError, match=r'4 runs in .*done otherwise') as e:
-        plan.refuse_changes()
+        refuse_changes(plan)
     assert (
         'pixels/flora-r16/0 lr 0.004 (final): other settings: '
         'train_cfg.max_iters\n' in str(e.value)
     )
     Runner(plan).run()  # as --accept-changes does
-    plan.refuse_changes()
+    refuse_changes(plan)
     assert len(finished(plan)) == 8
 
     plan = plan_of(lrs=0.004, tasks=[dict(task, cfg_options=options)])
     now = plan.versions['torch']
     plan.versions = {**plan.versions, 'torch': '9.9'}
     with pytest.raises(ValueError, match=f'torch {now}, now 9.9'):
-        plan.refuse_changes()
+        refuse_changes(plan)
 
 
 def test_changed_runs_can_be_kept(plan_of):
@@ -236,8 +237,8 @@ def test_changed_runs_can_be_kept(plan_of):
     plan = plan_of(tasks=[dict(task, cfg_options=cfg_options)])
     before = finished(plan)
     # The searches name the final runs, which are kept, too.
-    assert plan.keep_outdated() == 8
-    plan.refuse_changes()
+    assert keep_changed(plan) == 8
+    refuse_changes(plan)
     again = Runner(plan, fail='')  # would fail, if it ran anything
     assert again.run() == 0
     assert again.said == []
@@ -248,13 +249,13 @@ def test_changed_runs_can_be_kept(plan_of):
     for old, new in zip(before, kept, strict=True):
         assert old['metrics'] == new['metrics']
         assert old['key'] != new['key']
-    assert plan.keep_outdated() == 0
+    assert keep_changed(plan) == 0
 
     # Once more: the line says both changes, and the versions of the run.
     plan = plan_of(tasks=[dict(task, cfg_options=cfg_options)])
     torch = plan.versions['torch']
     plan.versions = {**plan.versions, 'torch': '9.9'}
-    assert plan.keep_outdated() == 8
+    assert keep_changed(plan) == 8
     last = finished(plan)[-1]
     assert last['kept'].endswith(f'logger.interval; torch {torch}, now 9.9')
     assert last['versions']['torch'] == torch
@@ -264,7 +265,44 @@ def test_a_failed_run_is_not_kept(plan_of):
     Runner(plan_of(lrs=0.004), fail='bitfit/1').run()
     plan = plan_of(lrs=0.004)
     plan.versions = {**plan.versions, 'torch': '9.9'}
-    assert plan.keep_outdated() == 3
+    assert keep_changed(plan) == 3
+
+
+def changed_plan(plan_of, **changes):
+    """Return a plan whose settings have changed since its runs."""
+    (task,) = STUDY['tasks']
+    cfg_options = {**task['cfg_options'], 'default_hooks.logger.interval': 9}
+    return plan_of(tasks=[dict(task, cfg_options=cfg_options)], **changes)
+
+
+def test_a_failed_run_stands_in_no_one_s_way(plan_of):
+    Runner(plan_of(lrs=0.004), fail='bitfit/1').run()
+    plan = changed_plan(plan_of, lrs=0.004)
+    assert keep_changed(plan) == 3
+    refuse_changes(plan)
+    assert Runner(plan).run() == 0
+    assert len(finished(plan)) == 3 + 3 + 1
+
+
+def test_what_would_be_kept(plan_of):
+    Runner(plan_of()).run()
+    plan = changed_plan(plan_of)
+    before = plan.log.read_bytes()
+    assert keep_changed(plan, write=False) == 8
+    refuse_changes(plan)
+    assert 'these 0 can start' in dry_run(plan)
+    assert plan.log.read_bytes() == before
+
+
+def test_only_some_cells_are_kept_or_refused(plan_of):
+    Runner(plan_of(lrs=0.004)).run()
+    plan = changed_plan(plan_of, lrs=0.004)
+    with pytest.raises(ValueError, match='^2 runs .*\n.*bitfit/0'):
+        refuse_changes(plan, ['*/bitfit/*'])
+    assert keep_changed(plan, ['*/bitfit/*']) == 2
+    refuse_changes(plan, ['*/bitfit/*'])
+    with pytest.raises(ValueError, match='^2 runs .*\n.*flora-r16/0'):
+        refuse_changes(plan)
 
 
 def test_an_unknown_metric_stops_the_study(plan_of):
