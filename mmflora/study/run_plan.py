@@ -36,6 +36,8 @@ class StudyPlan:
         self.log = study.work_dir / LOG
         self.versions = versions()
         self.supposed: dict[str, dict[str, Any]] = {}
+        self._state: tuple[int, int] | None = None
+        self._lines: dict[str, dict[str, Any]] = {}
         self._keys: dict[Run, str] = {}
         self._hashes: dict[Any, str] = {}
 
@@ -61,9 +63,19 @@ class StudyPlan:
                     )
 
     def lines(self) -> dict[str, dict[str, Any]]:
-        """Return the last line of each run, by its key."""
-        lines = {line['key']: line for line in read_lines(self.log)}
-        return {**lines, **self.supposed}
+        """Return the last line of each run, by its key.
+
+        The log is read again only if it has changed: this is asked for many
+        times a second, on processors where runs are measured.
+        """
+        stat = self.log.stat() if self.log.is_file() else None
+        state = stat and (stat.st_size, stat.st_mtime_ns)
+        if state != self._state:
+            self._state = state
+            self._lines = {line['key']: line for line in read_lines(self.log)}
+        if not self.supposed:
+            return self._lines
+        return {**self._lines, **self.supposed}
 
     def key(self, run: Run) -> str:
         """Return what identifies a run: config, seed, versions, stage.

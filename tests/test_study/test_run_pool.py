@@ -284,6 +284,24 @@ def test_a_failed_run_stands_in_no_one_s_way(plan_of):
     assert len(finished(plan)) == 3 + 3 + 1
 
 
+def test_the_log_is_read_once(plan_of, monkeypatch):
+    """Else reading it would slow down the runs that are measured."""
+    plan = plan_of(lrs=0.004)
+    Runner(plan).run(['*/flora-r16/*'])
+    reads = []
+
+    def counted(path):
+        reads.append(path)
+        return read_lines(path)
+
+    monkeypatch.setattr('mmflora.study.run_plan.read_lines', counted)
+    runner = Runner(plan_of(lrs=0.004), seconds=2)
+    runner.run()
+    # At the start and after each of the two runs.
+    assert len(reads) <= 3
+    assert len(runner.said) == 2
+
+
 def test_what_would_be_kept(plan_of):
     Runner(plan_of()).run()
     plan = changed_plan(plan_of)
