@@ -4,7 +4,7 @@ import json
 import math
 import statistics
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import product
 from pathlib import Path
@@ -95,6 +95,15 @@ class StudyPlan:
             cfg = self.configs.run(*place)
             self._hashes[place] = fingerprint([cfg.to_dict(), self.versions])
         return self._hashes[place]
+
+    def is_current(self, line: Mapping[str, Any]) -> bool:
+        """Return whether a line is of the study with its settings of now."""
+        task = self.study.tasks.get(line['task'])
+        method = self.study.methods.get(line['method'])
+        if task is None or method is None:
+            return False
+        run = Run(task, method, line['lr'], line['seed'], line['stage'])
+        return self.key(run) == line['key']
 
     def runs(self, lines: dict[str, dict[str, Any]]) -> Iterator[Run]:
         """Yield the runs that can be named by now, searches first.

@@ -391,6 +391,21 @@ def test_a_checkpoint_stays_until_all_have_tested_it(plan_of):
     assert not path.exists()
 
 
+def test_a_test_of_old_settings_drops_no_checkpoint(plan_of):
+    Runner(plan_of(methods=['bitfit'])).run()
+    plan = changed_plan(plan_of, methods=['bitfit'])
+    (search,) = [run for run in plan.runs({}) if run.lr == 0.004]
+    path = plan.prepare(search) / 'training/iter_4.pth'
+    path.parent.mkdir()
+    path.touch()
+    # As --accept-changes does, stopped before the final run.
+    Runner(plan, fail='bitfit/0 final').run(['*/0'])
+    assert [line['stage'] for line in finished(plan)[4:]] == ['search'] * 2
+    assert path.exists()
+    Runner(plan).run(['*/0'], retry=True)
+    assert not path.exists()
+
+
 @pytest.mark.parametrize(
     ('changes', 'message'),
     [
