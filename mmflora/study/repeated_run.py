@@ -1,6 +1,7 @@
 """One cell of a study's tables, run once more."""
 
 import time
+from dataclasses import replace
 from typing import Any
 
 from mmflora.files.json_lines import read_lines
@@ -38,7 +39,8 @@ def repeat_run(plan: StudyPlan, cell: str) -> str:
     if lock is None:
         raise ValueError(f"Another process repeats {run} in '{root}'.")
     folder = plan.prepare(run, root)
-    process = RunProcess(run, folder, lock, 0, study.resources)
+    alone = replace(study.resources, processes=1)
+    process = RunProcess(run, folder, lock, 0, alone)
     try:
         process.process.wait()
     finally:

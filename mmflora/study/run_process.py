@@ -65,6 +65,8 @@ class RunProcess:
         resources: Resources,
         command: Callable[[Path], list[str]] = command_of,
     ) -> None:
+        # Raises where they are too few, hence before the process starts.
+        cpus = cpu_groups(resources)[slot]
         self.run, self.folder, self.slot = run, folder, slot
         self.log = folder / 'output.txt'
         self.began = time.monotonic()
@@ -93,7 +95,6 @@ class RunProcess:
                 pass_fds=[lock],
             )
         os.close(lock)
-        cpus = cpu_groups(resources)[slot]
         if cpus is not None:
             with contextlib.suppress(ProcessLookupError):
                 os.sched_setaffinity(self.process.pid, cpus)

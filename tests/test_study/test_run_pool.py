@@ -9,6 +9,7 @@ import os
 import signal
 import threading
 import time
+from functools import partial
 
 import pytest
 from filelock import FileLock
@@ -16,9 +17,9 @@ from filelock import FileLock
 from mmflora.config.build import read_config
 from mmflora.files.json_lines import read_lines
 from mmflora.study.dry_run import dry_run
-from mmflora.study.repeated_run import find_line
+from mmflora.study.repeated_run import find_line, repeat_run
 from mmflora.study.run_changes import keep_changed, refuse_changes
-from mmflora.study.run_process import LOCK, cpu_groups
+from mmflora.study.run_process import LOCK, RunProcess, cpu_groups, hold
 from mmflora.study.study_file import Resources
 
 from .conftest import STUDY, Runner
@@ -342,6 +343,36 @@ def test_an_unknown_metric_stops_the_study(plan_of):
 def test_what_cannot_be_repeated(plan_of, cell, message):
     with pytest.raises(ValueError, match=message):
         find_line(plan_of(), cell)
+
+
+def test_a_run_without_processors_does_not_start(plan_of):
+    resources = dict(processes=10**6)
+    plan = plan_of(lrs=0.004, methods=['bitfit'], seeds=0, resources=resources)
+    (run,) = plan.runs({})
+    folder = plan.prepare(run)
+    started = []
+    with pytest.raises(ValueError, match='1000000 × 1 processors'):
+        RunProcess(
+            *(run, folder, hold(folder), 0, plan.study.resources),
+            command=lambda _: started.append(1) or ['true'],
+        )
+    assert not started
+
+
+def test_a_repeated_run_needs_processors_for_itself_alone(
+    plan_of, monkeypatch
+):
+    Runner(plan_of(lrs=0.004)).run()
+    plan = plan_of(lrs=0.004, resources=dict(processes=10**6))
+    runner = Runner(plan)
+    process = partial(RunProcess, command=runner.stub)
+    monkeypatch.setattr('mmflora.study.repeated_run.RunProcess', process)
+    monkeypatch.setattr(
+        'mmflora.study.repeated_run._compared', lambda *words: words
+    )
+    run, old, new = repeat_run(plan, 'pixels/bitfit/1')
+    assert old['metrics'] == new['metrics']
+    assert run.cell == 'pixels/bitfit/1'
 
 
 def test_two_studies_share_the_work(plan_of):
