@@ -119,15 +119,18 @@ def holm(values: Sequence[float]) -> list[float]:
 
 
 def corrected(family: Sequence[Comparison]) -> list[Comparison]:
-    """Return comparisons with Holm's correction, as one family."""
+    """Return comparisons with Holm's correction, as one family.
+
+    Two methods that are compared in both directions are one test, not two.
+    """
+    pairs = [frozenset((one.method, one.reference)) for one in family]
+    tests = dict(zip(pairs, family, strict=True))
+    t = holm([one.t for one in tests.values()])
+    wilcoxon = holm([one.wilcoxon for one in tests.values()])
+    by_pair = dict(zip(tests, zip(t, wilcoxon, strict=True), strict=True))
     return [
-        replace(one, t_holm=t, wilcoxon_holm=wilcoxon)
-        for one, t, wilcoxon in zip(
-            family,
-            holm([one.t for one in family]),
-            holm([one.wilcoxon for one in family]),
-            strict=True,
-        )
+        replace(one, t_holm=by_pair[pair][0], wilcoxon_holm=by_pair[pair][1])
+        for one, pair in zip(family, pairs, strict=True)
     ]
 
 

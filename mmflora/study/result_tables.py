@@ -126,7 +126,8 @@ def comparisons(
 ) -> list[Comparison]:
     """Return each method beside the best other baseline, or every pair.
 
-    Holm's correction is over the comparisons of a column.
+    Holm's correction is over the pairs of methods of a column: the best
+    baseline beside the second best, and this one beside it, are one pair.
     """
     found = []
     for column, (values, higher) in results.columns().items():
@@ -168,8 +169,9 @@ def comparison_table(found: Sequence[Comparison], all_pairs: bool) -> Table:
     note = (
         f'Each method beside {beside}, paired by seed. *d_z*: mean difference '
         'over the standard deviation of the differences. p values are '
-        'two-sided; *Holm*: corrected over the comparisons of a column. With '
-        'n seeds the smallest p value of Wilcoxon is 2/2^n: 0.0625 for 5.'
+        'two-sided; *Holm*: corrected over the pairs of methods of a column, '
+        'each counted once. With n seeds the smallest p value of Wilcoxon is '
+        '2/2^n: 0.0625 for 5.'
     )
     return Table('comparisons', 'Paired comparisons', header, rows, note)
 

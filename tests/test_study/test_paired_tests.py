@@ -76,6 +76,36 @@ def test_a_family_is_corrected_as_one():
     )
 
 
+def test_a_pair_in_both_directions_counts_once():
+    """As each method beside the best other one has it."""
+    rng = np.random.default_rng(0)
+    noise = {name: rng.normal(size=8) for name in 'abcd'}
+    means = dict(a=3.0, b=2.4, c=1.2, d=1.8)
+    values = {
+        name: dict(enumerate(mean + noise[name] - noise[name].mean()))
+        for name, mean in means.items()
+    }
+    best = best_references(values, (), True)
+    assert best == dict(a='b', b='a', c='a', d='a')
+    found = corrected([compare('t', *pair, values) for pair in best.items()])
+    pairs = [('a', 'b'), ('a', 'c'), ('a', 'd')]
+    tests = (stats.ttest_rel, 't_holm'), (stats.wilcoxon, 'wilcoxon_holm')
+    for test, name in tests:
+        p = {
+            pair: test(*([*values[one].values()] for one in pair)).pvalue
+            for pair in pairs
+        }
+        # Holm's steps for three, by hand.
+        first, second, third = sorted(pairs, key=lambda pair: p[pair])
+        expected = {first: min(1, 3 * p[first])}
+        expected[second] = max(expected[first], min(1, 2 * p[second]))
+        expected[third] = max(expected[second], p[third])
+        for one in found:
+            pair = tuple(sorted((one.method, one.reference)))
+            assert getattr(one, name) == pytest.approx(expected[pair])
+    assert len(found) == 4
+
+
 @pytest.mark.parametrize(
     ('baselines', 'higher', 'expected'),
     [
