@@ -62,7 +62,7 @@ def metric_table(results: StudyResults) -> Table:
     note = (
         '*parameters*: what the method trains in the backbone; *all trained*: '
         'with neck and heads. Metrics on the test split, in per cent where '
-        'they are fractions: mean ± sample standard deviation over '
+        'they are fractions of a score: mean ± sample standard deviation over '
         f'{len(study.seeds)} seeds. Bold: the best mean of a column.'
     )
     return Table('metrics', 'Metrics', header, rows, note)
@@ -203,12 +203,15 @@ def lr_table(results: StudyResults) -> Table:
         if study.tasks[task].trained_as:
             continue
         chosen = results.chosen.get((task, method))
-        scale = 100 if all(abs(score) <= 1 for score in scores.values()) else 1
+        scale = results.scale(study.tasks[task])
         row = [Cell(task), Cell(method)]
         for lr in every:
             score = scores.get(lr)
-            text = '–' if score is None else f'{scale * score:.2f}'
-            value = -math.inf if score is None else scale * score
+            if score is None:
+                text, value = '–', -math.inf
+            else:
+                value = scale * score
+                text = f'{value:.2f}' if math.isfinite(value) else 'no number'
             row.append(Cell(text, value, lr == chosen and len(scores) > 1))
         text = '–' if chosen is None else f'{chosen:g}'
         lrs = grids[task]

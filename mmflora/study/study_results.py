@@ -58,17 +58,22 @@ class StudyResults:
         return [line for cell in self.cells.values() for line in cell.values()]
 
     def scale(self, task: Task) -> float:
-        """Return 100 for a metric between 0 and 1, else 1."""
+        """Return 100 for a score between 0 and 1, else 1.
+
+        An error (lower is better) is no part of a whole, and stays.
+        """
         values = [
             metric_of(line, task)
             for (name, _), cell in self.cells.items()
             for line in cell.values()
             if name == task.name
         ]
-        return 100.0 if all(abs(value) <= 1 for value in values) else 1.0
+        if task.higher_is_better and all(abs(value) <= 1 for value in values):
+            return 100.0
+        return 1.0
 
     def metric(self, task: Task) -> dict[str, dict[int, float]]:
-        """Return a task's metric by method and seed, in per cent."""
+        """Return a task's metric by method and seed, see :meth:`scale`."""
         scale = self.scale(task)
         return self.by_seed(task, lambda line: scale * metric_of(line, task))
 

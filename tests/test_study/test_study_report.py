@@ -254,6 +254,31 @@ def test_the_rate_is_chosen_on_the_validation_split(study_of):
     assert results.metric(study.tasks['pixels'])['lora'] == {0: 10}
 
 
+def test_a_row_of_rates_without_a_number_has_the_scale_of_its_task(study_of):
+    lines = []
+    for lr, values in ((0.001, (0.48, 0.44)), (0.004, (None, 0.46))):
+        for method, value in zip(('lora', 'flora'), values, strict=True):
+            for stage in ('search', 'final'):
+                line = example_line('pixels', method, 0, lr=lr, stage=stage)
+                lines.append(dict(line, metrics=dict(mIoU=value)))
+    study = study_of(lines, lrs=[0.001, 0.004], seeds=[0])
+    rows = {r[1].text: r for r in lr_table(read_results(study)).rows}
+    texts = {name: [cell.text for cell in rows[name][2:4]] for name in rows}
+    assert texts['lora'] == ['48.00', 'no number']
+    assert texts['flora'] == ['44.00', '46.00']
+
+
+def test_an_error_is_no_fraction_of_a_score(study_of):
+    (task,) = STUDY['tasks']
+    tasks = [dict(task, metric='rmse', higher_is_better=False)]
+    lines = [
+        example_line('pixels', 'lora', seed, metrics=dict(rmse=0.35))
+        for seed in range(3)
+    ]
+    results = read_results(study_of(lines, tasks=tasks))
+    assert metric_table(results).rows[0][3].text == '0.35 ± 0.00'
+
+
 def test_a_tested_task_has_the_rate_of_its_training(study_of):
     (task,) = STUDY['tasks']
     other = dict(task, name='others', metric='mAcc', trained_as='pixels')
