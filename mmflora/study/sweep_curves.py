@@ -42,14 +42,22 @@ def sweeps(study: Study) -> dict[str, Curves]:
 def draw_sweep(results: StudyResults, task: Task, setting: str) -> Figure:
     """Draw a task's metric by a setting, a curve for each kind of method.
 
-    Bars are standard deviations, pale points the seeds.  Baselines that are
-    on no curve are lines across.
+    Bars are standard deviations, pale points the seeds.  Lines across are the
+    baselines that are on none of these curves; if the study names none, the
+    methods that are on no curve at all.
     """
-    curves, metrics = sweeps(results.study)[setting], results.metric(task)
-    on_curves = {name for curve in curves.values() for name in curve.values()}
+    every, metrics = sweeps(results.study), results.metric(task)
+    curves, baselines = every[setting], results.study.baselines
+    drawn = [curves] if baselines else every.values()
+    on_curves = {
+        name
+        for curves_of in drawn
+        for curve in curves_of.values()
+        for name in curve.values()
+    }
     across = [
         name
-        for name in results.study.baselines
+        for name in baselines or results.study.methods
         if name not in on_curves and metrics[name]
     ]
     with matplotlib.rc_context(STYLE):

@@ -1,6 +1,7 @@
 """Sweeps: which methods are on a curve, and what a report says of them."""
 
 import math
+from dataclasses import replace
 
 import pytest
 from scipy import stats
@@ -97,6 +98,13 @@ def test_the_curves_that_are_drawn(study):
     # Of the baselines both are on no curve of scales.
     labels = [*axes.get_legend_handles_labels()[1]]
     assert sorted(labels) == ['flora', 'flora-r4', 'frozen']
+
+
+def test_without_baselines_all_that_is_on_no_curve_is_drawn(study):
+    results = read_results(replace(study, baselines=()))
+    (axes,) = draw_sweep(results, study.tasks['pixels'], 'scale').axes
+    labels = [*axes.get_legend_handles_labels()[1]]
+    assert sorted(labels) == ['flora', 'frozen']
 
 
 def test_a_report_has_them(study, tmp_path):
