@@ -12,8 +12,8 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
-from .study_file import Task
-from .study_results import MEAN, StudyResults, spread
+from .study_file import MEAN, Task
+from .study_results import StudyResults, spread
 
 Point = tuple[float, float]
 

@@ -14,7 +14,8 @@ from .paired_tests import (
     corrected,
 )
 from .report_tables import Cell, Table
-from .study_results import MEAN, StudyResults, Values, spread
+from .study_file import MEAN
+from .study_results import StudyResults, Values, spread
 
 
 def count_cell(counts: Sequence[int]) -> Cell:

@@ -30,9 +30,10 @@ class MeasuresHook(Hook):
     """Sets the first values, and measures a training.
 
     Once it has seen the first batches it writes ``start.json``: hashes of the
-    first values and of these batches, and the parameters.  At the end it writes
-    ``training.json``: the seconds of a step (the median, loading included)
-    and the peak of memory.  Building the model is no part of the peak.
+    first values and of these batches, and the parameters.  At the end it
+    writes ``training.json``: the seconds of a step (the median, loading
+    included) and the peak of memory.  Building the model is no part of the
+    peak.
 
     Args:
         folder: Where to write.

@@ -17,6 +17,9 @@ from .study_entries import (
     named_entries,
 )
 
+MEAN = 'mean'
+"""The column of the mean over tasks; no task has this name."""
+
 
 @dataclass(frozen=True, eq=False)
 class Task:
@@ -216,6 +219,11 @@ def known_name(name: str, known: Collection[str], what: str) -> str:
 def _check(study: Study) -> None:
     for name in study.baselines:
         known_name(name, study.methods, f'{study.path}: the baseline')
+    if MEAN in study.tasks:
+        raise ValueError(
+            f"{study.path}: a task has the name '{MEAN}'; the report has a "
+            f"column '{MEAN}', of the mean over tasks. Give it another name."
+        )
     for task in study.tasks.values():
         if not task.trained_as:
             continue

@@ -10,12 +10,10 @@ from typing import Any
 
 from mmflora.files.json_lines import read_lines
 
-from .study_file import Study, Task
+from .study_file import MEAN, Study, Task
 from .study_runs import LOG, best_lr, cell_of, matches, metric_of
 
 Values = Mapping[str, Mapping[int, float]]
-MEAN = 'mean'
-"""The column of the mean over tasks."""
 
 
 @dataclass

@@ -19,6 +19,7 @@ AS_PIXELS = dict(TASK, name='others', trained_as='pixels')
         (dict(tasks=[dict(TASK, mertic='x')]), "is it 'metric'"),
         (dict(tasks=[dict(name='a', config='b')]), 'lacks `metric`'),
         (dict(tasks=[dict(TASK, name='a/b')]), 'folder'),
+        (dict(tasks=[dict(TASK, name='mean')]), "column 'mean'"),
         (dict(methods=[dict(method=dict(type='SSF'))]), 'lacks `name`'),
         (dict(methods=[3]), 'methods holds 3'),
         (dict(seeds=[1, 1]), 'different numbers'),
