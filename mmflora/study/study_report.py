@@ -108,7 +108,9 @@ def report_tables(
 def _lead(results: StudyResults) -> list[str]:
     study = results.study
     lines = results.lines()
-    versions = ', '.join(f'{k} {v}' for k, v in lines[0]['versions'].items())
+    # Other versions than these are said of the runs that were kept.
+    line = min(lines, key=lambda line: 'kept' in line)
+    versions = ', '.join(f'{k} {v}' for k, v in line['versions'].items())
     return [
         f'{len(study.methods)} methods, {len(study.tasks)} '
         f'task{"s" * (len(study.tasks) > 1)}, '

@@ -245,8 +245,9 @@ def _refuse_unequal(results: StudyResults) -> None:
     """Refuse runs that are no fair comparison.
 
     Raises:
-        ValueError: If the methods of a task had other data, versions, or
-            steps, or those of a seed other first values or batches.
+        ValueError: If the methods of a task had other data or steps, or other
+            versions without being kept, or those of a seed other first values
+            or batches.
     """
     wrong = []
     for task in results.study.tasks:
@@ -256,7 +257,10 @@ def _refuse_unequal(results: StudyResults) -> None:
             for line in cell.values()
             if name == task
         ]
-        for what in ('task_config', 'versions', 'steps'):
+        # With kept runs it was said that their versions do not matter.
+        own = [line for line in lines if not line.get('kept')]
+        wrong += _differences(own, task, 'versions')
+        for what in ('task_config', 'steps'):
             wrong += _differences(lines, task, what)
         for seed in results.study.seeds:
             own = [line for line in lines if line['seed'] == seed]

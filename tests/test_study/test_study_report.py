@@ -224,6 +224,15 @@ def test_unequal_runs_are_refused(study_of, change, message):
     assert 'lora/0' in str(error.value)
 
 
+def test_kept_runs_may_have_other_versions(study_of, tmp_path):
+    lines = made_lines()
+    lines[0].update(versions={'torch': '1'}, kept='torch 1, now 2')
+    write_report(study_of(lines), tmp_path)
+    text = (tmp_path / 'report.md').read_text()
+    assert '1 runs were done with torch 1, now 2.' in text
+    assert 'Versions: torch 2.' in text
+
+
 def test_a_part_without_new_parameters_is_no_difference(study_of):
     lines = made_lines()
     lines[0]['first_values'] = {'neck': 'n'}
