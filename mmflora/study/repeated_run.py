@@ -56,6 +56,9 @@ def repeat_run(plan: StudyPlan, cell: str) -> str:
 def find_line(plan: StudyPlan, cell: str) -> dict[str, Any]:
     """Return the line of a finished run on the test split.
 
+    Of several it is that of the study with its settings of now, with the
+    learning rate that is chosen; else the last one.
+
     Raises:
         ValueError: If the study has no such cell, or it is not finished.
     """
@@ -77,7 +80,12 @@ def find_line(plan: StudyPlan, cell: str) -> dict[str, Any]:
         raise ValueError(
             f"--repeat: '{cell}' has no finished run in '{plan.log}'."
         )
-    return found[-1]
+    chosen = plan.chosen_lr(
+        plan.study.tasks[task], plan.study.methods[method], plan.lines()
+    )
+    current = [line for line in found if plan.is_current(line)]
+    rated = [line for line in current if line['lr'] == chosen]
+    return (rated or current or found)[-1]
 
 
 def _compared(run: Run, old: dict[str, Any], new: dict[str, Any]) -> str:

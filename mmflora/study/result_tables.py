@@ -50,8 +50,8 @@ def metric_table(results: StudyResults) -> Table:
         arrow = '↑' if higher else '↓'
         header.append(f'{name} ({task.metric} {arrow})' if task else name)
         best[name] = best_mean(values, values, higher)
-    method = results.counts()
-    trained = {name: _trained(results, name) for name in study.methods}
+    method = results.counts('method')
+    trained = results.counts('method', 'new', 'neck', 'heads')
     rows = []
     for name in study.methods:
         row = [Cell(name), count_cell(method[name]), count_cell(trained[name])]
@@ -69,12 +69,6 @@ def metric_table(results: StudyResults) -> Table:
     return Table('metrics', 'Metrics', header, rows, note)
 
 
-def _trained(results: StudyResults, name: str) -> list[int]:
-    kinds = ('method', 'new', 'neck', 'heads')
-    columns = [results.counts(kind)[name] for kind in kinds]
-    return [sum(row) for row in zip(*columns, strict=True)]
-
-
 def cost_table(results: StudyResults) -> Table:
     """Return time and memory of a step (the paper's table 5)."""
     study, on_gpu = results.study, _on_gpu(results)
@@ -82,7 +76,7 @@ def cost_table(results: StudyResults) -> Table:
     header = ['method', 'parameters']
     for known in study.tasks:
         header += [f'{known}: s/step', f'{known}: memory, GB']
-    counts = results.counts()
+    counts = results.counts('method')
     rows = []
     for name in study.methods:
         row = [Cell(name), count_cell(counts[name])]

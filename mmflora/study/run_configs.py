@@ -227,7 +227,7 @@ def _keep_the_end(cfg: Config) -> None:
     Raises:
         ValueError: If nothing is kept, so that nothing could be tested.
     """
-    hooks = cfg.get('default_hooks') or {}
+    hooks: Any = cfg.get('default_hooks') or {}
     if 'checkpoint' not in hooks:
         return  # MMEngine's own keeps the end
     if hooks['checkpoint'] is None:

@@ -17,7 +17,15 @@ from mmflora.files.json_lines import read_lines
 
 from .run_configs import StudyConfigs, config_text, fingerprint, versions
 from .study_file import Method, Study, Task
-from .study_runs import LOG, Run, asked_for, best_lr, is_failed, metric_of
+from .study_runs import (
+    LOG,
+    Run,
+    asked_for,
+    best_lr,
+    is_failed,
+    metric_of,
+    run_of,
+)
 
 
 class StudyPlan:
@@ -98,12 +106,8 @@ class StudyPlan:
 
     def is_current(self, line: Mapping[str, Any]) -> bool:
         """Return whether a line is of the study with its settings of now."""
-        task = self.study.tasks.get(line['task'])
-        method = self.study.methods.get(line['method'])
-        if task is None or method is None:
-            return False
-        run = Run(task, method, line['lr'], line['seed'], line['stage'])
-        return self.key(run) == line['key']
+        run = run_of(self.study, line)
+        return run is not None and self.key(run) == line['key']
 
     def runs(self, lines: dict[str, dict[str, Any]]) -> Iterator[Run]:
         """Yield the runs that can be named by now, searches first.

@@ -148,7 +148,9 @@ def _missing(results: StudyResults) -> list[str]:
         found.append(
             f'Kept with --keep-changed: {count} runs were done with {change}.'
         )
+    found += results.notes
     for task in results.tasks:
+        found += _different_counts(results, task.name)
         found += _different_processors(results, task.name)
     for line in results.failed:
         found.append(
@@ -156,6 +158,17 @@ def _missing(results: StudyResults) -> list[str]:
             f'{line["lr"]:g} ({line["stage"]}): {line["reason"]}'
         )
     return found
+
+
+def _different_counts(results: StudyResults, task: str) -> list[str]:
+    """Say which methods have seeds of different settings, as it seems."""
+    return [
+        f'The seeds of {task}/{name} train different numbers of parameters in '
+        f'the backbone, {min(counts):,} to {max(counts):,}. Some methods draw '
+        'them; else their settings have changed between the seeds.'
+        for name in results.study.methods
+        if len(counts := results.counts_of(task, name, ['method'])) > 1
+    ]
 
 
 def _different_processors(results: StudyResults, task: str) -> list[str]:

@@ -10,8 +10,18 @@ from typing import Any
 
 from mmflora.files.json_lines import read_lines
 
+from .current_lines import current_lines
+from .equal_runs import refuse_unequal
 from .study_file import MEAN, Study, Task
-from .study_runs import LOG, best_lr, cell_of, matches, metric_of
+from .study_runs import (
+    LOG,
+    asked_for,
+    best_lr,
+    cell_of,
+    matches,
+    metric_of,
+    run_of,
+)
 
 Values = Mapping[str, Mapping[int, float]]
 
@@ -29,6 +39,7 @@ class StudyResults:
         chosen: The learning rate that was chosen, by task and method.
         failed: The lines of the runs that failed.
         only: Patterns of the cells that it is about; none stand for all.
+        notes: What a reader must know of the lines.
     """
 
     study: Study
@@ -38,6 +49,7 @@ class StudyResults:
     chosen: dict[tuple[str, str], float]
     failed: list[dict[str, Any]]
     only: Sequence[str] = ()
+    notes: Sequence[str] = ()
 
     @property
     def wanted(self) -> int:
@@ -115,16 +127,29 @@ class StudyResults:
             columns[MEAN] = means, ways.pop()
         return columns
 
-    def counts(self, kind: str = 'method') -> dict[str, list[int]]:
-        """Return the parameters of each method, one number a task."""
+    def counts(self, *kinds: str) -> dict[str, list[int]]:
+        """Return the parameters of some kinds of each method.
+
+        They are one number a task; more where its seeds differ in it.
+        """
         return {
             name: [
-                next(iter(cell.values()))['parameters'][kind]
+                count
                 for task in self.study.tasks
-                if (cell := self.cells.get((task, name)))
+                for count in self.counts_of(task, name, kinds)
             ]
             for name in self.study.methods
         }
+
+    def counts_of(
+        self, task: str, method: str, kinds: Sequence[str]
+    ) -> list[int]:
+        """Return the different numbers of parameters of a cell's seeds."""
+        counts = [
+            sum(line['parameters'][kind] for kind in kinds)
+            for line in self.cells.get((task, method), {}).values()
+        ]
+        return sorted(set(counts))
 
 
 def read_results(study: Study, only: Sequence[str] = ()) -> StudyResults:
@@ -137,12 +162,18 @@ def read_results(study: Study, only: Sequence[str] = ()) -> StudyResults:
     Raises:
         ValueError: If there are none, or they cannot be compared.
     """
-    study = _with_methods(study, only)
+    whole, study = study, _with_methods(study, only)
+    wanted = [
+        line
+        for line in read_lines(study.work_dir / LOG)
+        if (run := run_of(study, line)) and asked_for(study, [run], only)
+    ]
+    # Of the whole study: a budget may be a method that is left out.
+    lines, notes = current_lines(whole, wanted)
     last: dict[tuple[Any, ...], dict[str, Any]] = {}
-    for line in read_lines(study.work_dir / LOG):
-        if line['task'] in study.tasks and line['method'] in study.methods:
-            place = ('stage', 'task', 'method', 'lr', 'seed')
-            last[tuple(line[name] for name in place)] = line
+    for line in lines:
+        place = ('stage', 'task', 'method', 'lr', 'seed')
+        last[tuple(line[name] for name in place)] = line
     lrs = _searches(study, last)
     cells: dict[tuple[str, str], dict[int, dict[str, Any]]] = defaultdict(dict)
     chosen = {}
@@ -187,8 +218,9 @@ def read_results(study: Study, only: Sequence[str] = ()) -> StudyResults:
         chosen=chosen,
         failed=failed,
         only=only,
+        notes=notes,
     )
-    _refuse_unequal(results)
+    refuse_unequal(results.study, results.cells)
     return results
 
 
@@ -239,63 +271,6 @@ def _searches(
                 if len(done) == len(study.search_seeds):
                     own[lr] = statistics.fmean(done)
     return scores
-
-
-def _refuse_unequal(results: StudyResults) -> None:
-    """Refuse runs that are no fair comparison.
-
-    Raises:
-        ValueError: If the methods of a task had other data or steps, or other
-            versions without being kept, or those of a seed other first values
-            or batches.
-    """
-    wrong = []
-    for task in results.study.tasks:
-        lines = [
-            line
-            for (name, _), cell in results.cells.items()
-            for line in cell.values()
-            if name == task
-        ]
-        # With kept runs it was said that their versions do not matter.
-        own = [line for line in lines if not line.get('kept')]
-        wrong += _differences(own, task, 'versions')
-        for what in ('task_config', 'steps'):
-            wrong += _differences(lines, task, what)
-        for seed in results.study.seeds:
-            own = [line for line in lines if line['seed'] == seed]
-            where = f'{task}, seed {seed}'
-            wrong += _differences(own, where, 'first_batches')
-            children = {c for line in own for c in line['first_values']}
-            for child in sorted(children):
-                wrong += _differences(own, where, 'first_values', child)
-    if wrong:
-        raise ValueError(
-            'These runs are no fair comparison:\n  '
-            + '\n  '.join(wrong[:20])
-            + '\nRun the study again with --accept-changes, which repeats '
-            'what is outdated.'
-        )
-
-
-def _differences(
-    lines: list[dict[str, Any]], where: str, what: str, part: str | None = None
-) -> list[str]:
-    """Return what differs between runs, if something does."""
-    groups: dict[str, list[str]] = defaultdict(list)
-    for line in lines:
-        value = line[what] if part is None else line[what].get(part)
-        # A child that a method adapts as a part has no new parameters.
-        if value is not None:
-            groups[str(value)].append(f'{line["method"]}/{line["seed"]}')
-    if len(groups) < 2:
-        return []
-    name = what if part is None else f'{what} of {part}'
-    shown = '; '.join(
-        f'{", ".join(cells[:3])}{"…" * (len(cells) > 3)}: {value:.120}'
-        for value, cells in groups.items()
-    )
-    return [f'{where}: {name} differs ({shown})']
 
 
 def spread(values: Mapping[int, float]) -> tuple[float, float]:

@@ -1,7 +1,7 @@
 """A run of a study, and what its line in the log says."""
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from itertools import product
@@ -50,6 +50,15 @@ class Run:
     def __str__(self) -> str:
         """Return a name for the progress."""
         return f'{self.cell} lr {self.lr:g} ({self.stage})'
+
+
+def run_of(study: Study, line: Mapping[str, Any]) -> Run | None:
+    """Return the run at a line's place, if the study has it."""
+    task = study.tasks.get(line['task'])
+    method = study.methods.get(line['method'])
+    if task is None or method is None:
+        return None
+    return Run(task, method, line['lr'], line['seed'], line['stage'])
 
 
 def cell_of(task: str, method: str, seed: int) -> str:

@@ -176,6 +176,20 @@ def test_kept_runs_are_said(study_of, tmp_path):
         assert said in (tmp_path / 'out' / name).read_text(), name
 
 
+def test_other_numbers_of_parameters_are_said(study_of, tmp_path):
+    """Where the data is missing, nothing else tells settings apart."""
+    lines = made_lines()
+    lines[1]['parameters'] = dict(lines[1]['parameters'], method=300_000)
+    study = study_of(lines)
+    table = metric_table(read_results(study))
+    assert table.rows[[*COUNTS].index('lora')][1].text == '0.200 – 0.300 M'
+    write_report(study, tmp_path)
+    text = (tmp_path / 'report.md').read_text()
+    assert 'seeds of pixels/lora train different numbers' in text
+    assert '200,000 to 300,000' in text
+    assert 'seeds of boxes/lora' not in text
+
+
 def test_other_processors_are_said(study_of, tmp_path):
     lines = made_lines()
     for line in lines[:3]:
