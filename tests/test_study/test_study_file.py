@@ -1,7 +1,11 @@
 """Study files: what they mean, and what is refused."""
 
-import pytest
+import json
 
+import pytest
+from mmengine.config import Config
+
+from mmflora.study.split_data import check_splits
 from mmflora.study.study_file import read_study
 
 from .conftest import STUDY, write_study
@@ -186,3 +190,59 @@ def test_a_training_that_keeps_nothing_is_refused(plan_of):
     method = dict(method='bitfit', cfg_options=options)
     with pytest.raises(ValueError, match='no checkpoint hook'):
         plan_of(methods=[method]).check()
+
+
+def splits(root, **datasets):
+    """Return a config of splits, and write their COCO files."""
+    cfg = {}
+    for split in ('train', 'val', 'test'):
+        dataset = dict(
+            type='CocoDataset',
+            data_root=str(root),
+            ann_file=f'{split}.json',
+            data_prefix=dict(img='images/'),
+        )
+        dataset.update(datasets.get(split, {}))
+        cfg[f'{split}_dataloader'] = dict(dataset=dataset)
+        cfg[f'{split}_evaluator'] = dict(type='CocoMetric')
+    return Config(cfg)
+
+
+def write_coco(path, *names):
+    images = [dict(id=i, file_name=name) for i, name in enumerate(names)]
+    path.write_text(json.dumps(dict(images=images)))
+
+
+def test_an_image_in_two_splits(tmp_path):
+    write_coco(tmp_path / 'train.json', 'a.png', 'b.png')
+    write_coco(tmp_path / 'val.json', 'c.png')
+    write_coco(tmp_path / 'test.json', 'd.png')
+    check_splits(splits(tmp_path), 'cells', True)
+    write_coco(tmp_path / 'test.json', 'd.png', 'b.png')
+    with pytest.raises(ValueError, match=r'train split .* test .*b\.png'):
+        check_splits(splits(tmp_path), 'cells', True)
+    # The same name in another folder is another image.
+    cfg = splits(tmp_path)
+    cfg.test_dataloader.dataset.data_prefix.img = 'others/'
+    check_splits(cfg, 'cells', True)
+    # Which images a data set keeps of a file is known to it alone.
+    cfg = splits(tmp_path, test=dict(indices=[0]))
+    check_splits(cfg, 'cells', True)
+
+
+@pytest.mark.parametrize(
+    'same',
+    [
+        dict(data_prefix=dict(img='images')),
+        dict(data_prefix=dict(img='other/../images/')),
+        dict(data_root='.'),
+    ],
+    ids=str,
+)
+def test_a_folder_written_in_two_ways(tmp_path, monkeypatch, same):
+    monkeypatch.chdir(tmp_path)
+    cfg = splits(tmp_path)
+    cfg.val_dataloader.dataset.ann_file = 'test.json'
+    cfg.val_dataloader.dataset.update(same)
+    with pytest.raises(ValueError, match='same images in its val split'):
+        check_splits(cfg, 'cells', True)
