@@ -181,8 +181,7 @@ def _different_processors(results: StudyResults, task: str) -> list[str]:
     counts = '; '.join(f'{count} on {kind}' for kind, count in kinds.items())
     return [
         f'Runs of {task} were done on different processors: {counts}. They '
-        'round otherwise, and a training makes much of that: the same run may '
-        'differ between them as seeds do.'
+        'round differently, which can change a result as much as another seed.'
     ]
 
 
