@@ -8,7 +8,7 @@ from mmflora.files.json_lines import read_lines
 
 from .run_plan import StudyPlan
 from .run_process import RunProcess, hold
-from .study_file import known_name
+from .study_entries import known_name
 from .study_runs import LOG, Run
 
 

@@ -3,7 +3,7 @@
 import difflib
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import MISSING, fields
 from typing import Any, TypeVar
 
@@ -50,6 +50,19 @@ def entry_of(kind: Any, raw: Any, where: str) -> Any:
         if needed and name not in raw:
             raise ValueError(f'{where} ({raw.get("name")}) lacks `{name}`.')
     return kind(**raw)
+
+
+def known_name(name: str, known: Collection[str], what: str) -> str:
+    """Return a name, if it is known.
+
+    Raises:
+        ValueError: If it is not; lists the known ones.
+    """
+    if name not in known:
+        raise ValueError(
+            f"{what} '{name}' is not in the study. It has {', '.join(known)}."
+        )
+    return name
 
 
 def different_numbers(value: Any, kind: type, where: str) -> tuple[Any, ...]:

@@ -1,7 +1,7 @@
 """A study file: which methods are compared, on what, and with what."""
 
 import difflib
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ from .study_entries import (
     check_points,
     different_numbers,
     entry_of,
+    known_name,
     named_entries,
 )
 
@@ -201,19 +202,6 @@ def read_study(
     )
     _check(study)
     return study
-
-
-def known_name(name: str, known: Collection[str], what: str) -> str:
-    """Return a name, if it is known.
-
-    Raises:
-        ValueError: If it is not; lists the known ones.
-    """
-    if name not in known:
-        raise ValueError(
-            f"{what} '{name}' is not in the study. It has {', '.join(known)}."
-        )
-    return name
 
 
 def _check(study: Study) -> None:
