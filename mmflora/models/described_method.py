@@ -58,10 +58,9 @@ def _unusual_places(backbone: nn.Module) -> list[tuple[str, tuple[int, ...]]]:
     places: dict[int, list[tuple[str, tuple[int, ...]]]] = {}
     for name, layer in adapted_modules(backbone).items():
         adapter = layer.adapter
-        if isinstance(adapter, Sharing) and adapter.place() is not None:
-            places.setdefault(id(adapter.shared), []).append(
-                (name, adapter.place())
-            )
+        place = adapter.place() if isinstance(adapter, Sharing) else None
+        if place is not None:
+            places.setdefault(id(adapter.shared), []).append((name, place))
     return [
         entry
         for sharing in places.values()
