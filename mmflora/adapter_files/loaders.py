@@ -14,8 +14,9 @@ from typing import Any
 import torch
 from mmengine.utils import apply_to
 
+from mmflora.files.downloads import download
 from mmflora.files.pickles import read_safely
-from mmflora.files.sources import download, read_file
+from mmflora.files.sources import read_file
 from mmflora.files.stored_tensors import FOLDER_CHECKPOINT
 from mmflora.files.tensor_files import read_head
 

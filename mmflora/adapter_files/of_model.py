@@ -205,10 +205,9 @@ def _parameters_of(part: nn.Module) -> Iterator[nn.Parameter]:
 def _check_unmerged(part: nn.Module, name: str) -> None:
     if not adapted_modules(part) and not tuned_parameters(part):
         raise ValueError(
-            f"The part '{name}' ({type(part).__name__}) was adapted, and has "
-            'no adapter any more: it was merged or taken off. Save before '
-            'that, undo the merge (merge() returns the way back), or keep the '
-            'merged weights with torch.save(model.state_dict()).'
+            f"The part '{name}' ({type(part).__name__}) has no adapter any "
+            'more: it was merged or taken off. Undo the merge (merge() '
+            'returns the way back), or keep the weights with torch.save().'
         )
 
 

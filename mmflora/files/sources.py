@@ -4,9 +4,7 @@ import difflib
 import os
 import re
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any, TypeVar
-from urllib.parse import urlparse
 
 import torch
 from mmengine.logging import print_log
@@ -14,6 +12,7 @@ from mmengine.runner.checkpoint import CheckpointLoader
 from torch import Tensor
 
 from .checksums import is_archive
+from .downloads import download, not_reached
 from .pickles import read_safely
 from .stored_tensors import (
     StoredTensor,
@@ -64,42 +63,10 @@ def load_from_timm(
             weights_only=True,
         )
     except OSError as error:
-        raise _not_reached(
+        raise not_reached(
             filename, 'HF_HOME, or ~/.cache/huggingface', error
         ) from error
     return {k: value.to(map_location or 'cpu') for k, value in state.items()}
-
-
-def download(url: str, folder: str | None = None) -> str:
-    """Return the path of a file from the web, kept where PyTorch keeps it.
-
-    Args:
-        url: Its address.
-        folder: Where to keep it; by default the cache of ``torch.hub``.
-
-    Raises:
-        ConnectionError: If it is not there, and cannot be fetched.
-    """
-    path = Path(
-        folder or Path(torch.hub.get_dir(), 'checkpoints'),
-        Path(urlparse(url).path).name,
-    )
-    if not path.exists():
-        path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            torch.hub.download_url_to_file(url, str(path))
-        except OSError as error:
-            raise _not_reached(url, str(path), error) from error
-    return str(path)
-
-
-def _not_reached(source: str, place: str, error: OSError) -> ConnectionError:
-    reason = ' '.join(str(error).split()) or type(error).__name__
-    return ConnectionError(
-        f"'{source}' cannot be downloaded: {reason} On a machine without "
-        'network, fetch the weights elsewhere. Copy the cache from there '
-        f'({place}), or name a file: init_cfg.checkpoint=FILE'
-    )
 
 
 def read_file(path: str, map_location: Any = None, mmap: bool = False) -> Any:
