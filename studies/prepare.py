@@ -156,8 +156,8 @@ def main():
         sys.exit(f'error: {error}')
     for name, parts in missing.items():
         print(
-            f"{name} is left out: '{args.data}' lacks {', '.join(parts)}. A "
-            'study with that task does not start.'
+            f"{name} is left out: '{args.data}' lacks {', '.join(parts)}. "
+            "Name the tasks to run: --only 'TASK/*'"
         )
     print(f'{args.out} is ready')
 

@@ -106,7 +106,7 @@ def run(args, say):
     if args.repeat:
         say(repeat_run(plan, args.repeat))
         return 0
-    plan.check()
+    plan.check(args.only)
     if args.keep_changed:
         kept = keep_changed(plan, args.only, write=not args.dry_run)
         what = 'would be' if args.dry_run else 'were'

@@ -5,7 +5,6 @@ from collections.abc import Sequence
 from mmflora.count.parameters import build_on_meta, count_model
 
 from .run_plan import StudyPlan
-from .study_runs import asked_for
 
 
 def dry_run(plan: StudyPlan, patterns: Sequence[str] = ()) -> str:
@@ -18,15 +17,14 @@ def dry_run(plan: StudyPlan, patterns: Sequence[str] = ()) -> str:
     Raises:
         ValueError: If they ask for none.
     """
-    study, lines = plan.study, plan.lines()
+    lines = plan.lines()
     total = sum(plan.totals(patterns).values())
     texts = ['parameters in the backbone:']
-    for task in study.tasks.values():
-        for method in study.methods.values():
-            model = build_on_meta(plan.configs.method(task, method))
-            count = count_model(model).method
-            texts.append(f'  {task.name}/{method.name}: {count:,}')
-    runs = asked_for(study, plan.runs(lines), patterns)
+    for task, method in plan.pairs(patterns):
+        model = build_on_meta(plan.configs.method(task, method))
+        count = count_model(model).method
+        texts.append(f'  {task.name}/{method.name}: {count:,}')
+    runs = plan.runs(lines, patterns)
     missing = [run for run in runs if plan.key(run) not in lines]
     texts.append(
         f'{len(lines)} runs are there; of {total} in all, these '

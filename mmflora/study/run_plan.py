@@ -1,12 +1,10 @@
 """Which runs a study needs, and which of them are there."""
 
 import json
-import math
 import statistics
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
-from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -49,26 +47,33 @@ class StudyPlan:
         self._keys: dict[Run, str] = {}
         self._hashes: dict[Any, str] = {}
 
-    def check(self) -> None:
+    def check(self, patterns: Sequence[str] = ()) -> None:
         """Make every config once, so that an error shows before any run.
+
+        Args:
+            patterns: Those of the cells alone that these ask for.
 
         Raises:
             ValueError: If two cells have the same config, and so one run.
         """
         cells: dict[str, str] = {}
-        for task in self.study.tasks.values():
-            for method in self.study.methods.values():
-                cfg = self.configs.method(task, method)
-                cell = f'{task.name}/{method.name}'
-                if task.trained_as:
-                    continue
-                same = cells.setdefault(fingerprint(cfg.to_dict()), cell)
-                if same != cell:
-                    raise ValueError(
-                        f"{self.study.path}: '{cell}' is the same as "
-                        f"'{same}', setting by setting, so that it would be "
-                        'compared with itself. Leave one of them out.'
-                    )
+        for task, method in self.pairs(patterns):
+            cfg = self.configs.method(task, method)
+            cell = f'{task.name}/{method.name}'
+            if task.trained_as:
+                continue
+            same = cells.setdefault(fingerprint(cfg.to_dict()), cell)
+            if same != cell:
+                raise ValueError(
+                    f"{self.study.path}: '{cell}' is the same as "
+                    f"'{same}', setting by setting, so that it would be "
+                    'compared with itself. Leave one of them out.'
+                )
+
+    def pairs(self, patterns: Sequence[str] = ()) -> list[tuple[Task, Method]]:
+        """Return each task with each method, if patterns ask for a run."""
+        runs = asked_for(self.study, patterns)
+        return list(dict.fromkeys((run.task, run.method) for run in runs))
 
     def lines(self) -> dict[str, dict[str, Any]]:
         """Return the last line of each run, by its key.
@@ -109,35 +114,32 @@ class StudyPlan:
         run = run_of(self.study, line)
         return run is not None and self.key(run) == line['key']
 
-    def runs(self, lines: dict[str, dict[str, Any]]) -> Iterator[Run]:
+    def runs(
+        self, lines: dict[str, dict[str, Any]], patterns: Sequence[str] = ()
+    ) -> Iterator[Run]:
         """Yield the runs that can be named by now, searches first.
 
         Args:
             lines: What :meth:`lines` returned.
+            patterns: Those alone that these ask for.  The data of other tasks
+                may be missing.
         """
         study = self.study
+        asked = asked_for(study, patterns)
         for seed in study.search_seeds:
-            for task in study.tasks.values():
-                for method in study.methods.values():
-                    for lr in self._searched(task):
-                        yield Run(task, method, lr, seed, 'search')
+            for run in asked:
+                if run.stage == 'search' and run.seed == seed:
+                    yield run
         for seed in study.seeds:
-            for task in study.tasks.values():
-                for method in study.methods.values():
-                    chosen = self.chosen_lr(task, method, lines)
-                    if chosen is None:
-                        continue
-                    run = Run(task, method, chosen, seed, 'final')
-                    if self._is_trained(run, lines):
-                        yield run
-
-    def _searched(self, task: Task) -> tuple[float, ...]:
-        """Return the learning rates of a task's own search.
-
-        One alone needs none, and neither does what another task trains.
-        """
-        lrs = self.study.lrs_of(task)
-        return lrs if len(lrs) > 1 and not task.trained_as else ()
+            for run in asked:
+                if run.stage != 'final' or run.seed != seed:
+                    continue
+                chosen = self.chosen_lr(run.task, run.method, lines)
+                if chosen is None:
+                    continue
+                final = replace(run, lr=chosen)
+                if self._is_trained(final, lines):
+                    yield final
 
     def training(self, run: Run) -> Run:
         """Return the run that trains what a run tests, often itself."""
@@ -160,18 +162,9 @@ class StudyPlan:
             ValueError: If they ask for none.
         """
         study = self.study
-        counts = {}
-        for name, task in study.tasks.items():
-            stages = [
-                *product(self._searched(task), study.search_seeds, ['search']),
-                *product([math.nan], study.seeds, ['final']),
-            ]
-            runs = [
-                Run(task, method, *stage)
-                for method in study.methods.values()
-                for stage in stages
-            ]
-            counts[name] = len(asked_for(study, runs, patterns))
+        counts = dict.fromkeys(study.tasks, 0)
+        for run in asked_for(study, patterns):
+            counts[run.task.name] += 1
         if not any(counts.values()):
             raise ValueError(
                 f'The study has no cell --only {" ".join(patterns)}. Cells '
@@ -216,7 +209,7 @@ class StudyPlan:
             lines: What :meth:`lines` returned.
             patterns: Of those runs alone that these ask for.
         """
-        runs = asked_for(self.study, self.runs(lines), patterns)
+        runs = self.runs(lines, patterns)
         wanted = {tuple(run.place.values()): run for run in runs}
         found: dict[Run, dict[str, Any]] = {}
         for line in lines.values():

@@ -13,7 +13,7 @@ from mmflora.files.json_lines import append_line
 
 from .run_plan import StudyPlan
 from .run_process import RunProcess, command_of, cpu_groups, hold
-from .study_runs import Run, asked_for, is_failed, metric_of
+from .study_runs import Run, is_failed, metric_of
 
 POLL_SECONDS = 0.2
 
@@ -44,7 +44,7 @@ class StudyRunner:
 
         Args:
             patterns: Leave out runs that none of these asks for, see
-                :func:`asked_for`.
+                :func:`mmflora.study.study_runs.asked_for`.
             retry: Repeat those that failed.
 
         Returns:
@@ -74,8 +74,7 @@ class StudyRunner:
 
     def _asked_for(self, lines: dict[str, Any]) -> list[Run]:
         """Return the runs that can be named by now and are asked for."""
-        plan = self.plan
-        return asked_for(plan.study, plan.runs(lines), self.patterns)
+        return list(self.plan.runs(lines, self.patterns))
 
     def _step(self, retry: bool, tried: set[str]) -> bool:
         """Note what has ended, start what can be; return whether to go on."""
@@ -204,7 +203,8 @@ def drop_checkpoints(
     finished = [
         line
         for line in lines.values()
-        if line['method'] == method
+        if line['task'] in testing
+        and line['method'] == method
         and line['status'] == 'finished'
         # A test of other settings had another checkpoint.
         and plan.is_current(line)

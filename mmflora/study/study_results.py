@@ -15,9 +15,9 @@ from .equal_runs import refuse_unequal
 from .study_file import MEAN, Study, Task
 from .study_runs import (
     LOG,
-    asked_for,
     best_lr,
     cell_of,
+    is_asked_for,
     matches,
     metric_of,
     run_of,
@@ -166,7 +166,7 @@ def read_results(study: Study, only: Sequence[str] = ()) -> StudyResults:
     wanted = [
         line
         for line in read_lines(study.work_dir / LOG)
-        if (run := run_of(study, line)) and asked_for(study, [run], only)
+        if (run := run_of(study, line)) and is_asked_for(study, run, only)
     ]
     # Of the whole study: a budget may be a method that is left out.
     lines, notes = current_lines(whole, wanted)

@@ -1,7 +1,7 @@
 """A run of a study, and what its line in the log says."""
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from itertools import product
@@ -95,18 +95,31 @@ def best_lr(scores: dict[float, float], higher_is_better: bool) -> float:
     return max(scores, key=lambda lr: sign * scores[lr])
 
 
-def asked_for(
-    study: Study, runs: Iterable[Run], patterns: Sequence[str]
-) -> list[Run]:
+def asked_for(study: Study, patterns: Sequence[str]) -> list[Run]:
     """Return the runs that some patterns ask for, and what these need.
 
     A final run needs the search of its method, and the training of the task
     whose models it tests.
+
+    Returns:
+        By task and method, searches before final runs, whose learning rate is
+        NaN: a search gives it.
     """
-    return [run for run in runs if _is_asked_for(study, run, patterns)]
+    runs = []
+    for task, method in product(study.tasks.values(), study.methods.values()):
+        lrs = study.lrs_of(task)
+        # One alone needs no search, and neither does what another task trains.
+        searched = lrs if len(lrs) > 1 and not task.trained_as else ()
+        stages = [
+            *product(searched, study.search_seeds, ['search']),
+            *product([math.nan], study.seeds, ['final']),
+        ]
+        runs += [Run(task, method, *stage) for stage in stages]
+    return [run for run in runs if is_asked_for(study, run, patterns)]
 
 
-def _is_asked_for(study: Study, run: Run, patterns: Sequence[str]) -> bool:
+def is_asked_for(study: Study, run: Run, patterns: Sequence[str]) -> bool:
+    """Return whether some patterns ask for a run, or for one that needs it."""
     tasks = {run.task.name}
     tasks |= {
         task.name

@@ -5,6 +5,7 @@ import json
 import pytest
 from mmengine.config import Config
 
+from mmflora.study.dry_run import dry_run
 from mmflora.study.split_data import check_splits
 from mmflora.study.study_file import read_study
 
@@ -118,6 +119,20 @@ def test_methods_that_cannot_run(plan_of, method, error):
 def test_cells_that_are_the_same(plan_of, changes):
     with pytest.raises(ValueError, match='would be compared with itself'):
         plan_of(**changes).check()
+
+
+def test_a_task_that_is_not_asked_for_may_lack_its_data(plan_of):
+    absent = dict(TASK, name='absent', test=dict(data_root='nowhere'))
+    plan = plan_of(tasks=[absent, TASK])
+    only = [f'{TASK["name"]}/*']
+    plan.check(only)
+    runs = [*plan.runs(plan.lines(), only)]
+    assert {run.task.name for run in runs} == {TASK['name']}
+    alone = [*plan_of(tasks=[TASK]).runs({})]
+    assert [run.cell for run in runs] == [run.cell for run in alone] != []
+    assert 'absent' not in dry_run(plan, only)
+    with pytest.raises((ValueError, FileNotFoundError), match='nowhere'):
+        plan.check(['absent/*'])
 
 
 def test_another_metric_of_what_another_task_trains(plan_of):
