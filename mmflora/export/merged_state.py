@@ -23,17 +23,11 @@ DTYPES = {
 }
 
 
-def merge_final(model: nn.Module) -> None:
-    """Merge every adapter of a model for good, in place.
-
-    A model without adapters, or whose method trains the base's own
-    parameters, stays as it is, except that quantized weights become dense.
-
-    Args:
-        model: The model; it has no adapter afterwards.
+def check_mergeable(model: nn.Module) -> None:
+    """Check that every adapter of a model can be merged.
 
     Raises:
-        ValueError: If a method cannot be merged; the model is then as it was.
+        ValueError: If a method cannot be.
     """
     stuck = {
         name: type(module).__name__
@@ -48,6 +42,21 @@ def merge_final(model: nn.Module) -> None:
             f'({kind}): {module.why_not_mergeable or "see its method"}. '
             'Keep the adapter checkpoint and run it with mmflora.'
         )
+
+
+def merge_final(model: nn.Module) -> None:
+    """Merge every adapter of a model for good, in place.
+
+    A model without adapters, or whose method trains the base's own
+    parameters, stays as it is, except that quantized weights become dense.
+
+    Args:
+        model: The model; it has no adapter afterwards.
+
+    Raises:
+        ValueError: If a method cannot be merged; the model is then as it was.
+    """
+    check_mergeable(model)
     if adapted_layers(model):
         merge_for_good(model)
     dequantize_base(model)

@@ -26,6 +26,7 @@ from .merged_state import (
     DTYPES,
     backbone_state,
     cast_parameters,
+    check_mergeable,
     merged_state,
     plain_meta,
 )
@@ -179,6 +180,7 @@ def _merge(
     """Return the checkpoint's content, and what the adapted model gives."""
     with steps('build the model and load base and adapters'):
         model, trained = load_trained(cfg, checkpoint)
+        check_mergeable(model)  # before anything that takes long
         if options.dtype == 'float32':
             model.float()  # before the sum, where the base is narrower
     meta = plain_meta(trained, model, plain.cfg.pretty_text)
